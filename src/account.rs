@@ -1,0 +1,65 @@
+//! Twilio's names for things: SIDs.
+
+use std::fmt;
+
+use voice_otp_schemas::Refused;
+
+macro_rules! sid {
+    ($name:ident, $prefix:literal, $what:literal, $doc:literal) => {
+        #[doc = $doc]
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(String);
+
+        impl $name {
+            /// Parses a SID.
+            ///
+            /// # Errors
+            /// [`Refused`] says what such a SID looks like.
+            pub fn parse(text: &str) -> Result<Self, Refused> {
+                let rest = text.strip_prefix($prefix).filter(|rest| rest.len() == 32);
+                match rest {
+                    Some(rest) if rest.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(Self(text.to_owned())),
+                    _ => Err(Refused(concat!($what, ": ", $prefix, " and 32 hexadecimal digits"))),
+                }
+            }
+
+            /// The SID as text.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+
+        impl std::str::FromStr for $name {
+            type Err = Refused;
+
+            fn from_str(text: &str) -> Result<Self, Refused> {
+                Self::parse(text)
+            }
+        }
+    };
+}
+
+sid!(AccountSid, "AC", "a Twilio account SID", "A Twilio account. Not secret.");
+sid!(CallSid, "CA", "a Twilio call SID", "A call at Twilio.");
+sid!(ApiKeySid, "SK", "a Twilio API key SID", "An API key of a Twilio account. Not secret; its secret is.");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sid_has_its_prefix_and_32_hexadecimal_digits() {
+        let sid = format!("AC{}", "0a".repeat(16));
+        assert_eq!(AccountSid::parse(&sid).unwrap().as_str(), sid);
+        let (short, other, letters) = ("AC12", sid.replace("AC", "SK"), format!("AC{}", "0g".repeat(16)));
+        for bad in ["", short, &other, &letters] {
+            assert!(AccountSid::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

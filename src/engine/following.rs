@@ -1,0 +1,244 @@
+//! Following up: what becomes of a call that Twilio took.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use voice_otp_schemas::Timestamp;
+use voice_otp_schemas::reason::{Reason, ReasonCode};
+use voice_otp_schemas::status::Status;
+
+use super::{Changed, Engine};
+use crate::agenda::Held;
+use crate::delivery::{AttemptId, Change, Delivery, Details, State, withdrawal};
+use crate::ports::{Caller as _, Ports};
+use crate::progress::{Call, CallStatus, Progress, progress, quiet_until};
+
+/// What came of news.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum News {
+    /// It is saved, or was known.
+    Taken,
+    /// The worker is stopping: tell another.
+    Stopping,
+}
+
+impl<P: Ports> Engine<P> {
+    /// Takes news of the call of an attempt, from a callback whose signature holds. Returns when it is saved.
+    pub async fn news(self: &Arc<Self>, delivery: Delivery, attempt: AttemptId, call: &Call) -> News {
+        let mut current = delivery;
+        loop {
+            // An attempt that is over can't bring its delivery news: its call is nobody's.
+            let ours = current.attempt_id == Some(attempt);
+            let result = if ours { self.progress_of(&current, call) } else { Progress::Stray };
+            let change = match result {
+                Progress::Known => return News::Taken,
+                Progress::Stray => {
+                    drop(self.tasks.spawn(Arc::clone(self).hang_up_stray(current, call.clone())));
+                    return News::Taken;
+                }
+                Progress::Change(change) => *change,
+            };
+            match self.save_one(change).await {
+                Ok(Some(saved)) => {
+                    let taken_back = saved.withdrawn.is_some() && saved.state == State::Calling && saved.answered_at.is_none();
+                    if taken_back {
+                        drop(self.tasks.spawn(Arc::clone(self).hang_up_withdrawn(saved.clone())));
+                    }
+                    self.agenda.learn(saved);
+                    return News::Taken;
+                }
+                Ok(None) => match self.reload(&current.key).await {
+                    Some(newer) => current = newer,
+                    None => return News::Stopping,
+                },
+                Err(_) => return News::Stopping,
+            }
+        }
+    }
+
+    fn progress_of(&self, delivery: &Delivery, call: &Call) -> Progress {
+        progress(delivery, call, &self.tuning, self.caller.has_callbacks(), self.clock.now())
+    }
+
+    /// Works news of its call into a delivery in hand.
+    pub(super) async fn work_in(self: &Arc<Self>, held: &mut Held, call: &Call) -> Changed {
+        let heard_after = held.delivery.heard_after;
+        let attempt_id = held.delivery.attempt_id;
+        let mut stray = false;
+        loop {
+            let (mut delivery, now) = (held.delivery.as_ref().clone(), self.clock.now());
+            if delivery.heard_after.is_zero() {
+                delivery.heard_after = heard_after;
+            }
+            let same = delivery.attempt_id == attempt_id;
+            let change = match if same { self.progress_of(&delivery, call) } else { Progress::Stray } {
+                Progress::Change(change) => *change,
+                Progress::Known if delivery.state == State::Calling => {
+                    let mut change = Change::of(&delivery);
+                    change.delivery.wake_at = quiet_until(&delivery, call, &self.tuning, self.caller.has_callbacks(), now);
+                    change
+                }
+                Progress::Known => return Changed::Done,
+                Progress::Stray => {
+                    stray = true;
+                    break;
+                }
+            };
+            match self.save_one(change).await {
+                Ok(Some(saved)) => {
+                    *held.delivery = saved;
+                    break;
+                }
+                Ok(None) => match self.reload(&held.delivery.key).await {
+                    Some(newer) => *held.delivery = newer,
+                    None => return Changed::Lost,
+                },
+                Err(_) => return Changed::Lost,
+            }
+        }
+        if stray {
+            drop(self.tasks.spawn(Arc::clone(self).hang_up_stray(held.delivery.as_ref().clone(), call.clone())));
+        } else if held.delivery.withdrawn.is_some() && held.delivery.state == State::Calling && held.delivery.answered_at.is_none() {
+            drop(self.tasks.spawn(Arc::clone(self).hang_up_withdrawn(held.delivery.as_ref().clone())));
+        }
+        Changed::Done
+    }
+
+    /// Asks Twilio about a call that has gone quiet.
+    pub(super) async fn poll(self: Arc<Self>, mut held: Held) {
+        // A callback may have told another worker meanwhile.
+        let Some(newer) = self.reload(&held.delivery.key).await else { return };
+        let as_known = newer.revision == held.delivery.revision;
+        *held.delivery = newer;
+        if !as_known || held.delivery.state != State::Calling {
+            held.put_down();
+            return;
+        }
+        let Some(sid) = held.delivery.call_sid.clone() else { return };
+        let Ok(permit) = Arc::clone(&self.looking).acquire_owned().await else { return };
+        let settings = self.settings_of(&held.delivery.key.tenant_id).await;
+        let call = match settings {
+            Some(Ok(settings)) => self.caller.fetch(&settings, &sid).await.ok(),
+            Some(Err(_)) | None => None,
+        };
+        drop(permit);
+        held.delivery.polls += 1;
+        let now = self.clock.now();
+        let overdue = now > held.delivery.expires_at + self.tuning.give_up;
+        let changed = match call {
+            Some(call) if call.status == CallStatus::Queued && now >= held.delivery.place_by => {
+                self.too_long_in_queue(&mut held).await
+            }
+            Some(call) if call.status.is_over() || !overdue => {
+                let polls = held.delivery.polls;
+                let changed = self.work_in(&mut held, &call).await;
+                held.delivery.polls = polls;
+                changed
+            }
+            Some(_) | None if overdue => self.change(&mut held, give_up).await,
+            Some(_) | None => {
+                held.delivery.wake_at = now + self.tuning.quiet_longest;
+                Changed::Done
+            }
+        };
+        if changed == Changed::Done {
+            held.put_down();
+        }
+    }
+
+    /// Twilio still holds a call that would now ring too late: it is cancelled, and the ending said by us, since a
+    /// call cancelled while queued tells nothing.
+    async fn too_long_in_queue(self: &Arc<Self>, held: &mut Held) -> Changed {
+        let changed = self
+            .change(held, |delivery, _| {
+                let mut change = Change::of(delivery);
+                change.delivery.withdrawn.get_or_insert(ReasonCode::ProviderQueue);
+                (delivery.withdrawn.is_none() && delivery.state == State::Calling).then_some(change)
+            })
+            .await;
+        if changed == Changed::Done {
+            if let Some(call) = self.hang_up(&held.delivery, false).await {
+                return Box::pin(self.work_in(held, &call)).await;
+            }
+            held.delivery.wake_at = self.clock.now() + self.tuning.settle_look;
+        }
+        changed
+    }
+
+    /// Takes a delivery back.
+    pub(super) async fn withdraw(self: &Arc<Self>, delivery: Delivery, why: ReasonCode) {
+        let mut current = delivery;
+        loop {
+            let Some(change) = current.withdraw(why, self.clock.now()) else { return };
+            match self.save_one(change).await {
+                Ok(Some(saved)) => {
+                    if saved.state == State::Calling {
+                        drop(self.tasks.spawn(Arc::clone(self).hang_up_withdrawn(saved.clone())));
+                    }
+                    self.agenda.learn(saved);
+                    return;
+                }
+                Ok(None) => match self.reload(&current.key).await {
+                    Some(newer) => current = newer,
+                    None => return,
+                },
+                Err(_) => return,
+            }
+        }
+    }
+
+    /// Hangs up a call that was taken back before its answer, and says so once Twilio does.
+    fn hang_up_withdrawn(self: Arc<Self>, delivery: Delivery) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        // Boxed, since it brings news, and news may hang up.
+        Box::pin(async move {
+            let Some(attempt) = delivery.attempt_id else { return };
+            if let Some(call) = self.hang_up(&delivery, false).await {
+                self.news(delivery, attempt, &call).await;
+            }
+        })
+    }
+
+    /// Hangs up a call that is no delivery's: the callee must not hear a second one.
+    async fn hang_up_stray(self: Arc<Self>, delivery: Delivery, call: Call) {
+        if call.status.is_over() {
+            return;
+        }
+        self.counts.strays.fetch_add(1, Ordering::Relaxed);
+        tracing::error!(
+            tenant.id = %delivery.key.tenant_id,
+            delivery.id = %delivery.key.delivery_id,
+            call.sid = %call.sid,
+            "a call turned up that is not its delivery's any more; hanging it up"
+        );
+        let stray = Delivery { call_sid: Some(call.sid), ..delivery };
+        self.hang_up(&stray, true).await;
+    }
+
+    async fn hang_up(&self, delivery: &Delivery, even_answered: bool) -> Option<Call> {
+        let sid = delivery.call_sid.as_ref()?;
+        let settings = self.settings_of(&delivery.key.tenant_id).await?.ok()?;
+        match self.caller.hang_up(&settings, sid, even_answered).await {
+            Ok(call) => Some(call),
+            Err(failure) => {
+                // Answered or over meanwhile; its own ending will come.
+                tracing::debug!(call.sid = %sid, error = &failure as &dyn std::error::Error, "can't hang a call up");
+                None
+            }
+        }
+    }
+}
+
+/// The call's ending could not be learnt.
+fn give_up(delivery: &Delivery, now: Timestamp) -> Option<Change> {
+    if delivery.state != State::Calling {
+        return None;
+    }
+    let mut change = Change::of(delivery);
+    let (status, reason) = match delivery.withdrawn {
+        Some(why) => (Status::Cancelled, withdrawal(why)),
+        None => (Status::Failed, Reason::new(ReasonCode::OutcomeUnknown, "Twilio could not be asked what became of the call")),
+    };
+    change.tell(now, status, Details { reason: Some(reason), ..Details::default() });
+    Some(change)
+}

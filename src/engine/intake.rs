@@ -1,0 +1,266 @@
+//! Intake: what a group of messages becomes in the ledger.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use voice_otp_schemas::TenantId;
+use voice_otp_schemas::reason::ReasonCode;
+use voice_otp_schemas::request::{Cancelled, Incoming, Target, Verified};
+
+use super::Engine;
+use crate::batch::{BatchError, work_on};
+use crate::delivery::{AttemptId, Delivery, Key, State};
+use crate::plan::{Admission, Placement, Plan, plan};
+use crate::ports::{Admitted, Directory as _, Ledger as _, LedgerError, Lower, Ports, Verdict};
+
+/// What to do with a message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Disposition {
+    /// It is durable, or known already: acknowledge it.
+    Done,
+    /// No status can answer it: put it with the dead letters, then acknowledge it.
+    Dead(Dead),
+    /// This worker can't take it on now: give it back.
+    Again,
+}
+
+/// Why a message that could be read belongs to the dead letters.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Dead {
+    /// Its id is taken by a request with other content.
+    ConflictingDuplicate,
+    /// The database refuses it.
+    RefusedByDatabase,
+}
+
+impl Dead {
+    /// A constant word for headers and logs.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::ConflictingDuplicate => "conflicting_duplicate",
+            Self::RefusedByDatabase => "refused_by_database",
+        }
+    }
+}
+
+/// A request being admitted, and where its answer goes.
+struct Seat<'a> {
+    place: usize,
+    incoming: &'a Incoming,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+/// Settings may change between a plan and its admission; this often in a row they don't.
+const STALE_ROUNDS: usize = 5;
+
+impl<P: Ports> Engine<P> {
+    /// Takes a group of messages in: a disposition each, in their order. Returns when the ledger has them; an
+    /// unavailable ledger is waited for.
+    pub async fn take_in(self: &Arc<Self>, group: &[Incoming]) -> Vec<Disposition> {
+        let mut dispositions = vec![Disposition::Again; group.len()];
+        let mut seats: Vec<Seat<'_>> = group
+            .iter()
+            .enumerate()
+            .filter(|(_, incoming)| matches!(incoming, Incoming::Requested(_) | Incoming::Invalid(_)))
+            .map(|(place, incoming)| Seat { place, incoming, permit: None })
+            .collect();
+        for _ in 0..STALE_ROUNDS {
+            if seats.is_empty() || self.hard.is_cancelled() {
+                break;
+            }
+            seats = self.admit(seats, &mut dispositions).await;
+        }
+        for (incoming, disposition) in group.iter().zip(&mut dispositions) {
+            match incoming {
+                Incoming::Requested(_) | Incoming::Invalid(_) => {}
+                Incoming::Cancelled(cancelled) => *disposition = self.cancel(cancelled).await,
+                Incoming::Verified(verified) => *disposition = self.verified(verified).await,
+            }
+        }
+        dispositions
+    }
+
+    /// Admits requests; gives back the ones whose settings were stale.
+    async fn admit<'a>(self: &Arc<Self>, seats: Vec<Seat<'a>>, dispositions: &mut [Disposition]) -> Vec<Seat<'a>> {
+        let tenants: HashSet<&TenantId> = seats.iter().filter_map(|seat| tenant_of(seat.incoming)).collect();
+        let tenants: Vec<TenantId> = tenants.into_iter().cloned().collect();
+        let Some(settings) = self.settings(&tenants).await else { return Vec::new() };
+        let now = self.clock.now();
+        let mut planned = Vec::with_capacity(seats.len());
+        for mut seat in seats {
+            let known = tenant_of(seat.incoming).and_then(|tenant| settings.get(tenant));
+            let known = match known {
+                Some(Ok(settings)) => Some(settings.as_ref()),
+                Some(Err(error)) => {
+                    tracing::warn!(error = error as &dyn std::error::Error, "can't open a tenant's secrets, leaving the request to another worker");
+                    continue;
+                }
+                None => None,
+            };
+            let Some(mut admission) = plan(seat.incoming, known, &self.tuning, now) else { continue };
+            if let Plan::Place(placement) = &mut admission.plan {
+                seat.permit = Arc::clone(&self.placing).try_acquire_owned().ok();
+                placement.attempt_id = seat.permit.is_some().then(|| self.dice.attempt_id());
+            }
+            planned.push((seat, admission));
+        }
+        let (seats, admissions): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
+        let verdicts = self.admit_group(&admissions).await;
+        let mut stale = Vec::new();
+        for ((mut seat, admission), verdict) in seats.into_iter().zip(admissions).zip(verdicts) {
+            let disposition = match verdict {
+                Ok(Verdict::Placing(admitted)) => {
+                    self.counts.admitted.fetch_add(1, Ordering::Relaxed);
+                    self.set_out(admission, *admitted, seat.permit.take());
+                    Disposition::Done
+                }
+                Ok(Verdict::Ended(events)) => {
+                    self.counts.admitted.fetch_add(1, Ordering::Relaxed);
+                    self.counts.ended.fetch_add(1, Ordering::Relaxed);
+                    if let Some(last) = events.last() {
+                        tracing::info!(tenant.id = %last.key.tenant_id, delivery.id = %last.key.delivery_id, outcome = last.status.as_str(), "delivery ended");
+                    }
+                    self.relay.send(events, Lower::Published);
+                    Disposition::Done
+                }
+                Ok(Verdict::Repeat) => Disposition::Done,
+                Ok(Verdict::Conflict) => Disposition::Dead(Dead::ConflictingDuplicate),
+                Ok(Verdict::StaleSettings) => {
+                    self.directory.forget(&admission.key.tenant_id);
+                    seat.permit = None;
+                    stale.push(seat);
+                    continue;
+                }
+                Err(BatchError::Refused(_)) => Disposition::Dead(Dead::RefusedByDatabase),
+                Err(BatchError::Closed) => Disposition::Again,
+            };
+            if let Some(answer) = dispositions.get_mut(seat.place) {
+                *answer = disposition;
+            }
+        }
+        stale
+    }
+
+    async fn admit_group(&self, admissions: &[Admission]) -> Vec<Result<Verdict, BatchError>> {
+        let work = |group: Vec<Admission>| async move {
+            let result = self.ledger.admit(self.life.worker(), &group).await;
+            (group, result)
+        };
+        if admissions.is_empty() {
+            return Vec::new();
+        }
+        tokio::select! {
+            verdicts = work_on(admissions.to_vec(), &work, "admit") => verdicts,
+            () = self.hard.cancelled() => admissions.iter().map(|_| Err(BatchError::Closed)).collect(),
+        }
+    }
+
+    /// A delivery just admitted goes to be placed, or into the agenda.
+    fn set_out(self: &Arc<Self>, admission: Admission, admitted: Admitted, permit: Option<OwnedSemaphorePermit>) {
+        let Plan::Place(placement) = admission.plan.clone() else { return };
+        self.relay.send(vec![admitted.event.clone()], Lower::Published);
+        let delivery = Delivery::admitted(admission, *placement, &admitted);
+        if delivery.state != State::Placing {
+            self.agenda.learn(delivery);
+            return;
+        }
+        if let (Some(held), Some(permit)) = (self.agenda.take(delivery), permit) {
+            self.tasks.spawn(Arc::clone(self).place(held, permit));
+        }
+    }
+
+    /// Takes back what has not been heard.
+    async fn cancel(self: &Arc<Self>, cancelled: &Cancelled) -> Disposition {
+        let tenant_id = &cancelled.tenant_id;
+        let found = loop {
+            let found = match &cancelled.target {
+                Target::Delivery(delivery_id) => {
+                    let key = Key { tenant_id: tenant_id.clone(), delivery_id: delivery_id.clone() };
+                    self.ledger.find(&key).await.map(|found| found.into_iter().collect())
+                }
+                Target::User(user) => self.ledger.find_user(tenant_id, user).await,
+            };
+            match found {
+                Ok(found) => break found,
+                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't look a delivery up, trying again"),
+            }
+            if self.pause_or_hard(Duration::from_millis(250)).await {
+                return Disposition::Again;
+            }
+        };
+        for delivery in found {
+            self.withdraw(delivery, ReasonCode::CancelledByRequest).await;
+        }
+        Disposition::Done
+    }
+
+    /// Notes that a code was entered.
+    async fn verified(&self, verified: &Verified) -> Disposition {
+        let key = Key { tenant_id: verified.tenant_id.clone(), delivery_id: verified.delivery_id.clone() };
+        loop {
+            match self.ledger.verified(&key).await {
+                Ok(known) => {
+                    if !known {
+                        tracing::debug!(tenant.id = %key.tenant_id, "a code was entered for a delivery that isn't known");
+                    }
+                    return Disposition::Done;
+                }
+                Err(LedgerError::Data(_) | LedgerError::Nonsense(_)) => return Disposition::Dead(Dead::RefusedByDatabase),
+                Err(LedgerError::Unavailable(_)) => {}
+            }
+            if self.pause_or_hard(Duration::from_millis(250)).await {
+                return Disposition::Again;
+            }
+        }
+    }
+}
+
+fn tenant_of(incoming: &Incoming) -> Option<&TenantId> {
+    match incoming {
+        Incoming::Requested(request) => Some(&request.tenant_id),
+        Incoming::Invalid(invalid) => Some(&invalid.tenant_id),
+        Incoming::Cancelled(_) | Incoming::Verified(_) => None,
+    }
+}
+
+impl Delivery {
+    /// The delivery that the ledger made of an admission.
+    pub fn admitted(admission: Admission, placement: Placement, admitted: &Admitted) -> Self {
+        let attempt_id: Option<AttemptId> = placement.attempt_id.filter(|_| admitted.begun);
+        Self {
+            key: admission.key,
+            revision: 1,
+            state: if admitted.begun { State::Placing } else { State::Waiting },
+            wake_at: admitted.wake_at,
+            order: Some(placement.order),
+            to_masked: admission.to_masked,
+            locale: placement.locale,
+            context: admission.context,
+            trace: admission.trace,
+            account_sid: Some(placement.account_sid),
+            pace_key: Some(placement.pace_key),
+            requested_at: admission.requested_at,
+            admitted_at: admitted.admitted_at,
+            expires_at: admission.expires_at,
+            place_by: placement.place_by,
+            slot: Some(admitted.slot),
+            announced_at: Some(admitted.slot.at),
+            attempt: u32::from(admitted.begun),
+            attempt_id,
+            intent_at: attempt_id.map(|_| admitted.admitted_at),
+            settle_after: None,
+            call_sid: None,
+            heard_after: Duration::ZERO,
+            placed_at: None,
+            ringing_at: None,
+            answered_at: None,
+            withdrawn: None,
+            polls: 0,
+            sequence: 1,
+            ended: None,
+        }
+    }
+}

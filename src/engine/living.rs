@@ -1,0 +1,125 @@
+//! The worker's life in the ledger: renewing its lease, and taking over what nobody holds.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use crate::delivery::WorkerEpoch;
+use crate::ports::{Ledger as _, Ports};
+
+/// The present life.
+pub(super) struct Life {
+    name: String,
+    present: Mutex<(WorkerEpoch, Duration)>,
+}
+
+impl Life {
+    pub(super) fn new(worker: WorkerEpoch, until: Duration, name: &str) -> Self {
+        Self { name: name.to_owned(), present: Mutex::new((worker, until)) }
+    }
+
+    pub(super) fn worker(&self) -> WorkerEpoch {
+        self.present.lock().unwrap_or_else(PoisonError::into_inner).0
+    }
+
+    /// Whether the lease certainly holds at this moment of the steady clock. After it, another worker may have taken
+    /// a delivery over and be settling it, so nothing may be sent any more.
+    pub(super) fn may_send(&self, now: Duration) -> bool {
+        now < self.present.lock().unwrap_or_else(PoisonError::into_inner).1
+    }
+
+    fn set(&self, worker: WorkerEpoch, until: Duration) {
+        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = (worker, until);
+    }
+}
+
+impl<P: Ports> Engine<P> {
+    /// Renews the lease, counted from before the renewal left, until the worker has closed.
+    pub(super) async fn beat(self: Arc<Self>, closed: CancellationToken) {
+        let mut failing = false;
+        loop {
+            let sent = self.clock.elapsed();
+            let worker = self.life.worker();
+            match tokio::time::timeout(self.tuning.lease, self.ledger.beat(worker)).await {
+                Ok(Ok(beat)) => {
+                    if std::mem::take(&mut failing) {
+                        tracing::info!("the ledger answers again");
+                    }
+                    self.clock.set(sent, beat.now);
+                    if beat.alive {
+                        self.life.set(worker, sent + self.tuning.lease);
+                    } else {
+                        self.be_born_again().await;
+                    }
+                }
+                Ok(Err(error)) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "can't renew the lease, trying again");
+                    }
+                }
+                Err(_) => {
+                    if !std::mem::replace(&mut failing, true) {
+                        tracing::warn!("the ledger doesn't answer, so the lease isn't renewed");
+                    }
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.tuning.beat) => {}
+                () = closed.cancelled() => return,
+            }
+        }
+    }
+
+    /// The lease has lapsed: what this worker held may be others'. It starts a new life with empty hands.
+    async fn be_born_again(&self) {
+        let sent = self.clock.elapsed();
+        match self.ledger.enlist(&self.life.name).await {
+            Ok((worker, now)) => {
+                self.agenda.clear();
+                self.clock.set(sent, now);
+                self.life.set(worker, sent + self.tuning.lease);
+                tracing::warn!(worker.epoch = worker.0, "the lease had lapsed; this worker starts anew, others have its deliveries");
+            }
+            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "can't start a new life, trying again"),
+        }
+    }
+
+    /// Takes over due deliveries that nobody holds, until told to stop.
+    pub(super) async fn claim_forever(self: Arc<Self>) {
+        loop {
+            let most = self.tuning.claim_rows;
+            let claimed = match self.ledger.claim(self.life.worker(), most).await {
+                Ok(claimed) => claimed,
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "can't claim deliveries, trying again");
+                    Vec::new()
+                }
+            };
+            let full = claimed.len() == most;
+            for delivery in claimed {
+                self.agenda.learn(delivery);
+            }
+            let pause = if full { Duration::from_millis(10) } else { self.tuning.claim };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.soft.cancelled() => return,
+            }
+        }
+    }
+
+    /// Publishes what a crash left unpublished, until told to stop.
+    pub(super) async fn sweep_forever(self: Arc<Self>) {
+        loop {
+            match self.ledger.unpublished(self.life.worker(), self.tuning.group).await {
+                Ok(events) => self.relay.sweep(events),
+                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't sweep the outbox, trying again"),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(self.tuning.sweep) => {}
+                () = self.soft.cancelled() => return,
+            }
+        }
+    }
+}

@@ -1,0 +1,409 @@
+//! Placing: from due to Twilio's answer.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::sync::OwnedSemaphorePermit;
+use voice_otp_schemas::reason::{Reason, ReasonCode};
+use voice_otp_schemas::status::Status;
+
+use super::{Changed, Engine};
+use crate::agenda::Held;
+use crate::delivery::{Change, Delivery, State};
+use crate::failure::{self, CallFailure, Class, Next};
+use crate::ports::{Begin, Begun, CallOrder, Caller as _, Directory as _, DirectoryError, Ledger as _, Ports};
+use crate::progress::Call;
+use crate::settings::VoiceSettings;
+use crate::spacing;
+use crate::speech::{self, Script};
+
+/// How long a placement waits for the other call on its line.
+const LINE_PAUSE: Duration = Duration::from_millis(250);
+
+/// What may go wrong before anything is sent.
+enum NotSent {
+    /// The delivery can't be placed any more.
+    End(Status, Reason),
+    /// Not by this worker, or not now.
+    Later,
+}
+
+impl<P: Ports> Engine<P> {
+    /// Takes up what is due, until told to stop.
+    pub(super) async fn run_agenda(self: Arc<Self>) {
+        loop {
+            let due = tokio::select! {
+                due = self.agenda.due(&self.clock, self.tuning.group) => due,
+                () = self.soft.cancelled() => return,
+            };
+            let mut waiting = Vec::new();
+            for held in due {
+                match held.delivery.state {
+                    State::Waiting => waiting.push(held),
+                    State::Placing | State::Unsettled => drop(self.tasks.spawn(Arc::clone(&self).settle(held))),
+                    State::Calling => drop(self.tasks.spawn(Arc::clone(&self).poll(held))),
+                    State::Final => {}
+                }
+            }
+            while !waiting.is_empty() {
+                let permit = tokio::select! {
+                    permit = Arc::clone(&self.placing).acquire_owned() => permit,
+                    () = self.soft.cancelled() => return,
+                };
+                let mut permits: Vec<OwnedSemaphorePermit> = permit.into_iter().collect();
+                while permits.len() < waiting.len() {
+                    let Ok(permit) = Arc::clone(&self.placing).try_acquire_owned() else { break };
+                    permits.push(permit);
+                }
+                let rest = waiting.split_off(permits.len().min(waiting.len()));
+                drop(self.tasks.spawn(Arc::clone(&self).begin(std::mem::replace(&mut waiting, rest), permits)));
+            }
+        }
+    }
+
+    /// Begins placements that are due: a permit for each is in hand.
+    async fn begin(self: Arc<Self>, due: Vec<Held>, permits: Vec<OwnedSemaphorePermit>) {
+        let now = self.clock.now();
+        let tenants: Vec<_> = due.iter().map(|held| held.delivery.key.tenant_id.clone()).collect();
+        let Some(settings) = self.settings(&tenants).await else { return };
+        let mut ready = Vec::with_capacity(due.len());
+        for (mut held, permit) in due.into_iter().zip(permits) {
+            if held.delivery.too_late(now) {
+                self.tasks.spawn(Arc::clone(&self).end_waiting(held, None));
+                continue;
+            }
+            match usable(settings.get(&held.delivery.key.tenant_id)) {
+                Ok(settings) => {
+                    let begin = Begin {
+                        delivery: Arc::new(held.delivery.as_ref().clone()),
+                        attempt_id: self.dice.attempt_id(),
+                        from: settings.from.clone(),
+                        pace_key: settings.pace_key.clone(),
+                    };
+                    ready.push((held, permit, begin));
+                }
+                Err(NotSent::End(status, reason)) => {
+                    drop(self.tasks.spawn(Arc::clone(&self).end_waiting(held, Some((status, reason)))));
+                }
+                Err(NotSent::Later) => {
+                    held.delivery.wake_at = now + Duration::from_secs(2);
+                    held.put_down();
+                }
+            }
+        }
+        if ready.is_empty() {
+            return;
+        }
+        let group: Vec<Begin> = ready.iter().map(|(_, _, begin)| begin.clone()).collect();
+        let answers = loop {
+            match self.ledger.begin(self.life.worker(), &group).await {
+                Ok(answers) if answers.len() == group.len() => break answers,
+                Ok(_) => tracing::error!("the ledger's answers to a begin are incomplete"),
+                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "can't begin placements, trying again"),
+            }
+            if self.pause_or_hard(Duration::from_millis(250)).await {
+                return;
+            }
+        };
+        for ((held, permit, begin), answer) in ready.into_iter().zip(answers) {
+            self.begun(held, permit, &begin, answer);
+        }
+    }
+
+    fn begun(self: &Arc<Self>, mut held: Held, permit: OwnedSemaphorePermit, begin: &Begin, answer: Begun) {
+        let delivery = &mut held.delivery;
+        match answer {
+            Begun::Go { slot, revision } => {
+                delivery.revision = revision;
+                delivery.state = State::Placing;
+                delivery.slot = Some(slot);
+                delivery.attempt += 1;
+                delivery.attempt_id = Some(begin.attempt_id);
+                delivery.intent_at = Some(self.clock.now());
+                delivery.pace_key = Some(begin.pace_key.clone());
+                self.tasks.spawn(Arc::clone(self).place(held, permit));
+            }
+            Begun::Wait { slot, revision } => {
+                delivery.revision = revision;
+                delivery.slot = Some(slot);
+                delivery.wake_at = slot.at.min(delivery.place_by);
+                delivery.pace_key = Some(begin.pace_key.clone());
+                if slot.at > delivery.place_by {
+                    drop(self.tasks.spawn(Arc::clone(self).end_waiting(held, None)));
+                } else {
+                    drop(self.tasks.spawn(Arc::clone(self).announce_wait(held)));
+                }
+            }
+            Begun::LineBusy => {
+                delivery.wake_at = self.clock.now() + LINE_PAUSE;
+                held.put_down();
+            }
+            Begun::Conflict => drop(self.tasks.spawn(Arc::clone(self).look_again(held))),
+        }
+    }
+
+    /// Says that it waits longer than last said, if so.
+    async fn announce_wait(self: Arc<Self>, mut held: Held) {
+        let changed = self
+            .change(&mut held, |delivery, now| {
+                if delivery.state != State::Waiting {
+                    return None;
+                }
+                let mut change = Change::of(delivery);
+                change.defer(now, Reason::new(ReasonCode::Pace, "it waits for its turn at the account's pace"));
+                (!change.events.is_empty()).then_some(change)
+            })
+            .await;
+        if changed == Changed::Done {
+            held.put_down();
+        }
+    }
+
+    /// Somebody else changed it: goes on with the newer value.
+    pub(super) async fn look_again(self: Arc<Self>, mut held: Held) {
+        if let Some(newer) = self.reload(&held.delivery.key).await {
+            *held.delivery = newer;
+            held.put_down();
+        }
+    }
+
+    async fn end_waiting(self: Arc<Self>, mut held: Held, why: Option<(Status, Reason)>) {
+        let changed = self
+            .change(&mut held, |delivery, now| match (&why, delivery.state) {
+                (Some((status, reason)), State::Waiting) => {
+                    let mut change = Change::of(delivery);
+                    change.end(now, *status, reason.clone());
+                    Some(change)
+                }
+                (None, State::Waiting) => Some(delivery.expire(now)),
+                _ => None,
+            })
+            .await;
+        if changed == Changed::Done {
+            held.put_down();
+        }
+    }
+
+    /// Places a call whose intent is saved, and saves what came of it.
+    pub(super) async fn place(self: Arc<Self>, mut held: Held, permit: OwnedSemaphorePermit) {
+        let outcome = self.send(&mut held).await;
+        drop(permit);
+        let changed = match outcome {
+            Ok(call) => {
+                self.counts.placed.fetch_add(1, Ordering::Relaxed);
+                self.work_in(&mut held, &call).await
+            }
+            Err(Some(next)) => self.apply(&mut held, next).await,
+            Err(None) => Changed::Lost,
+        };
+        if changed == Changed::Done {
+            held.put_down();
+        }
+    }
+
+    /// Waits for the slot, passes the gate, and sends the POST, if that is still right when the bytes go.
+    async fn send(self: &Arc<Self>, held: &mut Held) -> Result<Call, Option<Sent>> {
+        let delivery = held.delivery.as_ref();
+        let (Some(order), Some(attempt_id), Some(slot)) = (delivery.order.clone(), delivery.attempt_id, delivery.slot) else {
+            return Err(Some(Sent::Not));
+        };
+        tokio::time::sleep(self.clock.until(slot.at)).await;
+        let settings = self.settings_of(&delivery.key.tenant_id).await;
+        let settings = match usable(settings.as_ref()) {
+            Ok(settings) => settings,
+            Err(NotSent::End(status, reason)) => return Err(Some(Sent::End(status, reason))),
+            Err(NotSent::Later) => return Err(Some(Sent::Not)),
+        };
+        if Some(&settings.pace_key) != delivery.pace_key.as_ref() && !self.same_account(&settings, delivery) {
+            // The account has changed since the slot was reserved.
+            return Err(Some(Sent::Not));
+        }
+        if self.gate.pass(&settings.pace_key, settings.calls_per_second).await {
+            tracing::warn!(account.sid = %settings.account_sid, "the last gate had to hold a call: slots run ahead of the account's pace");
+        }
+        let script = self.script(&order, delivery, &settings);
+        held.delivery.heard_after = script.heard_after;
+        let delivery = held.delivery.as_ref();
+        let now = self.clock.now();
+        if delivery.too_late(now) || now > slot.at + self.tuning.slot_late {
+            return Err(Some(Sent::Not));
+        }
+        let call_order = CallOrder {
+            to: &order.to,
+            script: &script,
+            ring_timeout: delivery.ring_timeout(settings.ring_timeout, now),
+            limit: self.tuning.call_limit,
+            extension: order.extension.as_ref().map(voice_otp_schemas::Extension::expose),
+            attempt_id,
+        };
+        // After the lease's end another worker may be settling this very attempt: nothing between this check and the
+        // POST waits for anything but the socket.
+        if !self.life.may_send(self.clock.elapsed()) {
+            tracing::warn!(delivery.id = %delivery.key.delivery_id, "the lease ran out before the call was sent");
+            return Err(None);
+        }
+        match self.caller.place(&settings, &call_order).await {
+            Ok(call) => {
+                if settings.pace_key != settings.account_sid.as_str() {
+                    self.prove(&settings).await;
+                }
+                Ok(call)
+            }
+            Err(failure) => Err(Some(Sent::Failed(failure))),
+        }
+    }
+
+    /// Rule 9: while the first calls of a tenant are being placed its pace key turns from its own into the account's.
+    fn same_account(&self, settings: &VoiceSettings, delivery: &Delivery) -> bool {
+        delivery.account_sid.as_ref() == Some(&settings.account_sid)
+    }
+
+    fn script(&self, order: &crate::delivery::Order, delivery: &Delivery, settings: &VoiceSettings) -> Script {
+        speech::script(&order.code, delivery.locale.as_ref(), settings.default_locale.as_ref(), order.to.country())
+    }
+
+    async fn prove(&self, settings: &VoiceSettings) {
+        if let Err(error) = self.directory.proven(settings).await {
+            tracing::debug!(error = &error as &dyn std::error::Error, "can't note that the credentials work, the next call will");
+        }
+    }
+
+    /// Saves what came of a placement that made no call that is known.
+    async fn apply(self: &Arc<Self>, held: &mut Held, sent: Sent) -> Changed {
+        let (key, attempt_id) = (held.delivery.key.clone(), held.delivery.attempt_id);
+        let heard_after = held.delivery.heard_after;
+        let next = match &sent {
+            Sent::Not | Sent::End(..) => None,
+            Sent::Failed(failure) => {
+                let spent = held.delivery.attempt;
+                let pause = spacing::pause(self.tuning.retry_first, self.tuning.retry_longest, spent, &self.dice);
+                let next = failure::next(failure, spent, self.tuning.attempts, pause);
+                tracing::warn!(
+                    tenant.id = %key.tenant_id,
+                    delivery.id = %key.delivery_id,
+                    delivery.attempt = spent,
+                    failure.class = failure.class.word(),
+                    provider.code = failure.provider_code,
+                    http.status = failure.http_status,
+                    provider.request_id = failure.request_id,
+                    error = failure as &dyn std::error::Error,
+                    "a call could not be placed"
+                );
+                if let (Class::Throttled(Some(wait)), Some(pace_key)) = (failure.class, &held.delivery.pace_key)
+                    && let Err(error) = self.ledger.hold(pace_key, wait).await
+                {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "can't tell the other workers to slow down");
+                }
+                Some((next, pause))
+            }
+        };
+        self.change(held, |delivery, now| {
+            if delivery.state != State::Placing || delivery.attempt_id != attempt_id {
+                // A callback was faster, or it is somebody else's now.
+                return None;
+            }
+            Some(match (&sent, &next) {
+                (Sent::End(status, reason), _) => {
+                    let mut change = delivery.unbegin(now);
+                    change.end(now, *status, reason.clone());
+                    change
+                }
+                (_, Some((next, pause))) => self.after(delivery, next, *pause, heard_after, now),
+                (Sent::Not | Sent::Failed(_), _) => ended_if_withdrawn(delivery.unbegin(now), now),
+            })
+        })
+        .await
+    }
+
+    /// The change that follows from [`Next`].
+    fn after(
+        &self,
+        delivery: &Delivery,
+        next: &Next,
+        pause: Duration,
+        heard_after: Duration,
+        now: voice_otp_schemas::Timestamp,
+    ) -> Change {
+        let mut change = Change::of(delivery);
+        change.delivery.heard_after = heard_after;
+        match next {
+            Next::Final { status, reason } => {
+                change.retire_attempt();
+                change.end(now, *status, reason.clone());
+                change
+            }
+            Next::SettleFirst => {
+                let mut change = delivery.unsettle(now + self.tuning.settle_look, now + self.tuning.settle_absent, now);
+                change.delivery.heard_after = heard_after;
+                change
+            }
+            Next::Retry { after, reason } => {
+                change.retire_attempt();
+                change.delivery.state = State::Waiting;
+                self.wait_again(change, *after, reason, now)
+            }
+            Next::Snooze { wait, reason } => {
+                change.retire_attempt();
+                change.delivery.state = State::Waiting;
+                change.delivery.attempt = change.delivery.attempt.saturating_sub(1);
+                let wait = wait.unwrap_or(Duration::ZERO) + pause.max(Duration::from_millis(100));
+                self.wait_again(change, wait, reason, now)
+            }
+        }
+    }
+
+    /// Waits, unless the wait would end too late, or it was taken back meanwhile.
+    fn wait_again(&self, mut change: Change, wait: Duration, reason: &Reason, now: voice_otp_schemas::Timestamp) -> Change {
+        change = ended_if_withdrawn(change, now);
+        if change.delivery.state == State::Final {
+            return change;
+        }
+        change.delivery.wake_at = now + wait;
+        if change.delivery.wake_at > change.delivery.place_by {
+            let mut reason = reason.clone();
+            "the code expires before another try could be heard; the last try: ".clone_into(&mut reason.message);
+            reason.message.push_str(&reason_text(&reason));
+            let mut told = Reason::new(ReasonCode::ExpiredWaiting, reason.message);
+            told.provider_code = reason.provider_code;
+            change.end(now, Status::Expired, told);
+        } else {
+            change.defer(now, reason.clone());
+        }
+        change
+    }
+}
+
+/// What came of a placement that made no call that is known.
+pub(super) enum Sent {
+    /// Nothing was sent.
+    Not,
+    /// Nothing was sent, and nothing ever will be.
+    End(Status, Reason),
+    /// Twilio, or the way to it, failed.
+    Failed(CallFailure),
+}
+
+fn ended_if_withdrawn(mut change: Change, now: voice_otp_schemas::Timestamp) -> Change {
+    if let Some(why) = change.delivery.withdrawn {
+        change.end(now, Status::Cancelled, crate::delivery::withdrawal(why));
+    }
+    change
+}
+
+fn reason_text(reason: &Reason) -> String {
+    serde_json::to_value(reason.code).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+}
+
+/// The settings to place a call with, or why not.
+fn usable(
+    settings: Option<&Result<Arc<VoiceSettings>, DirectoryError>>,
+) -> Result<Arc<VoiceSettings>, NotSent> {
+    let end = |code, message: &str| Err(NotSent::End(Status::Rejected, Reason::new(code, message)));
+    match settings {
+        Some(Ok(settings)) if settings.enabled => Ok(Arc::clone(settings)),
+        Some(Ok(_)) => end(ReasonCode::VoiceDisabled, "voice was switched off for the tenant while the delivery waited"),
+        Some(Err(_)) => Err(NotSent::Later),
+        None => end(ReasonCode::UnknownTenant, "the tenant was deleted while the delivery waited"),
+    }
+}

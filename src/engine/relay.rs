@@ -1,0 +1,199 @@
+//! Publishing statuses: confirmed, in order per delivery, then forgotten by the ledger.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+use super::Engine;
+use crate::delivery::Key;
+use crate::event::Event;
+use crate::ports::{Ledger as _, Lower, Ports, StatusSink};
+
+/// The entrance.
+pub(super) struct Relay {
+    sender: mpsc::Sender<Sent>,
+}
+
+/// The working side.
+pub(super) struct Runner<S> {
+    sink: S,
+    receiver: mpsc::Receiver<Sent>,
+    recent: Recent,
+    /// Read, and not known to be published.
+    queue: Vec<Event>,
+    /// Published, and not known to be forgotten by the ledger.
+    done: Vec<(Key, u32)>,
+}
+
+enum Sent {
+    /// Just saved.
+    New(Vec<Event>, Lower),
+    /// Found in the ledger.
+    Swept(Vec<Event>),
+}
+
+/// The highest sequence of each delivery that was lately queued here: so that an event whose forerunner is on its
+/// way is told from one whose forerunner somebody else has. Two generations, so that it stays small.
+struct Recent {
+    young: HashMap<Key, u32>,
+    old: HashMap<Key, u32>,
+    turned: tokio::time::Instant,
+}
+
+/// Changes that may wait for the broker in memory. What is beyond stays in the ledger, for the sweeper.
+const WAITING: usize = 50_000;
+/// The most events in one window of publishes.
+const WINDOW: usize = 256;
+/// How long a generation of [`Recent`] is.
+const GENERATION: Duration = Duration::from_secs(10);
+/// The pause after a window that could not be published.
+const SINK_PAUSE: Duration = Duration::from_millis(250);
+
+pub(super) fn new<S>(sink: S) -> (Relay, Runner<S>) {
+    let (sender, receiver) = mpsc::channel(WAITING);
+    let recent = Recent { young: HashMap::new(), old: HashMap::new(), turned: tokio::time::Instant::now() };
+    (Relay { sender }, Runner { sink, receiver, recent, queue: Vec::new(), done: Vec::new() })
+}
+
+impl Relay {
+    /// Sends the events of a change just saved. They are in the ledger, so a full relay may leave them there.
+    pub(super) fn send(&self, events: Vec<Event>, lower: Lower) {
+        if !events.is_empty() && self.sender.try_send(Sent::New(events, lower)).is_err() {
+            tracing::debug!("the relay is full or closed, the sweeper will publish");
+        }
+    }
+
+    /// Sends events found in the ledger.
+    pub(super) fn sweep(&self, events: Vec<Event>) {
+        if !events.is_empty() {
+            tracing::debug!(events = events.len(), "publishing statuses that were left behind");
+            drop(self.sender.try_send(Sent::Swept(events)));
+        }
+    }
+}
+
+impl<S: StatusSink> Runner<S> {
+    /// Publishes until closed and empty, or until time is up.
+    pub(super) async fn run<P: Ports>(mut self, engine: Arc<Engine<P>>, closed: CancellationToken, hard: CancellationToken) {
+        loop {
+            let more = tokio::select! {
+                more = self.round(&engine, &closed) => more,
+                () = hard.cancelled() => false,
+            };
+            if !more {
+                return;
+            }
+        }
+    }
+
+    async fn round<P: Ports>(&mut self, engine: &Engine<P>, closed: &CancellationToken) -> bool {
+        let idle = self.queue.is_empty() && self.done.is_empty();
+        let mut sent = Vec::new();
+        while self.queue.len() + sent.len() < WINDOW {
+            match self.receiver.try_recv() {
+                Ok(more) => sent.push(more),
+                Err(_) => break,
+            }
+        }
+        if idle && sent.is_empty() {
+            tokio::select! {
+                more = self.receiver.recv() => match more {
+                    Some(more) => sent.push(more),
+                    None => return false,
+                },
+                // What was sent before the closing is in the channel already.
+                () = closed.cancelled() => match self.receiver.try_recv() {
+                    Ok(more) => sent.push(more),
+                    Err(_) => return false,
+                },
+            }
+        }
+        for more in sent {
+            self.accept(more);
+        }
+        let window: Vec<Event> = self.queue.drain(..self.queue.len().min(WINDOW)).collect();
+        let done = std::mem::take(&mut self.done);
+        let forget = async {
+            match if done.is_empty() { Ok(()) } else { engine.ledger.published(&done).await } {
+                Ok(()) => Vec::new(),
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "can't clear published statuses, trying again");
+                    done.clone()
+                }
+            }
+        };
+        let publish = async { if window.is_empty() { Vec::new() } else { self.sink.publish(&window).await } };
+        let (results, not_forgotten) = tokio::join!(publish, forget);
+        let stuck = !not_forgotten.is_empty() && window.is_empty();
+        self.done = not_forgotten;
+        if self.sort_out(window, results) || stuck {
+            tokio::time::sleep(SINK_PAUSE).await;
+        }
+        true
+    }
+
+    fn accept(&mut self, sent: Sent) {
+        self.recent.turn();
+        let (events, lower) = match sent {
+            Sent::New(events, lower) => (events, Some(lower)),
+            Sent::Swept(events) => (events, None),
+        };
+        for event in events {
+            let before = self.recent.highest(&event.key);
+            let queued = before.is_some_and(|before| before >= event.sequence);
+            let in_order = match lower {
+                // Swept events come in order, with all that is left of their delivery.
+                None | Some(Lower::Published) => true,
+                Some(Lower::Mine | Lower::Others) => before.is_some_and(|before| before + 1 >= event.sequence),
+            };
+            if !queued && in_order {
+                self.recent.young.insert(event.key.clone(), event.sequence);
+                self.queue.push(event);
+            }
+        }
+    }
+
+    /// Keeps what was not published, and whatever of the same delivery came after it, for the next round. True if
+    /// there is any.
+    fn sort_out(&mut self, window: Vec<Event>, results: Vec<Result<(), crate::ports::SinkError>>) -> bool {
+        let mut failed: HashSet<Key> = HashSet::new();
+        let mut again = Vec::new();
+        let mut results = results.into_iter();
+        for event in window {
+            match results.next() {
+                Some(Ok(())) if !failed.contains(&event.key) => self.done.push((event.key.clone(), event.sequence)),
+                Some(Err(error)) => {
+                    if failed.is_empty() {
+                        tracing::warn!(error = &error as &dyn std::error::Error, "can't publish statuses, trying again");
+                    }
+                    failed.insert(event.key.clone());
+                    again.push(event);
+                }
+                Some(Ok(())) | None => {
+                    failed.insert(event.key.clone());
+                    again.push(event);
+                }
+            }
+        }
+        let any = !again.is_empty();
+        again.append(&mut self.queue);
+        self.queue = again;
+        any
+    }
+}
+
+impl Recent {
+    fn highest(&self, key: &Key) -> Option<u32> {
+        self.young.get(key).or_else(|| self.old.get(key)).copied()
+    }
+
+    fn turn(&mut self) {
+        if self.turned.elapsed() > GENERATION {
+            self.old = std::mem::take(&mut self.young);
+            self.turned = tokio::time::Instant::now();
+        }
+    }
+}

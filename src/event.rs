@@ -1,0 +1,79 @@
+//! Status events, rendered once: what is stored in the outbox is what is published, byte for byte.
+
+use voice_otp_schemas::Timestamp;
+use voice_otp_schemas::envelope::Trace;
+use voice_otp_schemas::request::rfc3339;
+use voice_otp_schemas::status::{Status, StatusData, StatusEvent};
+
+use crate::delivery::Key;
+
+/// A status event, ready to be published.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Event {
+    /// The delivery it is about.
+    pub key: Key,
+    /// Its place among the delivery's statuses, from 1.
+    pub sequence: u32,
+    /// The status.
+    pub status: Status,
+    /// The routing key.
+    pub routing_key: String,
+    /// The event in structured mode.
+    pub body: String,
+    /// The trace context to publish it with.
+    pub trace: Trace,
+}
+
+impl Event {
+    /// Renders an event.
+    pub fn new(now: Timestamp, data: StatusData, trace: &Trace) -> Self {
+        let key = Key { tenant_id: data.tenant_id.clone(), delivery_id: data.delivery_id.clone() };
+        let (sequence, status) = (data.sequence, data.status);
+        let event = StatusEvent::new(rfc3339(now), data);
+        Self {
+            key,
+            sequence,
+            status,
+            routing_key: event.routing_key(),
+            // A struct of strings and numbers always has a JSON form.
+            body: serde_json::to_string(&event).unwrap_or_default(),
+            trace: trace.clone(),
+        }
+    }
+
+    /// The message id: unique, and the same when the event is published again.
+    pub fn message_id(&self) -> String {
+        format!("{}/{}", self.key, self.sequence)
+    }
+
+    /// Fills in what only the ledger's admission knows. The marks are JSON strings of their own in the body, so a
+    /// request can't hold one.
+    #[must_use]
+    pub fn filled(mut self, due_at: Timestamp, wait_ms: i64) -> Self {
+        self.body = fill(&self.body, due_at, wait_ms);
+        self
+    }
+}
+
+/// Where the slot's time goes.
+pub const DUE_AT: &str = "\u{1}due_at";
+/// Where the wait in milliseconds goes, in quotes that go with it.
+pub const WAIT_MS: i64 = i64::MIN + 1;
+
+fn fill(body: &str, due_at: Timestamp, wait_ms: i64) -> String {
+    body.replace("\\u0001due_at", &rfc3339(due_at)).replace(&WAIT_MS.to_string(), &wait_ms.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_marks_are_filled_in() {
+        let body = serde_json::json!({ "due_at": DUE_AT, "wait": WAIT_MS, "context": "due_at" }).to_string();
+        let due_at = chrono::DateTime::from_timestamp_millis(1_769_860_800_123).unwrap();
+        let filled: serde_json::Value = serde_json::from_str(&fill(&body, due_at, 42)).unwrap();
+        let wanted = serde_json::json!({ "due_at": "2026-01-31T12:00:00.123Z", "wait": 42, "context": "due_at" });
+        assert_eq!(filled, wanted);
+    }
+}

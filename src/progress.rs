@@ -1,0 +1,183 @@
+//! News of a call, from a callback, a poll or the answer to a POST, and what it makes of the delivery.
+#![deny(clippy::wildcard_enum_match_arm)]
+
+use std::time::Duration;
+
+use voice_otp_schemas::Timestamp;
+use voice_otp_schemas::reason::{Reason, ReasonCode};
+use voice_otp_schemas::status::Status;
+
+use crate::account::CallSid;
+use crate::delivery::{Change, Delivery, Details, State, withdrawal};
+use crate::tuning::Tuning;
+
+/// A call's status, as Twilio says it (callbacks say `initiated` as well).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum CallStatus {
+    /// In line before dialling.
+    Queued,
+    /// Being dialled.
+    Initiated,
+    /// Ringing.
+    Ringing,
+    /// Answered, and going on.
+    InProgress,
+    /// Answered, and over.
+    Completed,
+    /// A busy signal.
+    Busy,
+    /// No answer, or declined.
+    NoAnswer,
+    /// Could not be completed as dialled.
+    Failed,
+    /// Cancelled before the answer.
+    Canceled,
+}
+
+/// What is known of a call.
+#[derive(Debug, Clone)]
+pub struct Call {
+    /// Its SID.
+    pub sid: CallSid,
+    /// Its status.
+    pub status: CallStatus,
+    /// Who answered, where Twilio says.
+    pub answered_by: Option<String>,
+    /// How long it was, in seconds, once it is over.
+    pub duration_s: Option<u32>,
+    /// The carrier's last SIP status, where Twilio says.
+    pub sip_code: Option<u16>,
+    /// When Twilio took it, to the second; unknown in callbacks.
+    pub created_at: Option<Timestamp>,
+    /// Whether it was placed through the API.
+    pub outbound_api: bool,
+    /// How long Twilio means to hold it before it dials.
+    pub queue_time: Option<Duration>,
+}
+
+/// What news of a call makes of a delivery.
+#[derive(Debug)]
+pub enum Progress {
+    /// Something new.
+    Change(Box<Change>),
+    /// Nothing new.
+    Known,
+    /// The call isn't this delivery's, or no longer: it must be hung up.
+    Stray,
+}
+
+impl CallStatus {
+    /// Parses Twilio's word.
+    pub fn from_word(word: &str) -> Option<Self> {
+        Some(match word {
+            "queued" => Self::Queued,
+            "initiated" => Self::Initiated,
+            "ringing" => Self::Ringing,
+            "in-progress" => Self::InProgress,
+            "completed" => Self::Completed,
+            "busy" => Self::Busy,
+            "no-answer" => Self::NoAnswer,
+            "failed" => Self::Failed,
+            "canceled" => Self::Canceled,
+            _ => return None,
+        })
+    }
+
+    /// Whether nothing comes after it.
+    pub fn is_over(self) -> bool {
+        match self {
+            Self::Queued | Self::Initiated | Self::Ringing | Self::InProgress => false,
+            Self::Completed | Self::Busy | Self::NoAnswer | Self::Failed | Self::Canceled => true,
+        }
+    }
+}
+
+/// Works news into a delivery. News comes late, twice and in any order: what is known already changes nothing, and
+/// final is final. `callbacks` is whether Twilio reports to us by itself.
+pub fn progress(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks: bool, now: Timestamp) -> Progress {
+    let mut change = Change::of(delivery);
+    match (delivery.state, &delivery.call_sid) {
+        (State::Final, Some(sid)) if *sid == call.sid => return Progress::Known,
+        (State::Calling, Some(sid)) if *sid == call.sid => {}
+        // The answer to the POST, or a callback that was faster, or a call found while settling.
+        (State::Placing | State::Unsettled, _) => {
+            let next = &mut change.delivery;
+            next.state = State::Calling;
+            next.call_sid = Some(call.sid.clone());
+            next.placed_at = Some(now);
+            next.settle_after = None;
+            next.polls = 0;
+            change.tell(now, Status::Placed, Details::default());
+        }
+        (State::Final | State::Calling | State::Waiting, _) => return Progress::Stray,
+    }
+    follow(&mut change, call, now);
+    let next = &mut change.delivery;
+    if next.state == State::Calling {
+        next.wake_at = quiet_until(next, call, tuning, callbacks, now);
+    }
+    if change.events.is_empty() { Progress::Known } else { Progress::Change(Box::new(change)) }
+}
+
+/// The statuses after `placed`.
+fn follow(change: &mut Change, call: &Call, now: Timestamp) {
+    let rings = call.status == CallStatus::Ringing;
+    let answered = matches!(call.status, CallStatus::InProgress | CallStatus::Completed);
+    let answered_by = call.answered_by.clone();
+    if rings && change.delivery.ringing_at.is_none() && change.delivery.answered_at.is_none() {
+        change.delivery.ringing_at = Some(now);
+        change.tell(now, Status::Ringing, Details::default());
+    }
+    if answered && change.delivery.answered_at.is_none() {
+        change.delivery.answered_at = Some(now);
+        change.tell(now, Status::Answered, Details { answered_by: answered_by.clone(), ..Details::default() });
+    }
+    let Some((status, reason)) = ending(&change.delivery, call) else { return };
+    let details = Details { reason, answered_by, call_duration_s: call.duration_s, ..Details::default() };
+    change.tell(now, status, details);
+}
+
+/// The final status of a call that is over.
+fn ending(delivery: &Delivery, call: &Call) -> Option<(Status, Option<Reason>)> {
+    let because = |code, message: &str| Some(Reason::new(code, message));
+    Some(match call.status {
+        CallStatus::Queued | CallStatus::Initiated | CallStatus::Ringing | CallStatus::InProgress => return None,
+        CallStatus::Completed => {
+            // Twilio counts whole seconds; the part of one that it leaves out is the callee's.
+            let heard = Duration::from_secs(u64::from(call.duration_s.unwrap_or(0)) + 1) > delivery.heard_after;
+            if heard {
+                (Status::Delivered, None)
+            } else {
+                (Status::HungUp, because(ReasonCode::HungUp, "the call ended before the code had been read once"))
+            }
+        }
+        CallStatus::Busy => (Status::Busy, because(ReasonCode::Busy, "the line was busy")),
+        CallStatus::NoAnswer => (Status::NoAnswer, because(ReasonCode::NoAnswer, "nobody answered, or the call was declined")),
+        CallStatus::Failed => {
+            let message = match call.sip_code {
+                Some(404 | 484 | 604) => "the carrier knows no such number, or can't reach it",
+                Some(_) | None => "the carrier could not complete the call",
+            };
+            (Status::Failed, because(ReasonCode::CarrierFailed, message))
+        }
+        CallStatus::Canceled => match delivery.withdrawn {
+            Some(ReasonCode::ProviderQueue) => {
+                (Status::Expired, because(ReasonCode::ProviderQueue, "Twilio held the call in its queue for too long; it was cancelled"))
+            }
+            Some(why) => (Status::Cancelled, Some(withdrawal(why))),
+            None => (Status::Cancelled, because(ReasonCode::CanceledAtProvider, "the call was cancelled at Twilio")),
+        },
+    })
+}
+
+/// When to ask Twilio about a call that has gone quiet: later each time, and at once when it must be cancelled.
+pub fn quiet_until(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks: bool, now: Timestamp) -> Timestamp {
+    let first = if callbacks { tuning.quiet_with_callbacks } else { tuning.quiet_without_callbacks };
+    let grown = first.mul_f64(1.5_f64.powi(delivery.polls.min(20).cast_signed()));
+    let mut at = now + grown.min(tuning.quiet_longest);
+    if call.status == CallStatus::Queued && delivery.place_by > now {
+        // What Twilio still holds at the latest POST time would ring too late: look then, and cancel it.
+        at = at.min(delivery.place_by);
+    }
+    at
+}
