@@ -169,9 +169,20 @@ mod tests {
                 (group, result)
             }
         };
-        let items: Vec<_> = (0..40).map(|n| { let entrance = entrance.clone(); async move { entrance.submit(n).await } }).collect();
+        let items: Vec<_> = (0..40)
+            .map(|n| {
+                let entrance = entrance.clone();
+                tokio::task::spawn(async move { entrance.submit(n).await })
+            })
+            .collect();
         drop(entrance);
-        let all = async { let mut out = Vec::new(); for item in items.into_iter().map(Box::pin).map(tokio::task::spawn) { out.push(item.await.unwrap()); } out };
+        let all = async {
+            let mut results = Vec::new();
+            for item in items {
+                results.push(item.await.unwrap());
+            }
+            results
+        };
         let (results, ()) = tokio::join!(all, runner.run(work, CancellationToken::new()));
         for (n, result) in (0..).zip(results) {
             match result {

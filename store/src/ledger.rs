@@ -1,0 +1,156 @@
+//! Deliveries in Postgres: the core's ledger.
+
+mod admit;
+mod begin;
+mod outbox;
+mod row;
+mod save;
+mod worker;
+
+use std::time::Duration;
+
+use deadpool_postgres::Client;
+use tokio_postgres::Row;
+use tokio_postgres::error::SqlState;
+use tokio_postgres::types::ToSql;
+use voice_otp::account::CallSid;
+use voice_otp::delivery::{AttemptId, Change, Delivery, Key, WorkerEpoch};
+use voice_otp::event::Event;
+use voice_otp::plan::Admission;
+use voice_otp::ports::{Beat, Begin, Begun, Ledger, LedgerError, Saved, Verdict};
+use voice_otp_schemas::{TenantId, Timestamp, UserRef};
+
+use crate::keys::Keyring;
+use crate::pool::Pool;
+
+/// Numbers that go into the ledger's statements.
+#[derive(Debug, Clone)]
+pub struct Limits {
+    /// How long a renewal of a worker's life is good for.
+    pub lease: Duration,
+    /// How far ahead a slot may be for its placement to begin.
+    pub begin_ahead: Duration,
+    /// A slot used later than this is void.
+    pub slot_late: Duration,
+    /// When a begun placement that nobody brings to an end is taken up by somebody else.
+    pub rescue: Duration,
+    /// How overdue a delivery or event of one's own must be to be taken for forgotten.
+    pub forgotten: Duration,
+}
+
+/// The ledger on Postgres.
+#[derive(Clone)]
+pub struct PgLedger {
+    pool: Pool,
+    keys: Keyring,
+    limits: Limits,
+}
+
+impl PgLedger {
+    /// A ledger on a migrated database.
+    pub fn new(pool: Pool, keys: Keyring, limits: Limits) -> Self {
+        Self { pool, keys, limits }
+    }
+
+    async fn client(&self) -> Result<Client, LedgerError> {
+        self.pool.get().await.map_err(|error| LedgerError::Unavailable(Box::new(error)))
+    }
+
+    async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, LedgerError> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached(sql).await.map_err(failed)?;
+        client.query(&statement, params).await.map_err(failed)
+    }
+}
+
+/// What a failed statement means. A data error (SQLSTATE classes 22 and 23) is some row's fault; anything else is
+/// taken to pass, since dropping a delivery for it would be worse than waiting.
+fn failed(error: tokio_postgres::Error) -> LedgerError {
+    match error.code().map(SqlState::code) {
+        Some(state) if state.starts_with("22") || state.starts_with("23") => LedgerError::Data(Box::new(error)),
+        _ => LedgerError::Unavailable(Box::new(error)),
+    }
+}
+
+/// Whether two placements met on one line, which the begun and the admitted settle among themselves.
+fn is_line_conflict(error: &LedgerError) -> bool {
+    let LedgerError::Data(source) = error else { return false };
+    let database = source.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::as_db_error);
+    database.is_some_and(|error| error.constraint() == Some("deliveries_line"))
+}
+
+impl Ledger for PgLedger {
+    async fn enlist(&self, name: &str) -> Result<(WorkerEpoch, Timestamp), LedgerError> {
+        worker::enlist(self, name).await
+    }
+
+    async fn beat(&self, worker: WorkerEpoch) -> Result<Beat, LedgerError> {
+        worker::beat(self, worker).await
+    }
+
+    async fn retire(&self, worker: WorkerEpoch) -> Result<(), LedgerError> {
+        worker::retire(self, worker).await
+    }
+
+    async fn admit(&self, worker: WorkerEpoch, group: &[Admission]) -> Result<Vec<Verdict>, LedgerError> {
+        admit::admit(self, worker, group).await
+    }
+
+    async fn begin(&self, worker: WorkerEpoch, group: &[Begin]) -> Result<Vec<Begun>, LedgerError> {
+        begin::begin(self, worker, group).await
+    }
+
+    async fn save(&self, worker: WorkerEpoch, group: &[Change]) -> Result<Vec<Saved>, LedgerError> {
+        save::save(self, worker, group).await
+    }
+
+    async fn claim(&self, worker: WorkerEpoch, most: usize) -> Result<Vec<Delivery>, LedgerError> {
+        worker::claim(self, worker, most).await
+    }
+
+    async fn find(&self, key: &Key) -> Result<Option<Delivery>, LedgerError> {
+        let sql = "select * from deliveries where tenant_id = $1 and delivery_id = $2";
+        let rows = self.query(sql, &[&key.tenant_id.as_str(), &key.delivery_id.as_str()]).await?;
+        rows.first().map(|row| row::delivery(row, &self.keys)).transpose()
+    }
+
+    async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Delivery>, LedgerError> {
+        let sql = "select d.* from deliveries d where d.attempt_id = $1 union all \
+                   select d.* from past_attempts p join deliveries d using (tenant_id, delivery_id) where p.attempt_id = $1 limit 1";
+        let rows = self.query(sql, &[&attempt.0]).await?;
+        rows.first().map(|row| row::delivery(row, &self.keys)).transpose()
+    }
+
+    async fn find_user(&self, tenant: &TenantId, user: &UserRef) -> Result<Vec<Delivery>, LedgerError> {
+        let macs = self.keys.hashes("user", &format!("{tenant}\0{}", user.as_str()));
+        let sql = "select * from deliveries where tenant_id = $1 and user_mac = any ($2) and state <> 'final'";
+        let rows = self.query(sql, &[&tenant.as_str(), &macs]).await?;
+        rows.iter().map(|row| row::delivery(row, &self.keys)).collect()
+    }
+
+    async fn known_calls(&self, sids: &[CallSid]) -> Result<Vec<CallSid>, LedgerError> {
+        let texts: Vec<&str> = sids.iter().map(CallSid::as_str).collect();
+        let rows = self.query("select call_sid from deliveries where call_sid = any ($1)", &[&texts]).await?;
+        Ok(rows.iter().filter_map(|row| CallSid::parse(row.get(0)).ok()).collect())
+    }
+
+    async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {
+        let sql = "update deliveries set verified_at = coalesce(verified_at, clock_timestamp()) \
+                   where tenant_id = $1 and delivery_id = $2 returning 1";
+        Ok(!self.query(sql, &[&key.tenant_id.as_str(), &key.delivery_id.as_str()]).await?.is_empty())
+    }
+
+    async fn hold(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
+        let sql = "update pacing set epoch = epoch + 1, tat = clock_timestamp(), \
+                   hold_until = greatest(hold_until, clock_timestamp() + $2::double precision * interval '1 second') where pace_key = $1";
+        self.query(sql, &[&pace_key, &wait.as_secs_f64()]).await.map(drop)
+    }
+
+    async fn published(&self, events: &[(Key, u32)]) -> Result<(), LedgerError> {
+        outbox::published(self, events).await
+    }
+
+    async fn unpublished(&self, worker: WorkerEpoch, most: usize) -> Result<Vec<Event>, LedgerError> {
+        outbox::unpublished(self, worker, most).await
+    }
+}

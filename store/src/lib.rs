@@ -1,0 +1,17 @@
+//! Postgres' side of voice-otp: migrations, voice settings, deliveries, pacing, outbox, sealing of secrets.
+//!
+//! Postgres owns deliveries. Every write here is one statement, with `lock_timeout`, so a locked row stops nobody for
+//! long, and the time is always the database's, read after the locks. Numbers, codes and Twilio's secrets are sealed
+//! before they get here ([`keys`]), and compared by keyed hashes.
+
+pub mod directory;
+pub mod keys;
+pub mod ledger;
+pub mod migrate;
+pub mod pool;
+pub mod settings;
+
+pub use directory::Directory;
+pub use keys::Keyring;
+pub use ledger::PgLedger;
+pub use pool::{Pool, connect};

@@ -1,0 +1,262 @@
+//! Voice settings in Postgres: saving, listing, deleting. Secrets are sealed on the way in.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use deadpool_postgres::PoolError;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio_postgres::Row;
+use voice_otp::account::{AccountSid, ApiKeySid};
+use voice_otp::settings::{ApiKey, Credentials, Region, VoiceSettings, unproven_pace_key};
+use voice_otp_schemas::phone::Country;
+use voice_otp_schemas::{Locale, PhoneNumber, TenantId};
+
+use crate::keys::{Keyring, OpenError};
+use crate::pool::Pool;
+
+/// Why settings can't be had or saved.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The database can't be reached.
+    #[error("connect to Postgres")]
+    Connect(#[source] PoolError),
+    /// A statement failed.
+    #[error("{0}")]
+    Query(&'static str, #[source] tokio_postgres::Error),
+    /// A secret can't be opened.
+    #[error("open the secrets of tenant {0}")]
+    Open(TenantId, #[source] OpenError),
+    /// A row isn't what it should be.
+    #[error("the settings of tenant {0} are damaged: {1}")]
+    Damaged(TenantId, &'static str),
+}
+
+/// One tenant in a list.
+#[derive(Debug, Clone)]
+pub struct Summary {
+    /// Whose.
+    pub tenant_id: TenantId,
+    /// The Twilio account.
+    pub account_sid: String,
+    /// Whether voice is on.
+    pub enabled: bool,
+    /// Whether calls are only pretended.
+    pub test_mode: bool,
+    /// The account's pace.
+    pub calls_per_second: f64,
+}
+
+const COLUMNS: &str = "s.tenant_id, s.version, s.account_sid, s.key_id, s.auth_token, s.secondary_auth_token, s.api_key_secret, \
+     s.from_number, s.api_key_sid, s.region, s.default_locale, s.ring_timeout_s, s.enabled, s.allowed_countries, \
+     s.test_mode, s.proven, a.calls_per_second";
+
+/// Tenants and their settings; a tenant whose secrets can't be opened with these keys is an error of its own.
+pub type Loaded = BTreeMap<TenantId, Result<VoiceSettings, Error>>;
+
+/// Reads the settings of tenants.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn load(pool: &Pool, keys: &Keyring, tenants: &[TenantId]) -> Result<Loaded, Error> {
+    let ids: Vec<&str> = tenants.iter().map(TenantId::as_str).collect();
+    let sql = format!("select {COLUMNS} from voice_settings s join accounts a using (account_sid) where s.tenant_id = any ($1)");
+    let client = pool.get().await.map_err(Error::Connect)?;
+    let statement = client.prepare_cached(&sql).await.map_err(|error| Error::Query("prepare reading voice settings", error))?;
+    let rows = client.query(&statement, &[&ids]).await.map_err(|error| Error::Query("read voice settings", error))?;
+    let named = rows.iter().filter_map(|row| Some((TenantId::parse(row.get(0)).ok()?, row)));
+    Ok(named.map(|(tenant, row)| (tenant.clone(), read(row, tenant, keys))).collect())
+}
+
+/// Reads the settings of one tenant; none if there are none.
+///
+/// # Errors
+/// [`Error`], also when its secrets can't be opened.
+pub async fn load_one(pool: &Pool, keys: &Keyring, tenant: &TenantId) -> Result<Option<VoiceSettings>, Error> {
+    load(pool, keys, std::slice::from_ref(tenant)).await?.remove(tenant).transpose()
+}
+
+fn read(row: &Row, tenant_id: TenantId, keys: &Keyring) -> Result<VoiceSettings, Error> {
+    let damaged = |what| Error::Damaged(tenant_id.clone(), what);
+    let key_id: String = row.get("key_id");
+    let open = |column: &'static str| -> Result<Option<SecretString>, Error> {
+        let Some(sealed): Option<Vec<u8>> = row.get(column) else { return Ok(None) };
+        let opened = keys.open(&place(&tenant_id, column), &key_id, &sealed).map_err(|error| Error::Open(tenant_id.clone(), error))?;
+        let text = std::str::from_utf8(&opened).map_err(|_| damaged(column))?;
+        Ok(Some(SecretString::from(text)))
+    };
+    let account_sid = AccountSid::parse(row.get("account_sid")).map_err(|_| damaged("account_sid"))?;
+    let from = open("from_number")?.ok_or_else(|| damaged("from_number"))?;
+    let api_key = match (row.get::<_, Option<&str>>("api_key_sid"), open("api_key_secret")?) {
+        (Some(sid), Some(secret)) => Some(ApiKey { sid: ApiKeySid::parse(sid).map_err(|_| damaged("api_key_sid"))?, secret }),
+        _ => None,
+    };
+    let countries: Vec<&str> = row.get("allowed_countries");
+    let locale: Option<&str> = row.get("default_locale");
+    let region: Option<&str> = row.get("region");
+    let ring_timeout_s: i32 = row.get("ring_timeout_s");
+    let proven: bool = row.get("proven");
+    Ok(VoiceSettings {
+        pace_key: if proven { account_sid.as_str().to_owned() } else { unproven_pace_key(&account_sid, &tenant_id) },
+        version: row.get("version"),
+        credentials: Credentials {
+            auth_token: open("auth_token")?.ok_or_else(|| damaged("auth_token"))?,
+            secondary_auth_token: open("secondary_auth_token")?,
+            api_key,
+        },
+        from: PhoneNumber::parse(from.expose_secret()).map_err(|_| damaged("from_number"))?,
+        region: region.map(Region::parse).transpose().map_err(|_| damaged("region"))?,
+        default_locale: locale.map(Locale::parse).transpose().map_err(|_| damaged("default_locale"))?,
+        ring_timeout: Duration::from_secs(u64::try_from(ring_timeout_s).unwrap_or(30)),
+        enabled: row.get("enabled"),
+        allowed_countries: countries.into_iter().filter_map(|country| Country::parse(country).ok()).collect(),
+        test_mode: row.get("test_mode"),
+        calls_per_second: row.get("calls_per_second"),
+        account_sid,
+        tenant_id,
+    })
+}
+
+/// Where a sealed setting belongs.
+fn place(tenant: &TenantId, column: &str) -> String {
+    format!("{tenant}/voice_settings.{column}")
+}
+
+/// Saves a tenant's settings. `pace` changes the account's pace, for every tenant of the account; without it the
+/// account keeps the pace that it has.
+///
+/// # Errors
+/// [`Error`]; nothing is changed then.
+pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: Option<f64>) -> Result<(), Error> {
+    let seal = |column: &str, secret: &str| keys.seal(&place(&settings.tenant_id, column), secret.as_bytes());
+    let credentials = &settings.credentials;
+    let auth_token = seal("auth_token", credentials.auth_token.expose_secret());
+    let optional = |column: &str, secret: Option<&SecretString>| secret.map(|secret| seal(column, secret.expose_secret()).sealed);
+    let secondary = optional("secondary_auth_token", credentials.secondary_auth_token.as_ref());
+    let api_key_secret = optional("api_key_secret", credentials.api_key.as_ref().map(|key| &key.secret));
+    let api_key_sid = credentials.api_key.as_ref().map(|key| key.sid.as_str());
+    let from_number = seal("from_number", settings.from.expose()).sealed;
+    let countries: Vec<&str> = settings.allowed_countries.iter().map(Country::as_str).collect();
+    let ring_timeout_s = i32::try_from(settings.ring_timeout.as_secs()).unwrap_or(600);
+    let region = settings.region.as_ref().map(ToString::to_string);
+    let locale = settings.default_locale.as_ref().map(Locale::as_str);
+
+    let mut client = pool.get().await.map_err(Error::Connect)?;
+    let step = |what: &'static str| move |error| Error::Query(what, error);
+    let transaction = client.transaction().await.map_err(step("begin saving voice settings"))?;
+    transaction
+        .execute(
+            "insert into accounts (account_sid, calls_per_second) values ($1, coalesce($2, 1)) on conflict (account_sid) do \
+             update set calls_per_second = coalesce($2, accounts.calls_per_second)",
+            &[&settings.account_sid.as_str(), &pace],
+        )
+        .await
+        .map_err(step("save the account"))?;
+    // Slots that were reserved at another rate are void.
+    transaction
+        .execute(
+            "update pacing p set interval_us = ceil(1e6 / a.calls_per_second)::bigint, epoch = p.epoch + 1, tat = clock_timestamp() \
+             from accounts a where a.account_sid = $1 and p.account_sid = a.account_sid \
+             and p.interval_us <> ceil(1e6 / a.calls_per_second)::bigint",
+            &[&settings.account_sid.as_str()],
+        )
+        .await
+        .map_err(step("save the account's pace"))?;
+    let proven = already_proven(&transaction, keys, settings).await?;
+    transaction
+        .execute(
+            "insert into voice_settings (tenant_id, account_sid, key_id, auth_token, secondary_auth_token, api_key_secret, \
+             from_number, api_key_sid, region, default_locale, ring_timeout_s, enabled, allowed_countries, test_mode, proven) \
+             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) on conflict (tenant_id) do update set \
+             version = nextval('voice_settings_version'), account_sid = excluded.account_sid, key_id = excluded.key_id, \
+             auth_token = excluded.auth_token, secondary_auth_token = excluded.secondary_auth_token, \
+             api_key_secret = excluded.api_key_secret, from_number = excluded.from_number, api_key_sid = excluded.api_key_sid, \
+             region = excluded.region, default_locale = excluded.default_locale, ring_timeout_s = excluded.ring_timeout_s, \
+             enabled = excluded.enabled, allowed_countries = excluded.allowed_countries, test_mode = excluded.test_mode, \
+             proven = excluded.proven, updated_at = clock_timestamp()",
+            &[
+                &settings.tenant_id.as_str(), &settings.account_sid.as_str(), &auth_token.key_id, &auth_token.sealed, &secondary,
+                &api_key_secret, &from_number, &api_key_sid, &region, &locale, &ring_timeout_s, &settings.enabled, &countries,
+                &settings.test_mode, &proven,
+            ],
+        )
+        .await
+        .map_err(step("save voice settings"))?;
+    transaction.commit().await.map_err(step("commit voice settings"))
+}
+
+/// Credentials that Twilio has taken stay proven until they, or the account, are changed.
+async fn already_proven(
+    transaction: &deadpool_postgres::Transaction<'_>,
+    keys: &Keyring,
+    settings: &VoiceSettings,
+) -> Result<bool, Error> {
+    let sql = format!("select {COLUMNS} from voice_settings s join accounts a using (account_sid) where s.tenant_id = $1 and s.proven for update of s");
+    let row = transaction
+        .query_opt(&sql, &[&settings.tenant_id.as_str()])
+        .await
+        .map_err(|error| Error::Query("read the present settings", error))?;
+    let Some(Ok(present)) = row.map(|row| read(&row, settings.tenant_id.clone(), keys)) else { return Ok(false) };
+    let key = |credentials: &Credentials| {
+        let api_key = credentials.api_key.as_ref();
+        api_key.map(|key| (key.sid.clone(), key.secret.expose_secret().to_owned()))
+    };
+    let token = |credentials: &Credentials| credentials.auth_token.expose_secret().to_owned();
+    let (old, new) = (&present.credentials, &settings.credentials);
+    Ok(present.account_sid == settings.account_sid && key(old) == key(new) && token(old) == token(new))
+}
+
+/// Lists tenants, in order.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn list(pool: &Pool) -> Result<Vec<Summary>, Error> {
+    let client = pool.get().await.map_err(Error::Connect)?;
+    let rows = client
+        .query(
+            "select s.tenant_id, s.account_sid, s.enabled, s.test_mode, a.calls_per_second \
+             from voice_settings s join accounts a using (account_sid) order by s.tenant_id",
+            &[],
+        )
+        .await
+        .map_err(|error| Error::Query("list tenants", error))?;
+    let summary = |row: &Row| {
+        Some(Summary {
+            tenant_id: TenantId::parse(row.get(0)).ok()?,
+            account_sid: row.get(1),
+            enabled: row.get(2),
+            test_mode: row.get(3),
+            calls_per_second: row.get(4),
+        })
+    };
+    Ok(rows.iter().filter_map(summary).collect())
+}
+
+/// Deletes a tenant's settings. False if there are none. What is under way ends as it may.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn delete(pool: &Pool, tenant: &TenantId) -> Result<bool, Error> {
+    let client = pool.get().await.map_err(Error::Connect)?;
+    let deleted = client
+        .execute("delete from voice_settings where tenant_id = $1", &[&tenant.as_str()])
+        .await
+        .map_err(|error| Error::Query("delete voice settings", error))?;
+    Ok(deleted > 0)
+}
+
+/// Notes that Twilio has taken a tenant's credentials.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn prove(pool: &Pool, settings: &VoiceSettings) -> Result<(), Error> {
+    let client = pool.get().await.map_err(Error::Connect)?;
+    client
+        .execute(
+            "update voice_settings set proven = true, version = nextval('voice_settings_version') \
+             where tenant_id = $1 and version = $2 and not proven",
+            &[&settings.tenant_id.as_str(), &settings.version],
+        )
+        .await
+        .map_err(|error| Error::Query("note that the credentials work", error))?;
+    Ok(())
+}
