@@ -13,6 +13,8 @@ use voice_otp_schemas::{Locale, OtpCode};
 pub struct Script {
     /// The language, one that we have phrases for.
     pub locale: String,
+    /// How fast it is said, in percent of the voice's own pace.
+    pub rate_percent: u32,
     /// What is said and kept silent, in order. Secret: it holds the code.
     pub parts: Vec<Part>,
     /// How long a call must last for the code to have been read once.
@@ -51,6 +53,8 @@ struct Phrases {
 const SYMBOL_BREAK: Duration = Duration::from_millis(600);
 /// How long saying one character of the code takes, roughly.
 const SYMBOL_SPOKEN: Duration = Duration::from_millis(450);
+/// How fast is spoken, in percent of the voice's own pace: slow.
+const RATE_PERCENT: u32 = 85;
 /// How often the code is read.
 const READINGS: u32 = 3;
 
@@ -71,7 +75,7 @@ pub fn script(code: &OtpCode, asked: Option<&Locale>, tenant: Option<&Locale>, c
         .next()
         .unwrap_or("en-US");
     let Some(phrases) = LANGUAGES.get(tag) else {
-        return Script { locale: tag.to_owned(), parts: Vec::new(), heard_after: Duration::ZERO };
+        return Script { locale: tag.to_owned(), rate_percent: RATE_PERCENT, parts: Vec::new(), heard_after: Duration::ZERO };
     };
     let mut parts = vec![Part::Pause(Duration::from_secs(1)), Part::Text(phrases.greeting.clone())];
     let mut heard_after = Duration::ZERO;
@@ -88,7 +92,7 @@ pub fn script(code: &OtpCode, asked: Option<&Locale>, tenant: Option<&Locale>, c
         parts.push(Part::Pause(Duration::from_secs(1)));
     }
     parts.push(Part::Text(phrases.goodbye.clone()));
-    Script { locale: tag.to_owned(), parts, heard_after }
+    Script { locale: tag.to_owned(), rate_percent: RATE_PERCENT, parts, heard_after }
 }
 
 /// The language we have that is nearest to a tag: itself, or another country's of the same language.
@@ -110,9 +114,10 @@ impl Part {
     fn length(&self, ms_per_character: u32) -> Duration {
         match self {
             Self::Text(text) => {
-                Duration::from_millis(u64::from(ms_per_character) * u64::try_from(text.chars().count()).unwrap_or(0))
+                let characters = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+                Duration::from_millis(u64::from(ms_per_character)) * characters * 100 / RATE_PERCENT
             }
-            Self::Symbol(_) => SYMBOL_SPOKEN,
+            Self::Symbol(_) => SYMBOL_SPOKEN * 100 / RATE_PERCENT,
             Self::Break(length) | Self::Pause(length) => *length,
         }
     }

@@ -1,0 +1,179 @@
+//! The publisher: what a Rust auth service uses.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use voice_otp_schemas::envelope::{LONGEST_BODY_BYTES, STRUCTURED, Trace};
+use voice_otp_schemas::request::{CANCELLED, Cancelled, REQUESTED, Requested, VERIFIED, Verified};
+use zeroize::Zeroizing;
+
+pub use crate::channel::Declares;
+use crate::channel::{Owner, Posted};
+use crate::link;
+use crate::message::{Message, PublishError};
+use crate::topology::{CANCELLED_KEY, REQUESTED_KEY, REQUESTS, VERIFIED_KEY};
+
+/// How to publish.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `amqp://user:password@host:port/vhost`, or `amqps://…`.
+    pub url: SecretString,
+    /// The events' `source`: a URI reference that names the publisher.
+    pub source: String,
+    /// How long a publish may wait for the broker's confirm; 30 s by default.
+    pub timeout: Duration,
+    /// What is declared on every new connection.
+    pub declares: Declares,
+    /// What the connection is called, for people who look at the broker.
+    pub connection_name: String,
+}
+
+/// Publishes events, confirmed. Cheap to clone; one connection and one channel however many clones.
+#[derive(Clone)]
+pub struct Publisher {
+    sender: mpsc::Sender<Posted>,
+    ready: watch::Receiver<bool>,
+    settings: Arc<Settings>,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// Messages that may wait in memory for the channel's task. Beyond, publishers wait.
+const WAITING: usize = 1024;
+
+impl Settings {
+    /// Settings with defaults.
+    pub fn new(url: SecretString, source: &str) -> Self {
+        Self {
+            url,
+            source: source.to_owned(),
+            timeout: Duration::from_secs(30),
+            declares: Declares::Requests,
+            connection_name: "voice-otp publisher".to_owned(),
+        }
+    }
+}
+
+impl Publisher {
+    /// Starts a publisher. It connects by itself, and again whenever the connection is lost.
+    ///
+    /// # Errors
+    /// [`link::Error::Url`] when the URL can't be read.
+    pub fn start(settings: Settings) -> Result<Self, link::Error> {
+        link::check(&settings.url)?;
+        let (sender, inbox) = mpsc::channel(WAITING);
+        let (ready_sender, ready) = watch::channel(false);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let owner = Owner {
+            url: settings.url.clone(),
+            name: settings.connection_name.clone(),
+            declares: settings.declares,
+            inbox,
+            ready: ready_sender,
+            stop: stop.clone(),
+        };
+        tasks.spawn(owner.run());
+        tasks.close();
+        Ok(Self { sender, ready, settings: Arc::new(settings), stop, tasks })
+    }
+
+    /// Whether a connection is up.
+    pub fn is_ready(&self) -> bool {
+        *self.ready.borrow()
+    }
+
+    /// Publishes a request to read a code out.
+    ///
+    /// # Errors
+    /// [`PublishError`]; only [`PublishError::Unconfirmed`] leaves it open whether the broker has it.
+    pub async fn request(&self, request: &Requested) -> Result<(), PublishError> {
+        let message_id = format!("{}/{}", request.tenant_id, request.delivery_id);
+        let body = request.to_json(&self.settings.source);
+        self.publish(event(REQUESTED_KEY, REQUESTED, message_id, body, &request.trace)?).await
+    }
+
+    /// Takes requests back. `id` is the event's own.
+    ///
+    /// # Errors
+    /// As for [`request`](Self::request).
+    pub async fn cancel(&self, id: &str, cancelled: &Cancelled, trace: &Trace) -> Result<(), PublishError> {
+        let message_id = format!("{}/{id}", cancelled.tenant_id);
+        let body = cancelled.to_json(id, &self.settings.source, None);
+        self.publish(event(CANCELLED_KEY, CANCELLED, message_id, body, trace)?).await
+    }
+
+    /// Says that a code was entered. `id` is the event's own.
+    ///
+    /// # Errors
+    /// As for [`request`](Self::request).
+    pub async fn verified(&self, id: &str, verified: &Verified, trace: &Trace) -> Result<(), PublishError> {
+        let message_id = format!("{}/{id}", verified.tenant_id);
+        let body = verified.to_json(id, &self.settings.source, None);
+        self.publish(event(VERIFIED_KEY, VERIFIED, message_id, body, trace)?).await
+    }
+
+    /// Publishes any message: resolves when the broker has it safe.
+    ///
+    /// # Errors
+    /// As for [`request`](Self::request).
+    pub async fn publish(&self, message: Message) -> Result<(), PublishError> {
+        let posted = self.post(message).await?;
+        posted.await.unwrap_or(Err(PublishError::Closed))
+    }
+
+    /// Hands a message over, in order with the others of this caller; its answer can be waited for later.
+    ///
+    /// # Errors
+    /// [`PublishError::Invalid`] or [`PublishError::Closed`]; nothing was sent then.
+    pub async fn post(&self, message: Message) -> Result<oneshot::Receiver<Result<(), PublishError>>, PublishError> {
+        message.check()?;
+        let (answer, answered) = oneshot::channel();
+        let deadline = Instant::now() + self.settings.timeout;
+        let posted = Posted { message: Arc::new(message), deadline, answer };
+        match tokio::time::timeout_at(deadline, self.sender.send(posted)).await {
+            Ok(Ok(())) => Ok(answered),
+            Ok(Err(_)) => Err(PublishError::Closed),
+            Err(_) => Err(PublishError::Unconfirmed("too many messages wait for the broker")),
+        }
+    }
+
+    /// Stops: what waits is answered, the connection closed.
+    pub async fn close(&self) {
+        self.stop.cancel();
+        self.tasks.wait().await;
+    }
+}
+
+fn event(
+    routing_key: &str,
+    kind: &'static str,
+    message_id: String,
+    body: Zeroizing<Vec<u8>>,
+    trace: &Trace,
+) -> Result<Message, PublishError> {
+    if body.len() > LONGEST_BODY_BYTES {
+        return Err(PublishError::Invalid("an event of more than 64 KiB"));
+    }
+    Ok(Message {
+        exchange: REQUESTS,
+        routing_key: routing_key.to_owned(),
+        message_id,
+        kind,
+        content_type: STRUCTURED,
+        headers: trace_headers(trace),
+        // Not set: a worker that comes back late says `expired` by itself, in the order of the queue.
+        expiration: None,
+        body,
+    })
+}
+
+/// The trace context as text headers.
+pub fn trace_headers(trace: &Trace) -> Vec<(&'static str, String)> {
+    let parent = trace.traceparent.iter().map(|text| ("traceparent", text.clone()));
+    parent.chain(trace.tracestate.iter().map(|text| ("tracestate", text.clone()))).collect()
+}

@@ -1,0 +1,1 @@
+//! Holds the integration binary `it`; there is nothing to link against.

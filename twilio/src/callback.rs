@@ -1,0 +1,54 @@
+//! What a status callback says (<https://www.twilio.com/docs/voice/api/call-resource#statuscallback>).
+
+use voice_otp::account::CallSid;
+use voice_otp::progress::{Call, CallStatus};
+
+/// Why a callback can't be used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0} is missing or not what Twilio sends")]
+pub struct Malformed(pub &'static str);
+
+/// Reads a callback's form. Unknown parameters are ignored: Twilio adds some without notice.
+///
+/// # Errors
+/// [`Malformed`] names the parameter.
+pub fn read(params: &[(String, String)]) -> Result<Call, Malformed> {
+    let text = |name: &str| params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty());
+    let sid = text("CallSid").and_then(|text| CallSid::parse(text).ok()).ok_or(Malformed("CallSid"))?;
+    let status = text("CallStatus").and_then(CallStatus::from_word).ok_or(Malformed("CallStatus"))?;
+    let word = |text: &str| text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    Ok(Call {
+        sid,
+        status,
+        answered_by: text("AnsweredBy").filter(|text| word(text)).map(str::to_owned),
+        // `CallDuration` is in seconds; `Duration`, beside it, in minutes.
+        duration_s: text("CallDuration").and_then(|text| text.parse().ok()),
+        sip_code: text("SipResponseCode").and_then(|text| text.parse().ok()),
+        created_at: None,
+        outbound_api: text("Direction").is_none_or(|direction| direction == "outbound-api"),
+        queue_time: None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn form(entries: &[(&str, &str)]) -> Vec<(String, String)> {
+        entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    }
+
+    #[test]
+    fn seconds_are_taken_from_call_duration_not_from_duration() {
+        let sid = format!("CA{}", "0".repeat(32));
+        let call = read(&form(&[("CallSid", &sid), ("CallStatus", "completed"), ("Duration", "1"), ("CallDuration", "23")])).unwrap();
+        assert_eq!((call.status, call.duration_s), (CallStatus::Completed, Some(23)));
+    }
+
+    #[test]
+    fn a_callback_without_a_call_is_malformed() {
+        assert_eq!(read(&form(&[("CallStatus", "completed")])).unwrap_err(), Malformed("CallSid"));
+        let sid = format!("CA{}", "0".repeat(32));
+        assert_eq!(read(&form(&[("CallSid", &sid), ("CallStatus", "gone")])).unwrap_err(), Malformed("CallStatus"));
+    }
+}

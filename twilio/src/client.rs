@@ -1,0 +1,296 @@
+//! The part of Twilio's REST API that placing and following calls needs.
+//!
+//! The number called stands in the call list's query, so no error here carries a URL.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use reqwest::{Response, StatusCode, Url};
+use secrecy::ExposeSecret as _;
+use serde::Deserialize;
+use voice_otp::account::CallSid;
+use voice_otp::delivery::AttemptId;
+use voice_otp::failure::{CallFailure, Class, Fault};
+use voice_otp::ports::{CallOrder, Caller};
+use voice_otp::progress::{Call, CallStatus};
+use voice_otp::settings::VoiceSettings;
+use voice_otp_schemas::PhoneNumber;
+
+use crate::catalogue::{Refusal, classify};
+use crate::twiml;
+
+/// How to reach Twilio.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Instead of `https://api.twilio.com` and its regions: the simulator, or a proxy.
+    pub base_url: Option<Url>,
+    /// Where Twilio reaches us, without a path. None: no callbacks.
+    pub public_url: Option<Url>,
+    /// The longest a connection may take to be made.
+    pub connect_timeout: Duration,
+    /// The longest an answer may take, connecting included.
+    pub timeout: Duration,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+#[error("make an HTTP client")]
+pub struct Error(#[source] reqwest::Error);
+
+/// Twilio's REST API, over connections that are kept alive.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    settings: Settings,
+}
+
+/// An account's balance.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Balance {
+    /// A decimal number.
+    pub balance: String,
+    /// ISO 4217.
+    pub currency: String,
+}
+
+/// The longest `Retry-After` that is believed.
+const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
+
+/// Twilio's connection overrides for our callbacks: it tries again up to three times, whatever went wrong. Its default
+/// is one more try, and only when no connection could be made
+/// (<https://www.twilio.com/docs/usage/webhooks/webhooks-connection-overrides>).
+const CALLBACK_OVERRIDES: &str = "rc=3&rp=all";
+
+impl Client {
+    /// Makes a client. A rustls crypto provider must have been installed in the process.
+    ///
+    /// # Errors
+    /// [`Error`] when the system's certificates or resolver can't be used.
+    pub fn new(settings: Settings) -> Result<Self, Error> {
+        let http = reqwest::Client::builder()
+            .user_agent(concat!("voice-otp/", env!("CARGO_PKG_VERSION")))
+            .connect_timeout(settings.connect_timeout)
+            .timeout(settings.timeout)
+            .pool_max_idle_per_host(512)
+            .pool_idle_timeout(Duration::from_mins(1))
+            .tcp_nodelay(true)
+            // A POST that is redirected and sent again could make two calls.
+            .redirect(reqwest::redirect::Policy::none())
+            .build()
+            .map_err(Error)?;
+        Ok(Self { http, settings })
+    }
+
+    /// Where an attempt's callbacks go, as Twilio signs it: without the overrides.
+    pub fn callback_url(&self, attempt: AttemptId) -> Option<String> {
+        let base = self.settings.public_url.as_ref()?;
+        Some(format!("{}/twilio/status/{}", base.as_str().trim_end_matches('/'), attempt.0.simple()))
+    }
+
+    /// The account's balance.
+    ///
+    /// # Errors
+    /// [`CallFailure`], as for a call.
+    pub async fn balance(&self, tenant: &VoiceSettings) -> Result<Balance, CallFailure> {
+        let request = self.http.get(self.url(tenant, "Balance")?);
+        let answer = Answer::of(authorized(request, tenant)).await?;
+        answer.parse()
+    }
+
+    fn url(&self, tenant: &VoiceSettings, resource: &str) -> Result<Url, CallFailure> {
+        let base = match (&self.settings.base_url, &tenant.region) {
+            (Some(base), _) => base.as_str().trim_end_matches('/').to_owned(),
+            (None, Some(region)) => format!("https://api.{region}.twilio.com"),
+            (None, None) => "https://api.twilio.com".to_owned(),
+        };
+        let url = format!("{base}/2010-04-01/Accounts/{}/{resource}.json", tenant.account_sid);
+        Url::parse(&url).map_err(|_| ours("the Twilio URL is not valid"))
+    }
+
+    fn form(&self, tenant: &VoiceSettings, order: &CallOrder<'_>) -> Result<Vec<(&'static str, String)>, CallFailure> {
+        let twiml = twiml::render(order.script).map_err(|_| ours("the TwiML is too long"))?;
+        let mut form = vec![
+            ("To", order.to.expose().to_owned()),
+            ("From", tenant.from.expose().to_owned()),
+            ("Twiml", twiml),
+            ("Timeout", order.ring_timeout.as_secs().clamp(5, 600).to_string()),
+            ("TimeLimit", order.limit.as_secs().max(1).to_string()),
+        ];
+        if let Some(extension) = order.extension {
+            form.push(("SendDigits", extension.to_owned()));
+        }
+        if let Some(url) = self.callback_url(order.attempt_id) {
+            form.push(("StatusCallback", format!("{url}#{CALLBACK_OVERRIDES}")));
+            form.push(("StatusCallbackMethod", "POST".to_owned()));
+            for event in ["initiated", "ringing", "answered", "completed"] {
+                form.push(("StatusCallbackEvent", event.to_owned()));
+            }
+        }
+        Ok(form)
+    }
+}
+
+impl Caller for Client {
+    fn has_callbacks(&self) -> bool {
+        self.settings.public_url.is_some()
+    }
+
+    async fn place(&self, tenant: &VoiceSettings, order: &CallOrder<'_>) -> Result<Call, CallFailure> {
+        let form = self.form(tenant, order)?;
+        let request = self.http.post(self.url(tenant, "Calls")?).form(&form);
+        let answer = Answer::of(authorized(request, tenant)).await?;
+        answer.parse::<CallResource>()?.call()
+    }
+
+    async fn fetch(&self, tenant: &VoiceSettings, sid: &CallSid) -> Result<Call, CallFailure> {
+        let request = self.http.get(self.url(tenant, &format!("Calls/{sid}"))?);
+        let answer = Answer::of(authorized(request, tenant)).await?;
+        answer.parse::<CallResource>()?.call()
+    }
+
+    async fn list(&self, tenant: &VoiceSettings, to: &PhoneNumber) -> Result<Vec<Call>, CallFailure> {
+        let query = [("To", to.expose()), ("From", tenant.from.expose()), ("PageSize", "100")];
+        let request = self.http.get(self.url(tenant, "Calls")?).query(&query);
+        let answer = Answer::of(authorized(request, tenant)).await?;
+        answer.parse::<CallList>()?.calls.into_iter().map(CallResource::call).collect()
+    }
+
+    async fn hang_up(&self, tenant: &VoiceSettings, sid: &CallSid, even_answered: bool) -> Result<Call, CallFailure> {
+        let status = if even_answered { "completed" } else { "canceled" };
+        let request = self.http.post(self.url(tenant, &format!("Calls/{sid}"))?).form(&[("Status", status)]);
+        let answer = Answer::of(authorized(request, tenant)).await?;
+        answer.parse::<CallResource>()?.call()
+    }
+}
+
+fn authorized(request: reqwest::RequestBuilder, tenant: &VoiceSettings) -> reqwest::RequestBuilder {
+    match &tenant.credentials.api_key {
+        Some(key) => request.basic_auth(key.sid.as_str(), Some(key.secret.expose_secret())),
+        None => request.basic_auth(tenant.account_sid.as_str(), Some(tenant.credentials.auth_token.expose_secret())),
+    }
+}
+
+/// A success, not yet understood.
+struct Answer {
+    body: Vec<u8>,
+    http_status: u16,
+    request_id: Option<String>,
+}
+
+impl Answer {
+    async fn of(request: reqwest::RequestBuilder) -> Result<Self, CallFailure> {
+        let response = request.send().await.map_err(|error| transport(&error))?;
+        let status = response.status();
+        let request_id = header(&response, "twilio-request-id");
+        let retry_after = header(&response, "retry-after")
+            .and_then(|text| text.parse().ok())
+            .map(|seconds| Duration::from_secs(seconds).min(LONGEST_RETRY_AFTER));
+        let body = match response.bytes().await {
+            Ok(body) => body.to_vec(),
+            // The status has arrived, so a refusal is one whatever its body was going to be.
+            Err(_) if status.is_client_error() => Vec::new(),
+            Err(error) => return Err(CallFailure { request_id, ..transport(&error) }),
+        };
+        if status.is_success() {
+            return Ok(Self { body, http_status: status.as_u16(), request_id });
+        }
+        let error: ErrorBody = serde_json::from_slice(&body).unwrap_or_default();
+        let failure = if status.is_redirection() {
+            classify(Refusal { http_status: StatusCode::NOT_FOUND.as_u16(), code: None, message: "", retry_after })
+        } else {
+            let message = error.message.or(error.detail).unwrap_or_default();
+            classify(Refusal { http_status: status.as_u16(), code: error.code, message: &message, retry_after })
+        };
+        Err(CallFailure { request_id, http_status: Some(status.as_u16()), ..failure })
+    }
+
+    fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, CallFailure> {
+        serde_json::from_slice(&self.body).map_err(|_| CallFailure {
+            class: Class::Ambiguous,
+            provider_code: None,
+            http_status: Some(self.http_status),
+            request_id: self.request_id.clone(),
+            tenant: "Twilio answered something that can't be read; the call is looked up before another is placed".to_owned(),
+            operator: format!("Twilio answered {} with a body that can't be read", self.http_status),
+        })
+    }
+}
+
+fn header(response: &Response, name: &str) -> Option<String> {
+    let text = response.headers().get(name)?.to_str().ok()?;
+    (text.len() <= 64).then(|| text.to_owned())
+}
+
+/// Nothing was sent if no connection could be made; else nobody knows.
+fn transport(error: &reqwest::Error) -> CallFailure {
+    let (class, operator) = if error.is_connect() {
+        (Class::Transient, "no connection to Twilio could be made")
+    } else if error.is_builder() {
+        (Class::Permanent(Fault::Ours), "the request could not be built")
+    } else if error.is_timeout() {
+        (Class::Ambiguous, "Twilio did not answer in time")
+    } else {
+        (Class::Ambiguous, "the connection to Twilio broke")
+    };
+    CallFailure {
+        class,
+        provider_code: None,
+        http_status: None,
+        request_id: None,
+        tenant: "Twilio could not be reached; the call is tried again".to_owned(),
+        operator: operator.to_owned(),
+    }
+}
+
+fn ours(operator: &str) -> CallFailure {
+    CallFailure {
+        class: Class::Permanent(Fault::Ours),
+        provider_code: None,
+        http_status: None,
+        request_id: None,
+        tenant: "the call could not be placed because of a mistake of ours; the operator can see which".to_owned(),
+        operator: operator.to_owned(),
+    }
+}
+
+/// Both of Twilio's error bodies: the old one (`code`, `message`) and RFC 9457's (`code`, `title`, `detail`).
+#[derive(Debug, Default, Deserialize)]
+struct ErrorBody {
+    code: Option<u32>,
+    message: Option<String>,
+    detail: Option<String>,
+}
+
+#[derive(Debug, Deserialize)]
+struct CallList {
+    calls: Vec<CallResource>,
+}
+
+/// The fields of a Call that matter here. All but the SID may be null.
+#[derive(Debug, Deserialize)]
+struct CallResource {
+    sid: String,
+    status: Option<String>,
+    direction: Option<String>,
+    date_created: Option<String>,
+    duration: Option<String>,
+    answered_by: Option<String>,
+    queue_time: Option<String>,
+}
+
+impl CallResource {
+    fn call(self) -> Result<Call, CallFailure> {
+        let sid = CallSid::parse(&self.sid).map_err(|_| CallFailure { class: Class::Ambiguous, ..ours("Twilio answered without a call SID") })?;
+        let created_at = self.date_created.and_then(|text| DateTime::parse_from_rfc2822(&text).ok());
+        Ok(Call {
+            sid,
+            status: self.status.as_deref().and_then(CallStatus::from_word).unwrap_or(CallStatus::Queued),
+            answered_by: self.answered_by,
+            duration_s: self.duration.and_then(|text| text.parse().ok()),
+            sip_code: None,
+            created_at: created_at.map(|at| at.with_timezone(&Utc)),
+            outbound_api: self.direction.as_deref() == Some("outbound-api"),
+            queue_time: self.queue_time.and_then(|text| text.parse().ok()).map(Duration::from_millis),
+        })
+    }
+}

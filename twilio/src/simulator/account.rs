@@ -1,0 +1,194 @@
+//! The accounts that the simulator knows.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
+
+/// A Twilio account or subaccount. `Debug` shows no secret.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Account {
+    /// `AC` and 32 hexadecimal digits.
+    pub sid: String,
+    /// The primary auth token: it signs in, and it signs callbacks.
+    pub auth_token: String,
+    /// API keys that may sign in for this account. They never sign a callback.
+    #[serde(default)]
+    pub api_keys: Vec<ApiKey>,
+    /// The numbers that may stand in `From`, in E.164. Any other is refused with 21210.
+    #[serde(default)]
+    pub numbers: Vec<String>,
+    /// How many queued calls are dialled in a second; 1 by default, fractions allowed. More are queued, not refused.
+    #[serde(default = "one")]
+    pub calls_per_second: f64,
+    /// A suspended account is refused like wrong credentials, with 20003.
+    #[serde(default)]
+    pub suspended: bool,
+    /// What `Balance.json` says; calls don't change it.
+    #[serde(default = "hundred")]
+    pub balance: String,
+    /// The currency of the balance and of prices.
+    #[serde(default = "dollars")]
+    pub currency: String,
+}
+
+/// An API key of an account. `Debug` shows no secret.
+#[derive(Clone, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ApiKey {
+    /// `SK` and 32 hexadecimal digits.
+    pub sid: String,
+    /// The key's secret.
+    pub secret: String,
+}
+
+fn one() -> f64 {
+    1.0
+}
+
+fn hundred() -> String {
+    "100.00".to_owned()
+}
+
+fn dollars() -> String {
+    "USD".to_owned()
+}
+
+impl Account {
+    /// An account with the defaults of the simulator's control endpoint: no API keys, no numbers, one call per second.
+    pub fn new(sid: impl Into<String>, auth_token: impl Into<String>) -> Self {
+        Self {
+            sid: sid.into(),
+            auth_token: auth_token.into(),
+            api_keys: Vec::new(),
+            numbers: Vec::new(),
+            calls_per_second: one(),
+            suspended: false,
+            balance: hundred(),
+            currency: dollars(),
+        }
+    }
+
+    /// What no account may have, in words.
+    pub(crate) fn mistake(&self) -> Option<&'static str> {
+        let sid = self.sid.strip_prefix("AC");
+        if !sid.is_some_and(|tail| tail.len() == 32 && tail.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+            return Some("sid is AC and 32 hexadecimal digits");
+        }
+        if self.auth_token.is_empty() || self.api_keys.iter().any(|key| key.secret.is_empty()) {
+            return Some("an auth token or key secret isn't empty");
+        }
+        if !self.calls_per_second.is_finite() || self.calls_per_second <= 0.0 {
+            return Some("calls_per_second is more than 0");
+        }
+        None
+    }
+}
+
+impl fmt::Debug for Account {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Account")
+            .field("sid", &self.sid)
+            .field("api_keys", &self.api_keys)
+            .field("numbers", &self.numbers)
+            .field("calls_per_second", &self.calls_per_second)
+            .field("suspended", &self.suspended)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for ApiKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiKey").field("sid", &self.sid).finish_non_exhaustive()
+    }
+}
+
+/// All accounts, by SID, and who may sign in for which.
+#[derive(Debug, Default)]
+pub(crate) struct Directory {
+    accounts: HashMap<String, Arc<Account>>,
+    /// The account that an API key belongs to, by the key's SID.
+    keys: HashMap<String, String>,
+}
+
+impl Directory {
+    /// Adds an account, in place of one with the same SID.
+    pub(crate) fn put(&mut self, account: Account) {
+        if let Some(old) = self.accounts.remove(&account.sid) {
+            for key in &old.api_keys {
+                self.keys.remove(&key.sid);
+            }
+        }
+        for key in &account.api_keys {
+            self.keys.insert(key.sid.clone(), account.sid.clone());
+        }
+        self.accounts.insert(account.sid.clone(), Arc::new(account));
+    }
+
+    pub(crate) fn get(&self, sid: &str) -> Option<Arc<Account>> {
+        self.accounts.get(sid).map(Arc::clone)
+    }
+
+    /// The account for which this user (an account's or a key's SID) and password sign in.
+    pub(crate) fn sign_in(&self, user: &str, password: &str) -> Option<Arc<Account>> {
+        let account = self.accounts.get(self.keys.get(user).map_or(user, String::as_str))?;
+        let secret = if account.sid == user {
+            account.auth_token.as_str()
+        } else {
+            account.api_keys.iter().find(|key| key.sid == user)?.secret.as_str()
+        };
+        let right: bool = secret.as_bytes().ct_eq(password.as_bytes()).into();
+        (right && !secret.is_empty()).then(|| Arc::clone(account))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn account() -> Account {
+        let mut account = Account::new("AC00000000000000000000000000000001", "token");
+        account.api_keys.push(ApiKey { sid: "SK1".to_owned(), secret: "secret".to_owned() });
+        account
+    }
+
+    #[test]
+    fn the_auth_token_or_a_key_signs_in() {
+        let mut directory = Directory::default();
+        directory.put(account());
+        assert!(directory.sign_in("AC00000000000000000000000000000001", "token").is_some());
+        assert!(directory.sign_in("SK1", "secret").is_some());
+        for (user, password) in [("SK1", "token"), ("AC00000000000000000000000000000001", "secret"), ("SK2", "secret"), ("", "")]
+        {
+            assert!(directory.sign_in(user, password).is_none(), "{user}");
+        }
+    }
+
+    #[test]
+    fn a_replaced_account_loses_its_old_keys() {
+        let mut directory = Directory::default();
+        directory.put(account());
+        directory.put(Account::new("AC00000000000000000000000000000001", "new token"));
+        assert!(directory.sign_in("SK1", "secret").is_none());
+        assert!(directory.sign_in("AC00000000000000000000000000000001", "new token").is_some());
+    }
+
+    #[test]
+    fn neither_account_nor_key_shows_its_secret() {
+        let shown = format!("{:?}", account());
+        assert!(!shown.contains("token\"") && !shown.contains("secret\""), "{shown}");
+    }
+
+    #[test]
+    fn an_account_in_json_needs_only_sid_and_token() {
+        let account: Account =
+            serde_json::from_str(r#"{"sid": "AC00000000000000000000000000000001", "auth_token": "t"}"#).unwrap();
+        assert!((account.calls_per_second - 1.0).abs() < f64::EPSILON);
+        assert_eq!((account.balance.as_str(), account.currency.as_str()), ("100.00", "USD"));
+        assert_eq!(account.mistake(), None);
+        assert!(Account::new("AC1", "t").mistake().is_some());
+    }
+}

@@ -1,0 +1,105 @@
+//! An account's queue: Twilio takes calls as fast as they come, dials them at the account's pace, and says how long
+//! each has to wait.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+/// Twilio refuses calls beyond a day's worth of queue.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// The queue of one account, and how fast calls came in.
+#[derive(Debug, Default)]
+pub(crate) struct Queue {
+    /// When the next call may be dialled.
+    free: Option<Instant>,
+    /// When the calls of the last second came in.
+    recent: VecDeque<Instant>,
+    /// The most calls that came in within any one second.
+    busiest: usize,
+}
+
+/// The queue is full for a day.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Full;
+
+impl Queue {
+    /// Takes a place, and returns how long the call waits until it is dialled.
+    pub(crate) fn join(&mut self, now: Instant, calls_per_second: f64) -> Result<Duration, Full> {
+        let turn = self.free.map_or(now, |free| free.max(now));
+        let wait = turn - now;
+        if wait > LONGEST_WAIT {
+            return Err(Full);
+        }
+        self.free = Some(turn + interval(calls_per_second));
+        self.count(now);
+        Ok(wait)
+    }
+
+    /// The most calls that came in within any one second.
+    pub(crate) fn busiest_second(&self) -> usize {
+        self.busiest
+    }
+
+    fn count(&mut self, now: Instant) {
+        while self.recent.front().is_some_and(|first| now - *first >= Duration::from_secs(1)) {
+            self.recent.pop_front();
+        }
+        self.recent.push_back(now);
+        self.busiest = self.busiest.max(self.recent.len());
+    }
+}
+
+/// The time between two calls; a rate that makes no sense counts as 1.
+fn interval(calls_per_second: f64) -> Duration {
+    let second = Duration::from_secs(1);
+    if calls_per_second > 0.0 { Duration::try_from_secs_f64(calls_per_second.recip()).unwrap_or(second) } else { second }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seconds(seconds: f64) -> Duration {
+        Duration::from_secs_f64(seconds)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn calls_are_dialled_at_the_accounts_pace() {
+        let mut queue = Queue::default();
+        let mut join = || queue.join(Instant::now(), 2.0);
+        assert_eq!([join(), join(), join()], [Ok(seconds(0.0)), Ok(seconds(0.5)), Ok(seconds(1.0))]);
+        tokio::time::advance(seconds(0.75)).await;
+        assert_eq!(join(), Ok(seconds(0.75)));
+        tokio::time::advance(seconds(60.0)).await;
+        assert_eq!([join(), join()], [Ok(seconds(0.0)), Ok(seconds(0.5))]);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_fraction_of_a_call_per_second_is_a_pace_too() {
+        let mut queue = Queue::default();
+        let waits = [0; 3].map(|_| queue.join(Instant::now(), 0.25));
+        assert_eq!(waits, [Ok(seconds(0.0)), Ok(seconds(4.0)), Ok(seconds(8.0))]);
+        assert_eq!([0.0, -1.0, f64::NAN, f64::INFINITY].map(interval), [1, 1, 1, 0].map(Duration::from_secs));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_queue_of_more_than_a_day_is_full() {
+        let mut queue = Queue::default();
+        for _ in 0..=24 {
+            queue.join(Instant::now(), 1.0 / 3_600.0).unwrap();
+        }
+        assert_eq!(queue.join(Instant::now(), 1.0 / 3_600.0), Err(Full));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_busiest_second_is_any_second() {
+        let mut queue = Queue::default();
+        for wait_ms in [0, 600, 300, 300, 5_000, 0] {
+            tokio::time::advance(Duration::from_millis(wait_ms)).await;
+            queue.join(Instant::now(), 1.0).unwrap();
+        }
+        assert_eq!(queue.busiest_second(), 3);
+    }
+}

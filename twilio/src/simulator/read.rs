@@ -1,0 +1,191 @@
+//! What can be read of an account: one call, its calls, its balance.
+
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::{Path, RawQuery, State};
+use axum::http::HeaderMap;
+use axum::response::IntoResponse;
+use chrono::{DateTime, NaiveDate, Utc};
+use serde::Serialize;
+
+use super::auth;
+use super::call::{API_VERSION, Call, Resource};
+use super::params::Params;
+use super::refusal::Refusal;
+use super::world::World;
+
+/// Twilio's page size where the request doesn't say.
+const PAGE_SIZE: u32 = 50;
+
+const FILTERS: [&str; 9] = ["To", "From", "Status", "StartTime", "StartTime<", "StartTime>", "PageSize", "Page", "PageToken"];
+
+/// Filters of Twilio's that the simulator has no use for.
+const OTHER_FILTERS: [&str; 4] = ["ParentCallSid", "EndTime", "EndTime<", "EndTime>"];
+
+const STATUSES: [&str; 8] = ["queued", "ringing", "in-progress", "canceled", "completed", "failed", "busy", "no-answer"];
+
+/// Handles `GET …/Calls/{sid}.json`.
+pub(crate) async fn call(
+    State(world): State<Arc<World>>,
+    Path((account, file)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Refusal> {
+    let account = auth::account(&world.directory(), &account, &headers)?;
+    let mut book = world.book();
+    let call = book.at(&account.sid, &file).ok_or_else(|| missing(&account.sid, &file))?;
+    Ok(Json(call.resource()))
+}
+
+/// The refusal of a call that the account doesn't have.
+pub(crate) fn missing(account: &str, file: &str) -> Refusal {
+    Refusal::not_found(&format!("/{API_VERSION}/Accounts/{account}/Calls/{file}"))
+}
+
+/// Handles `GET …/Balance.json`.
+pub(crate) async fn balance(
+    State(world): State<Arc<World>>,
+    Path(account): Path<String>,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Refusal> {
+    let account = auth::account(&world.directory(), &account, &headers)?;
+    Ok(Json(Balance { account_sid: account.sid.clone(), balance: account.balance.clone(), currency: account.currency.clone() }))
+}
+
+#[derive(Serialize)]
+struct Balance {
+    account_sid: String,
+    balance: String,
+    currency: String,
+}
+
+/// Handles `GET …/Calls.json`: the newest first.
+pub(crate) async fn calls(
+    State(world): State<Arc<World>>,
+    Path(account): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+) -> Result<impl IntoResponse, Refusal> {
+    let account = auth::account(&world.directory(), &account, &headers)?;
+    let params = Params::of_query(query.as_deref());
+    let filter = Filter::read(&params)?;
+    let book = world.book();
+    // A page token pins the page to a call, so that calls that are created meanwhile don't shift it.
+    let before = filter.token.map(|sid| book.find(&account.sid, sid).ok_or_else(|| unknown_token(sid))).transpose()?;
+    let size = filter.page_size as usize;
+    let skipped = if before.is_some() { 0 } else { filter.page as usize * size };
+    let mut found: Vec<&Call> = book
+        .of_account(&account.sid, filter.to)
+        .filter(|(id, _)| before.is_none_or(|before| *id < before))
+        .map(|(_, call)| call)
+        .filter(|call| filter.matches(call))
+        .skip(skipped)
+        .take(size + 1)
+        .collect();
+    let more = found.len() > size;
+    found.truncate(size);
+    let next = found.last().filter(|_| more).map(|last| format!("PA{}", last.sid));
+    let uri = |page: u32, token: Option<&str>| filter.uri(&account.sid, page, token);
+    let start = filter.page as usize * size;
+    Ok(Json(Page {
+        page: filter.page,
+        page_size: filter.page_size,
+        start,
+        end: (start + found.len()).saturating_sub(1),
+        uri: uri(filter.page, None),
+        first_page_uri: uri(0, None),
+        next_page_uri: next.map(|token| uri(filter.page + 1, Some(&token))),
+        previous_page_uri: filter.page.checked_sub(1).map(|page| uri(page, None)),
+        calls: found.into_iter().map(Call::resource).collect(),
+    }))
+}
+
+#[derive(Serialize)]
+struct Page {
+    calls: Vec<Resource>,
+    page: u32,
+    page_size: u32,
+    start: usize,
+    end: usize,
+    uri: String,
+    first_page_uri: String,
+    next_page_uri: Option<String>,
+    previous_page_uri: Option<String>,
+}
+
+fn unknown_token(sid: &str) -> Refusal {
+    Refusal::strict(format!("no page ends with {sid}"))
+}
+
+/// Which calls are wanted.
+struct Filter<'a> {
+    to: Option<&'a str>,
+    from: Option<&'a str>,
+    status: Option<&'a str>,
+    started_on: Option<NaiveDate>,
+    started_before: Option<NaiveDate>,
+    started_after: Option<NaiveDate>,
+    page: u32,
+    page_size: u32,
+    /// The SID of the last call of the page before.
+    token: Option<&'a str>,
+}
+
+impl<'a> Filter<'a> {
+    fn read(params: &'a Params) -> Result<Self, Refusal> {
+        params.only(&FILTERS, &OTHER_FILTERS)?;
+        let token = params.one("PageToken")?;
+        Ok(Self {
+            to: params.one("To")?,
+            from: params.one("From")?,
+            status: params.word("Status", &STATUSES, Refusal::strict)?,
+            started_on: date(params, "StartTime")?,
+            started_before: date(params, "StartTime<")?,
+            started_after: date(params, "StartTime>")?,
+            page: params.number("Page", 0..=1_000_000, Refusal::strict)?.unwrap_or(0),
+            page_size: params.number("PageSize", 1..=1_000, Refusal::strict)?.unwrap_or(PAGE_SIZE),
+            token: token.map(|token| token.strip_prefix("PA").ok_or_else(|| unknown_token(token))).transpose()?,
+        })
+    }
+
+    /// A call that hasn't been dialled has no start time, and so is left out by any filter on it.
+    fn matches(&self, call: &Call) -> bool {
+        let started = call.dialled.as_ref().map(DateTime::<Utc>::date_naive);
+        let is = |wanted: Option<NaiveDate>, holds: fn(&NaiveDate, &NaiveDate) -> bool| {
+            wanted.is_none_or(|wanted| started.is_some_and(|started| holds(&started, &wanted)))
+        };
+        self.to.is_none_or(|to| call.order.to == to)
+            && self.from.is_none_or(|from| call.order.from == from)
+            && self.status.is_none_or(|status| call.stage.status() == status)
+            && is(self.started_on, NaiveDate::eq)
+            && is(self.started_before, NaiveDate::le)
+            && is(self.started_after, NaiveDate::ge)
+    }
+
+    /// The path and query of a page of this list.
+    fn uri(&self, account: &str, page: u32, token: Option<&str>) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        for (name, value) in [("To", self.to), ("From", self.from), ("Status", self.status), ("PageToken", token)] {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        }
+        let dates = [("StartTime", self.started_on), ("StartTime<", self.started_before), ("StartTime>", self.started_after)];
+        for (name, date) in dates {
+            if let Some(date) = date {
+                query.append_pair(name, &date.to_string());
+            }
+        }
+        query.append_pair("PageSize", &self.page_size.to_string());
+        query.append_pair("Page", &page.to_string());
+        format!("/{API_VERSION}/Accounts/{account}/Calls.json?{}", query.finish())
+    }
+}
+
+fn date(params: &Params, name: &str) -> Result<Option<NaiveDate>, Refusal> {
+    let Some(text) = params.one(name)? else { return Ok(None) };
+    match NaiveDate::parse_from_str(text, "%Y-%m-%d") {
+        Ok(date) => Ok(Some(date)),
+        Err(_) => Err(Refusal::strict(format!("{name} is a date such as 2026-01-31, in UTC"))),
+    }
+}
