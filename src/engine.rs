@@ -155,8 +155,15 @@ impl<P: Ports> Engine<P> {
             tracing::error!(error = &error as &dyn std::error::Error, "the relay failed");
         }
         self.agenda.clear();
-        if let Err(error) = tokio::time::timeout(self.tuning.lease, self.ledger.retire(self.life.worker())).await.map_err(|_| LedgerError::Nonsense("no answer in time")).and_then(|done| done) {
-            tracing::warn!(error = &error as &dyn std::error::Error, "can't hand the deliveries back: others take them when the lease ends");
+        if let Err(error) = tokio::time::timeout(self.tuning.lease, self.ledger.retire(self.life.worker()))
+            .await
+            .map_err(|_| LedgerError::Nonsense("no answer in time"))
+            .and_then(|done| done)
+        {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "can't hand the deliveries back: others take them when the lease ends"
+            );
         }
     }
 

@@ -85,10 +85,7 @@ pub enum Next {
 /// Decides what is next. `spent` counts the attempts, this one included; `spacing` is the pause before the next, by
 /// the retry schedule.
 pub fn next(failure: &CallFailure, spent: u32, attempts: u32, spacing: Duration) -> Next {
-    let reason = |code| Reason {
-        provider_code: failure.provider_code,
-        ..Reason::new(code, failure.tenant.clone())
-    };
+    let reason = |code| Reason { provider_code: failure.provider_code, ..Reason::new(code, failure.tenant.clone()) };
     let fail = |code| Next::Final { status: Status::Failed, reason: reason(code) };
     let again = |code| {
         if spent < attempts { Next::Retry { after: spacing, reason: reason(code) } } else { fail(ReasonCode::ProviderTrouble) }

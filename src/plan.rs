@@ -168,11 +168,7 @@ impl Admission {
         let mut reason = Reason::new(ReasonCode::AccountBacklog, why);
         reason.estimated_wait_ms = Some(WAIT_MS);
         Placement {
-            order: Arc::new(Order {
-                to: request.to.clone(),
-                code: request.code.clone(),
-                extension: request.extension.clone(),
-            }),
+            order: Arc::new(Order { to: request.to.clone(), code: request.code.clone(), extension: request.extension.clone() }),
             locale: request.locale.clone(),
             account_sid: settings.account_sid.clone(),
             from: settings.from.clone(),

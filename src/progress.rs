@@ -161,9 +161,10 @@ fn ending(delivery: &Delivery, call: &Call) -> Option<(Status, Option<Reason>)> 
             (Status::Failed, because(ReasonCode::CarrierFailed, message))
         }
         CallStatus::Canceled => match delivery.withdrawn {
-            Some(ReasonCode::ProviderQueue) => {
-                (Status::Expired, because(ReasonCode::ProviderQueue, "Twilio held the call in its queue for too long; it was cancelled"))
-            }
+            Some(ReasonCode::ProviderQueue) => (
+                Status::Expired,
+                because(ReasonCode::ProviderQueue, "Twilio held the call in its queue for too long; it was cancelled"),
+            ),
             Some(why) => (Status::Cancelled, Some(withdrawal(why))),
             None => (Status::Cancelled, because(ReasonCode::CanceledAtProvider, "the call was cancelled at Twilio")),
         },
@@ -175,9 +176,15 @@ pub fn quiet_until(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks:
     let first = if callbacks { tuning.quiet_with_callbacks } else { tuning.quiet_without_callbacks };
     let grown = first.mul_f64(1.5_f64.powi(delivery.polls.min(20).cast_signed()));
     let mut at = now + grown.min(tuning.quiet_longest);
-    if call.status == CallStatus::Queued && delivery.place_by > now {
-        // What Twilio still holds at the latest POST time would ring too late: look then, and cancel it.
-        at = at.min(delivery.place_by);
+    if call.status == CallStatus::Queued {
+        // What Twilio still holds then would ring too late: look then, and cancel it.
+        at = at.min(queued_until(delivery, tuning).max(now));
     }
     at
+}
+
+/// How long Twilio may hold a call before it dials: until the latest POST time. Every call is queued for a moment, so
+/// one placed only just in time gets that moment too.
+pub fn queued_until(delivery: &Delivery, tuning: &Tuning) -> Timestamp {
+    delivery.placed_at.map_or(delivery.place_by, |placed| delivery.place_by.max(placed + tuning.queue_moment))
 }

@@ -293,8 +293,15 @@ mod tests {
         let problems = bad.check(TenantId::parse("acme").unwrap()).unwrap_err();
         let named: Vec<_> = problems.iter().map(|problem| problem.setting).collect();
         let all = [
-            "account_sid", "auth_token", "api_key_secret", "from", "region", "default_locale", "ring_timeout",
-            "calls_per_second", "allowed_countries",
+            "account_sid",
+            "auth_token",
+            "api_key_secret",
+            "from",
+            "region",
+            "default_locale",
+            "ring_timeout",
+            "calls_per_second",
+            "allowed_countries",
         ];
         assert_eq!(named, all);
         assert!(!format!("{problems:?}{bad:?}").contains("s3cret"));

@@ -35,6 +35,8 @@ pub struct Tuning {
     pub quiet_with_callbacks: Duration,
     /// When a call is first polled that sends none.
     pub quiet_without_callbacks: Duration,
+    /// How long any call may be in Twilio's queue before that means anything.
+    pub queue_moment: Duration,
     /// The longest pause between two polls of one call.
     pub quiet_longest: Duration,
     /// How long after the code's end a call without an ending is given up as unknown.
@@ -76,6 +78,7 @@ impl Default for Tuning {
             provider_skew: Duration::from_secs(5),
             quiet_with_callbacks: Duration::from_secs(20),
             quiet_without_callbacks: Duration::from_secs(3),
+            queue_moment: Duration::from_secs(3),
             quiet_longest: Duration::from_secs(30),
             give_up: Duration::from_mins(5),
             beat: Duration::from_secs(1),

@@ -4,8 +4,8 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use lapin::Channel;
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
@@ -45,6 +45,8 @@ pub enum Declares {
 const WINDOW: usize = 256;
 /// The longest a window waits for its confirms. Beyond, the connection is taken for dead.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// The longest a channel's closing is waited for.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl Owner {
     /// Publishes until the inbox is closed and empty, or until told to stop.
@@ -95,8 +97,8 @@ impl Owner {
                     waiting.push_front(posted);
                 }
                 self.ready.send_replace(false);
-                if let Some((link, _)) = link.take() {
-                    link.close().await;
+                if let Some((link, channel)) = link.take() {
+                    close(link, channel).await;
                 }
             }
         }
@@ -104,8 +106,8 @@ impl Owner {
             drop(posted.answer.send(Err(PublishError::Closed)));
         }
         self.ready.send_replace(false);
-        if let Some((link, _)) = link {
-            link.close().await;
+        if let Some((link, channel)) = link {
+            close(link, channel).await;
         }
     }
 
@@ -148,6 +150,12 @@ impl Owner {
         tokio::time::timeout(CONFIRM_TIMEOUT, select).await??;
         Ok((link, channel))
     }
+}
+
+/// Left to its drop, a channel would still be closing when its connection does.
+async fn close(link: Link, channel: Channel) {
+    drop(tokio::time::timeout(CLOSE_TIMEOUT, channel.close(200, "done".into())).await);
+    link.close().await;
 }
 
 async fn create_channel(link: &Link) -> Result<Channel, Box<dyn std::error::Error + Send + Sync>> {
@@ -204,7 +212,9 @@ async fn publish_window(channel: &Channel, window: Vec<Posted>) -> Vec<Posted> {
     let mut unknown = Vec::new();
     for (place, posted) in window.into_iter().enumerate() {
         let result = match acked.get(&place) {
-            _ if returned.contains(&posted.message.message_id) => Err(PublishError::Unroutable(posted.message.routing_key.clone())),
+            _ if returned.contains(&posted.message.message_id) => {
+                Err(PublishError::Unroutable(posted.message.routing_key.clone()))
+            }
             Some(true) => Ok(()),
             Some(false) => Err(PublishError::Refused),
             None => {

@@ -17,6 +17,7 @@
 //! ```
 
 mod channel;
+pub mod event;
 pub mod link;
 pub mod message;
 pub mod publisher;

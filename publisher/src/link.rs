@@ -64,7 +64,8 @@ fn parse(url: &SecretString) -> Result<AMQPUri, Error> {
 pub async fn connect(url: &SecretString, name: &str) -> Result<Link, Error> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let connecting = Connection::connect_uri(parse(url)?, properties);
-    let connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| Error::TimedOut)?.map_err(Error::Connect)?;
+    let connection =
+        tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| Error::TimedOut)?.map_err(Error::Connect)?;
     // The only listener: listeners of one connection steal each other's events.
     let mut events = connection.events_listener();
     let (blocked_sender, blocked) = watch::channel(false);

@@ -82,6 +82,9 @@ impl Message {
 
 impl std::fmt::Debug for Message {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Message").field("routing_key", &self.routing_key).field("message_id", &self.message_id).finish_non_exhaustive()
+        f.debug_struct("Message")
+            .field("routing_key", &self.routing_key)
+            .field("message_id", &self.message_id)
+            .finish_non_exhaustive()
     }
 }

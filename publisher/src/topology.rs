@@ -61,7 +61,13 @@ pub async fn declare_requests(channel: &Channel) -> Result<(), Error> {
     text(&mut arguments, "x-dead-letter-strategy", "at-least-once");
     text(&mut arguments, "x-overflow", "reject-publish");
     queue(channel, REQUESTS, arguments).await?;
-    let bind = channel.queue_bind(REQUESTS.into(), REQUESTS.into(), "otp.#".into(), QueueBindOptions { nowait: false }, FieldTable::default());
+    let bind = channel.queue_bind(
+        REQUESTS.into(),
+        REQUESTS.into(),
+        "otp.#".into(),
+        QueueBindOptions { nowait: false },
+        FieldTable::default(),
+    );
     in_time(REQUESTS, bind).await
 }
 
@@ -76,7 +82,10 @@ pub async fn declare_all(connection: &Connection) -> Result<(), Error> {
     exchange(&channel, STATUS).await?;
     // Without it statuses are published all the same, so a refusal, which closes the channel, is no failure.
     if let Err(error) = declare_log(&channel).await {
-        tracing::warn!(error = &error as &dyn std::error::Error, "the broker can't have the status log, so statuses can't be replayed");
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "the broker can't have the status log, so statuses can't be replayed"
+        );
         return Ok(());
     }
     in_time("a channel", channel.close(200, "done".into())).await
@@ -87,7 +96,13 @@ async fn declare_log(channel: &Channel) -> Result<(), Error> {
     text(&mut arguments, "x-queue-type", "stream");
     text(&mut arguments, "x-max-age", STATUS_LOG_AGE);
     queue(channel, STATUS_LOG, arguments).await?;
-    let bind = channel.queue_bind(STATUS_LOG.into(), STATUS.into(), "#".into(), QueueBindOptions { nowait: false }, FieldTable::default());
+    let bind = channel.queue_bind(
+        STATUS_LOG.into(),
+        STATUS.into(),
+        "#".into(),
+        QueueBindOptions { nowait: false },
+        FieldTable::default(),
+    );
     in_time(STATUS_LOG, bind).await
 }
 

@@ -36,7 +36,12 @@ pub fn documents() -> Vec<Document> {
 fn event<E: JsonSchema>(kind: &str) -> Value {
     let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<E>();
     let mut value = schema.to_value();
-    within(&mut value, "", "$id", json!(format!("https://voiceotp.dev/schemas/{}.json", kind.trim_start_matches("dev.voiceotp."))));
+    within(
+        &mut value,
+        "",
+        "$id",
+        json!(format!("https://voiceotp.dev/schemas/{}.json", kind.trim_start_matches("dev.voiceotp."))),
+    );
     within(&mut value, "", "title", json!(kind));
     within(&mut value, "/properties", "specversion", json!({ "const": "1.0" }));
     within(&mut value, "/properties", "type", json!({ "const": kind }));

@@ -61,11 +61,7 @@ fn mask(number: &str) -> String {
     let digits = number.len().saturating_sub(1);
     let head = digits.saturating_sub(7).min(4);
     let tail = digits.saturating_sub(5).min(2);
-    number
-        .chars()
-        .enumerate()
-        .map(|(at, c)| if at == 0 || at <= head || at > digits - tail { c } else { '*' })
-        .collect()
+    number.chars().enumerate().map(|(at, c)| if at == 0 || at <= head || at > digits - tail { c } else { '*' }).collect()
 }
 
 impl Country {
@@ -90,13 +86,13 @@ impl Country {
 
 impl fmt::Display for Country {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.as_str())
+        f.pad(self.as_str())
     }
 }
 
 impl fmt::Display for PhoneNumber {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.masked())
+        f.pad(&self.masked())
     }
 }
 

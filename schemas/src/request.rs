@@ -148,9 +148,8 @@ fn requested(event: &envelope::Envelope) -> Result<Incoming, Unreadable> {
     let to = fields.required("to", PhoneNumber::parse);
     let sealed = data.contains_key("sealed_code");
     let code = if sealed { None } else { fields.required("code", OtpCode::parse) };
-    let expires_at = fields.required("expires_at", |text| {
-        parse_time(text).ok_or(Refused("an RFC 3339 time, for example 2026-01-31T12:00:00Z"))
-    });
+    let expires_at = fields
+        .required("expires_at", |text| parse_time(text).ok_or(Refused("an RFC 3339 time, for example 2026-01-31T12:00:00Z")));
     let locale = fields.optional("locale", Locale::parse);
     let user_ref = fields.optional("user_ref", UserRef::parse);
     let extension = fields.optional("extension", Extension::parse);

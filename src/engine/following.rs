@@ -12,7 +12,7 @@ use super::{Changed, Engine};
 use crate::agenda::Held;
 use crate::delivery::{AttemptId, Change, Delivery, Details, State, withdrawal};
 use crate::ports::{Caller as _, Ports};
-use crate::progress::{Call, CallStatus, Progress, progress, quiet_until};
+use crate::progress::{Call, CallStatus, Progress, progress, queued_until, quiet_until};
 
 /// What came of news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -99,7 +99,10 @@ impl<P: Ports> Engine<P> {
         }
         if stray {
             drop(self.tasks.spawn(Arc::clone(self).hang_up_stray(held.delivery.as_ref().clone(), call.clone())));
-        } else if held.delivery.withdrawn.is_some() && held.delivery.state == State::Calling && held.delivery.answered_at.is_none() {
+        } else if held.delivery.withdrawn.is_some()
+            && held.delivery.state == State::Calling
+            && held.delivery.answered_at.is_none()
+        {
             drop(self.tasks.spawn(Arc::clone(self).hang_up_withdrawn(held.delivery.as_ref().clone())));
         }
         Changed::Done
@@ -127,7 +130,7 @@ impl<P: Ports> Engine<P> {
         let now = self.clock.now();
         let overdue = now > held.delivery.expires_at + self.tuning.give_up;
         let changed = match call {
-            Some(call) if call.status == CallStatus::Queued && now >= held.delivery.place_by => {
+            Some(call) if call.status == CallStatus::Queued && now >= queued_until(&held.delivery, &self.tuning) => {
                 self.too_long_in_queue(&mut held).await
             }
             Some(call) if call.status.is_over() || !overdue => {

@@ -95,7 +95,10 @@ impl<P: Ports> Engine<P> {
             let known = match known {
                 Some(Ok(settings)) => Some(settings.as_ref()),
                 Some(Err(error)) => {
-                    tracing::warn!(error = error as &dyn std::error::Error, "can't open a tenant's secrets, leaving the request to another worker");
+                    tracing::warn!(
+                        error = error as &dyn std::error::Error,
+                        "can't open a tenant's secrets, leaving the request to another worker"
+                    );
                     continue;
                 }
                 None => None,

@@ -80,7 +80,10 @@ impl<P: Ports> Engine<P> {
                 self.agenda.clear();
                 self.clock.set(sent, now);
                 self.life.set(worker, sent + self.tuning.lease);
-                tracing::warn!(worker.epoch = worker.0, "the lease had lapsed; this worker starts anew, others have its deliveries");
+                tracing::warn!(
+                    worker.epoch = worker.0,
+                    "the lease had lapsed; this worker starts anew, others have its deliveries"
+                );
             }
             Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "can't start a new life, trying again"),
         }

@@ -396,9 +396,7 @@ fn reason_text(reason: &Reason) -> String {
 }
 
 /// The settings to place a call with, or why not.
-fn usable(
-    settings: Option<&Result<Arc<VoiceSettings>, DirectoryError>>,
-) -> Result<Arc<VoiceSettings>, NotSent> {
+fn usable(settings: Option<&Result<Arc<VoiceSettings>, DirectoryError>>) -> Result<Arc<VoiceSettings>, NotSent> {
     let end = |code, message: &str| Err(NotSent::End(Status::Rejected, Reason::new(code, message)));
     match settings {
         Some(Ok(settings)) if settings.enabled => Ok(Arc::clone(settings)),

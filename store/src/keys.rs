@@ -44,7 +44,9 @@ pub enum KeysError {
     #[error("there is no key; make one with: voice-otp keys new")]
     Empty,
     /// One isn't `id:base64 of 32 bytes`.
-    #[error("key {0} is not id:base64 of 32 bytes (an id is 1 to 32 of A-Z, a-z, 0-9, _ and -); make one with: voice-otp keys new")]
+    #[error(
+        "key {0} is not id:base64 of 32 bytes (an id is 1 to 32 of A-Z, a-z, 0-9, _ and -); make one with: voice-otp keys new"
+    )]
     Malformed(usize),
     /// Two have one id.
     #[error("two keys have the id {0}")]

@@ -80,7 +80,8 @@ fn read(row: &Row, tenant_id: TenantId, keys: &Keyring) -> Result<VoiceSettings,
     let key_id: String = row.get("key_id");
     let open = |column: &'static str| -> Result<Option<SecretString>, Error> {
         let Some(sealed): Option<Vec<u8>> = row.get(column) else { return Ok(None) };
-        let opened = keys.open(&place(&tenant_id, column), &key_id, &sealed).map_err(|error| Error::Open(tenant_id.clone(), error))?;
+        let opened =
+            keys.open(&place(&tenant_id, column), &key_id, &sealed).map_err(|error| Error::Open(tenant_id.clone(), error))?;
         let text = std::str::from_utf8(&opened).map_err(|_| damaged(column))?;
         Ok(Some(SecretString::from(text)))
     };
@@ -145,8 +146,8 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
     let transaction = client.transaction().await.map_err(step("begin saving voice settings"))?;
     transaction
         .execute(
-            "insert into accounts (account_sid, calls_per_second) values ($1, coalesce($2, 1)) on conflict (account_sid) do \
-             update set calls_per_second = coalesce($2, accounts.calls_per_second)",
+            "insert into accounts (account_sid, calls_per_second) values ($1, coalesce($2::double precision, 1)) on conflict (account_sid) do \
+             update set calls_per_second = coalesce($2::double precision, accounts.calls_per_second)",
             &[&settings.account_sid.as_str(), &pace],
         )
         .await
@@ -174,9 +175,21 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
              enabled = excluded.enabled, allowed_countries = excluded.allowed_countries, test_mode = excluded.test_mode, \
              proven = excluded.proven, updated_at = clock_timestamp()",
             &[
-                &settings.tenant_id.as_str(), &settings.account_sid.as_str(), &auth_token.key_id, &auth_token.sealed, &secondary,
-                &api_key_secret, &from_number, &api_key_sid, &region, &locale, &ring_timeout_s, &settings.enabled, &countries,
-                &settings.test_mode, &proven,
+                &settings.tenant_id.as_str(),
+                &settings.account_sid.as_str(),
+                &auth_token.key_id,
+                &auth_token.sealed,
+                &secondary,
+                &api_key_secret,
+                &from_number,
+                &api_key_sid,
+                &region,
+                &locale,
+                &ring_timeout_s,
+                &settings.enabled,
+                &countries,
+                &settings.test_mode,
+                &proven,
             ],
         )
         .await
@@ -190,7 +203,9 @@ async fn already_proven(
     keys: &Keyring,
     settings: &VoiceSettings,
 ) -> Result<bool, Error> {
-    let sql = format!("select {COLUMNS} from voice_settings s join accounts a using (account_sid) where s.tenant_id = $1 and s.proven for update of s");
+    let sql = format!(
+        "select {COLUMNS} from voice_settings s join accounts a using (account_sid) where s.tenant_id = $1 and s.proven for update of s"
+    );
     let row = transaction
         .query_opt(&sql, &[&settings.tenant_id.as_str()])
         .await
@@ -252,8 +267,13 @@ pub async fn prove(pool: &Pool, settings: &VoiceSettings) -> Result<(), Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
     client
         .execute(
-            "update voice_settings set proven = true, version = nextval('voice_settings_version') \
-             where tenant_id = $1 and version = $2 and not proven",
+            // The calls of its own pace are the account's now: the account's next slot is one interval away.
+            "with proven as (update voice_settings set proven = true, version = nextval('voice_settings_version') \
+               where tenant_id = $1 and version = $2 and not proven returning account_sid) \
+             insert into pacing as p (pace_key, account_sid, interval_us, tat) \
+             select a.account_sid, a.account_sid, ceil(1e6 / a.calls_per_second)::bigint, \
+               clock_timestamp() + interval '1 second' / a.calls_per_second from accounts a join proven using (account_sid) \
+             on conflict (pace_key) do update set tat = greatest(p.tat, excluded.tat)",
             &[&settings.tenant_id.as_str(), &settings.version],
         )
         .await

@@ -13,7 +13,9 @@ pub struct Malformed(pub &'static str);
 /// # Errors
 /// [`Malformed`] names the parameter.
 pub fn read(params: &[(String, String)]) -> Result<Call, Malformed> {
-    let text = |name: &str| params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty());
+    let text = |name: &str| {
+        params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+    };
     let sid = text("CallSid").and_then(|text| CallSid::parse(text).ok()).ok_or(Malformed("CallSid"))?;
     let status = text("CallStatus").and_then(CallStatus::from_word).ok_or(Malformed("CallStatus"))?;
     let word = |text: &str| text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
@@ -41,7 +43,8 @@ mod tests {
     #[test]
     fn seconds_are_taken_from_call_duration_not_from_duration() {
         let sid = format!("CA{}", "0".repeat(32));
-        let call = read(&form(&[("CallSid", &sid), ("CallStatus", "completed"), ("Duration", "1"), ("CallDuration", "23")])).unwrap();
+        let call =
+            read(&form(&[("CallSid", &sid), ("CallStatus", "completed"), ("Duration", "1"), ("CallDuration", "23")])).unwrap();
         assert_eq!((call.status, call.duration_s), (CallStatus::Completed, Some(23)));
     }
 

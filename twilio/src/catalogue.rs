@@ -30,7 +30,8 @@ const OURS: Class = Class::Permanent(Fault::Ours);
 
 const CHECK_CREDENTIALS: &str = "Twilio refuses the credentials: check the account SID, the auth token or API key, the region, and that the account is not suspended";
 const CHECK_ACCOUNT: &str = "the Twilio account is not active: check its balance and its status in the Twilio console";
-const CHECK_FROM: &str = "the From number can't be used by this Twilio account: use a voice-capable number of the account, or a verified caller ID";
+const CHECK_FROM: &str =
+    "the From number can't be used by this Twilio account: use a voice-capable number of the account, or a verified caller ID";
 const WRONG_NUMBER: &str = "the number called does not exist or can't be reached";
 const BLOCKED_NUMBER: &str = "Twilio blocks calls to this number";
 const OUR_MISTAKE: &str = "the call could not be placed because of a mistake of ours; the operator can see which";
@@ -42,12 +43,27 @@ const TROUBLE: &str = "Twilio is in trouble; the call is tried again";
 pub const CATALOGUE: &[Entry] = &[
     entry(10001, TENANT, "account is not active", CHECK_ACCOUNT),
     entry(10002, TENANT, "trial account does not support the feature", UPGRADE),
-    entry(10004, Class::Congested, "call concurrency limit exceeded", "the Twilio account allows no more calls at once; it needs an approved customer profile for more"),
-    entry(10005, TENANT, "voice calling is disabled for the account", "voice calling is disabled for the Twilio account: ask Twilio's support"),
+    entry(
+        10004,
+        Class::Congested,
+        "call concurrency limit exceeded",
+        "the Twilio account allows no more calls at once; it needs an approved customer profile for more",
+    ),
+    entry(
+        10005,
+        TENANT,
+        "voice calling is disabled for the account",
+        "voice calling is disabled for the Twilio account: ask Twilio's support",
+    ),
     entry(20003, CREDENTIALS, "authentication failed", CHECK_CREDENTIALS),
     entry(20005, TENANT, "account is not active", CHECK_ACCOUNT),
     entry(20006, TENANT, "access denied", CHECK_CREDENTIALS),
-    entry(20008, TENANT, "resource not available with test credentials", "these are Twilio test credentials: enter the live ones"),
+    entry(
+        20008,
+        TENANT,
+        "resource not available with test credentials",
+        "these are Twilio test credentials: enter the live ones",
+    ),
     entry(20010, TENANT, "action disabled for the account", CHECK_ACCOUNT),
     entry(20403, TENANT, "forbidden", CHECK_CREDENTIALS),
     entry(20404, TENANT, "no such account", CHECK_CREDENTIALS),
@@ -57,7 +73,12 @@ pub const CATALOGUE: &[Entry] = &[
     entry(20504, Class::Ambiguous, "internal time-out at Twilio", TROUBLE),
     entry(21201, OURS, "no To number", OUR_MISTAKE),
     entry(21202, BLOCKED, "To is a premium number", "the number called is a premium number, which Twilio does not call"),
-    entry(21203, TENANT, "international calling is not enabled", "the Twilio account may not call abroad: enable the country in its geographic permissions"),
+    entry(
+        21203,
+        TENANT,
+        "international calling is not enabled",
+        "the Twilio account may not call abroad: enable the country in its geographic permissions",
+    ),
     entry(21204, OURS, "call already initiated", OUR_MISTAKE),
     entry(21205, OURS, "a URL of ours is not valid", OUR_MISTAKE),
     entry(21206, OURS, "SendDigits is not valid", OUR_MISTAKE),
@@ -69,7 +90,12 @@ pub const CATALOGUE: &[Entry] = &[
     entry(21212, TENANT, "From is not a valid number", CHECK_FROM),
     entry(21213, OURS, "no From number", OUR_MISTAKE),
     entry(21214, DESTINATION, "To can't be reached", WRONG_NUMBER),
-    entry(21215, BLOCKED, "geographic permissions don't allow the call", "the Twilio account's geographic permissions don't allow calls to this country: enable it in the Twilio console"),
+    entry(
+        21215,
+        BLOCKED,
+        "geographic permissions don't allow the call",
+        "the Twilio account's geographic permissions don't allow calls to this country: enable it in the Twilio console",
+    ),
     entry(21216, BLOCKED, "call blocked by Twilio", BLOCKED_NUMBER),
     entry(21217, DESTINATION, "To does not appear to be valid", WRONG_NUMBER),
     entry(21218, OURS, "ApplicationSid is not valid", OUR_MISTAKE),
@@ -82,10 +108,25 @@ pub const CATALOGUE: &[Entry] = &[
     entry(21471, TENANT, "account does not exist", CHECK_CREDENTIALS),
     entry(21472, TENANT, "account is not active", CHECK_ACCOUNT),
     entry(21626, OURS, "StatusCallbackEvent is not valid", OUR_MISTAKE),
-    entry(22001, Class::Congested, "call timed out in Twilio's queue", "the Twilio account's calls per second are too few; the call is tried again"),
-    entry(22005, Class::Congested, "Twilio's call queue is full", "the Twilio account has more calls queued than Twilio keeps; the call is tried again"),
+    entry(
+        22001,
+        Class::Congested,
+        "call timed out in Twilio's queue",
+        "the Twilio account's calls per second are too few; the call is tried again",
+    ),
+    entry(
+        22005,
+        Class::Congested,
+        "Twilio's call queue is full",
+        "the Twilio account has more calls queued than Twilio keeps; the call is tried again",
+    ),
     entry(32018, OURS, "TwiML is too long", OUR_MISTAKE),
-    entry(70051, TENANT, "restricted API key lacks a permission", "the Twilio API key may not place calls: give it permission for Calls"),
+    entry(
+        70051,
+        TENANT,
+        "restricted API key lacks a permission",
+        "the Twilio API key may not place calls: give it permission for Calls",
+    ),
     entry(573_002, TENANT, "From is not the trial number of this recipient", UPGRADE),
     entry(573_005, TENANT, "trial destination is not verified", UPGRADE),
 ];
@@ -167,7 +208,8 @@ mod tests {
 
     #[test]
     fn what_twilio_wrote_is_not_passed_on() {
-        let failure = classify(Refusal { http_status: 400, code: Some(21211), message: "+14155552671 is bad", retry_after: None });
+        let failure =
+            classify(Refusal { http_status: 400, code: Some(21211), message: "+14155552671 is bad", retry_after: None });
         assert!(!format!("{failure:?} {failure}").contains("4155552671"));
     }
 }

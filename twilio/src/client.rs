@@ -280,7 +280,8 @@ struct CallResource {
 
 impl CallResource {
     fn call(self) -> Result<Call, CallFailure> {
-        let sid = CallSid::parse(&self.sid).map_err(|_| CallFailure { class: Class::Ambiguous, ..ours("Twilio answered without a call SID") })?;
+        let sid = CallSid::parse(&self.sid)
+            .map_err(|_| CallFailure { class: Class::Ambiguous, ..ours("Twilio answered without a call SID") })?;
         let created_at = self.date_created.and_then(|text| DateTime::parse_from_rfc2822(&text).ok());
         Ok(Call {
             sid,

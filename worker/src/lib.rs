@@ -1,1 +1,15 @@
-//! x
+//! The program `voice-otp`: intake, the HTTP side, wiring, one file per verb.
+
+pub mod cli;
+mod clock;
+mod config;
+mod dead;
+mod demo;
+mod http;
+mod intake;
+mod sink;
+mod tail;
+pub mod telemetry;
+mod verb;
+
+pub use verb::run;

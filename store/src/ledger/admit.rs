@@ -167,7 +167,8 @@ impl<'a> Columns<'a> {
     fn push(&mut self, admission: &'a Admission, keys: &Keyring) {
         let key = &admission.key;
         let (identity_key, identity_mac) = keys.hash("identity", admission.identity.expose());
-        let user_mac = admission.user_ref.as_ref().map(|user| keys.hash("user", &format!("{}\0{}", key.tenant_id, user.as_str())).1);
+        let user_mac =
+            admission.user_ref.as_ref().map(|user| keys.hash("user", &format!("{}\0{}", key.tenant_id, user.as_str())).1);
         self.tenant.push(key.tenant_id.as_str());
         self.delivery.push(key.delivery_id.as_str());
         self.identity_key.push(identity_key);
@@ -224,12 +225,35 @@ impl<'a> Columns<'a> {
         let ahead = ledger.limits.begin_ahead.as_secs_f64();
         let rescue = ledger.limits.rescue.as_secs_f64();
         let params: [&(dyn ToSql + Sync); 29] = [
-            &worker.0, &ahead, &rescue,
-            &self.tenant, &self.delivery, &self.identity_key, &self.identity_mac, &self.user_mac, &self.requested_at,
-            &self.expires_at, &self.to_masked, &self.context, &self.traceparent, &self.tracestate, &self.sealed_key,
-            &self.sealed, &self.locale, &self.account, &self.pace_key, &self.version, &self.place_by, &self.attempt, &self.line,
-            &self.first.status, &self.first.route, &self.first.body,
-            &self.second.status, &self.second.route, &self.second.body,
+            &worker.0,
+            &ahead,
+            &rescue,
+            &self.tenant,
+            &self.delivery,
+            &self.identity_key,
+            &self.identity_mac,
+            &self.user_mac,
+            &self.requested_at,
+            &self.expires_at,
+            &self.to_masked,
+            &self.context,
+            &self.traceparent,
+            &self.tracestate,
+            &self.sealed_key,
+            &self.sealed,
+            &self.locale,
+            &self.account,
+            &self.pace_key,
+            &self.version,
+            &self.place_by,
+            &self.attempt,
+            &self.line,
+            &self.first.status,
+            &self.first.route,
+            &self.first.body,
+            &self.second.status,
+            &self.second.route,
+            &self.second.body,
         ];
         client.query(&statement, &params).await.map_err(failed)
     }

@@ -3,7 +3,7 @@
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 use voice_otp::delivery::{Change, Delivery, WorkerEpoch};
-use voice_otp::ports::{Lower, LedgerError, Saved};
+use voice_otp::ports::{LedgerError, Lower, Saved};
 use voice_otp_schemas::Timestamp;
 
 use super::{PgLedger, row};
@@ -57,14 +57,16 @@ pub(super) async fn save(ledger: &PgLedger, worker: WorkerEpoch, group: &[Change
     let attempt_ids: Vec<Option<Uuid>> = deliveries().map(|delivery| delivery.attempt_id.map(|id| id.0)).collect();
     let intents = all(|delivery| delivery.intent_at);
     let settle = all(|delivery| delivery.settle_after);
-    let sids: Vec<Option<&str>> = deliveries().map(|delivery| delivery.call_sid.as_ref().map(voice_otp::account::CallSid::as_str)).collect();
+    let sids: Vec<Option<&str>> =
+        deliveries().map(|delivery| delivery.call_sid.as_ref().map(voice_otp::account::CallSid::as_str)).collect();
     let heard = numbers(|change| u32::try_from(change.delivery.heard_after.as_millis()).unwrap_or(u32::MAX >> 1));
     let (placed, ringing, answered) =
         (all(|delivery| delivery.placed_at), all(|delivery| delivery.ringing_at), all(|delivery| delivery.answered_at));
     let withdrawn: Vec<Option<String>> = deliveries().map(|delivery| delivery.withdrawn.and_then(row::reason_word)).collect();
     let polls = numbers(|change| change.delivery.polls);
     let sequences = numbers(|change| change.delivery.sequence);
-    let ended: Vec<Option<&str>> = deliveries().map(|delivery| delivery.ended.map(voice_otp_schemas::status::Status::as_str)).collect();
+    let ended: Vec<Option<&str>> =
+        deliveries().map(|delivery| delivery.ended.map(voice_otp_schemas::status::Status::as_str)).collect();
     let retired: Vec<Option<Uuid>> = group.iter().map(|change| change.retired.map(|id| id.0)).collect();
     let event_counts = numbers(|change| u32::try_from(change.events.len()).unwrap_or(0));
 
@@ -79,9 +81,37 @@ pub(super) async fn save(ledger: &PgLedger, worker: WorkerEpoch, group: &[Change
     let trace_states: Vec<Option<&str>> = events.iter().map(|(_, event)| event.trace.tracestate.as_deref()).collect();
 
     let params: [&(dyn ToSql + Sync); 31] = [
-        &worker.0, &tenants, &ids, &revisions, &states, &wake, &slots, &slot_epochs, &announced, &attempts, &attempt_ids, &intents,
-        &settle, &sids, &heard, &placed, &ringing, &answered, &withdrawn, &polls, &sequences, &ended, &retired, &event_counts,
-        &event_ords, &event_sequences, &event_statuses, &routes, &bodies, &parents, &trace_states,
+        &worker.0,
+        &tenants,
+        &ids,
+        &revisions,
+        &states,
+        &wake,
+        &slots,
+        &slot_epochs,
+        &announced,
+        &attempts,
+        &attempt_ids,
+        &intents,
+        &settle,
+        &sids,
+        &heard,
+        &placed,
+        &ringing,
+        &answered,
+        &withdrawn,
+        &polls,
+        &sequences,
+        &ended,
+        &retired,
+        &event_counts,
+        &event_ords,
+        &event_sequences,
+        &event_statuses,
+        &routes,
+        &bodies,
+        &parents,
+        &trace_states,
     ];
     let rows = ledger.query(SAVE, &params).await?;
     if rows.len() != group.len() {

@@ -1,0 +1,330 @@
+//! The command line. Every setting is a flag and an environment variable; `--help` has them all.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+/// One-time passwords by phone call: reads codes out over tenants' own Twilio accounts.
+#[derive(Debug, Parser)]
+#[command(name = "voice-otp", version, max_term_width = 110, arg_required_else_help = true)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub verb: Verb,
+    /// How to log.
+    #[command(flatten)]
+    pub log: Log,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    /// Place calls: consume requests, pace and retry, follow the calls, emit statuses
+    Worker(Box<Worker>),
+    /// Bring the database up to date; safe twice, and from two places at once
+    Migrate(Migrate),
+    /// Keys that seal secrets
+    #[command(subcommand)]
+    Keys(Keys),
+    /// Tenants and their Twilio voice settings
+    #[command(subcommand)]
+    Tenant(Box<Tenant>),
+    /// Publish one request, or a file of events
+    Publish(Box<Publish>),
+    /// Show statuses as they happen
+    Watch(Watch),
+    /// Twilio's HTTP surface for this job, to develop and test against
+    Simulate(Simulate),
+    /// Watch real events go through a real broker and database to simulated phones
+    Demo(Demo),
+    /// Exit 0 if the worker at VOICE_OTP_LISTEN is ready, else 1
+    Healthcheck(Healthcheck),
+}
+
+/// How to log.
+#[derive(Debug, Clone, Args)]
+pub struct Log {
+    /// Levels: error, warn, info, debug, trace, or by module (voice_otp=debug,info)
+    #[arg(long = "log", env = "VOICE_OTP_LOG", default_value = "info", global = true, value_name = "LEVELS")]
+    pub levels: String,
+    /// text or json
+    #[arg(long = "log-format", env = "VOICE_OTP_LOG_FORMAT", default_value = "text", global = true, value_name = "FORMAT")]
+    pub format: String,
+}
+
+/// Where the broker is.
+#[derive(Debug, Clone, Args)]
+pub struct Broker {
+    /// RabbitMQ: amqp://user:password@host:port/vhost, or amqps://…
+    #[arg(long = "amqp-url", env = "VOICE_OTP_AMQP_URL", hide_env_values = true, value_name = "URL")]
+    pub amqp_url: Option<String>,
+}
+
+/// Where the database is.
+#[derive(Debug, Clone, Args)]
+pub struct Database {
+    /// Postgres 13 or newer: postgres://user:password@host:port/database[?sslmode=require]
+    #[arg(long = "database-url", env = "VOICE_OTP_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    pub database_url: Option<String>,
+}
+
+/// The keys that seal secrets.
+#[derive(Debug, Clone, Args)]
+pub struct Sealing {
+    /// id:base64 of 32 bytes[,…]: the first seals, all of them open; make one with `voice-otp keys new`
+    #[arg(long = "keys", env = "VOICE_OTP_KEYS", hide_env_values = true, value_name = "KEYS")]
+    pub keys: Option<String>,
+}
+
+/// Settings of a worker.
+#[derive(Debug, Clone, Args)]
+pub struct Worker {
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+    /// Where the database is.
+    #[command(flatten)]
+    pub database: Database,
+    /// The keys.
+    #[command(flatten)]
+    pub sealing: Sealing,
+    /// Instead of api.twilio.com and its regions: a simulator or proxy
+    #[arg(long, env = "VOICE_OTP_TWILIO_URL", value_name = "URL")]
+    pub twilio_url: Option<String>,
+    /// Where Twilio reaches this worker, without a path; without it calls are polled
+    #[arg(long, env = "VOICE_OTP_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Take a public URL that isn't https (true or false)
+    #[arg(long, env = "VOICE_OTP_ALLOW_HTTP", default_value = "false", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_http: String,
+    /// Address of /livez, /readyz and Twilio's callbacks
+    #[arg(long, env = "VOICE_OTP_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
+    pub listen: String,
+    /// A call is placed no later than this before its code expires: ringing and one reading must fit
+    #[arg(long, env = "VOICE_OTP_LEAD", default_value = "30s", value_name = "DURATION")]
+    pub lead: String,
+    /// After SIGTERM, time to finish what is in flight; must be less than the orchestrator's kill
+    #[arg(long, env = "VOICE_OTP_GRACE", default_value = "25s", value_name = "DURATION")]
+    pub grace: String,
+    /// The longest an answer of Twilio is waited for
+    #[arg(long, env = "VOICE_OTP_POST_TIMEOUT", default_value = "15s", value_name = "DURATION")]
+    pub post_timeout: String,
+    /// After a placement whose outcome is unknown: how long until its absence from Twilio's call list counts
+    #[arg(long, env = "VOICE_OTP_SETTLE_AFTER", default_value = "10s", value_name = "DURATION")]
+    pub settle_after: String,
+    /// The most placements in flight at once
+    #[arg(long, env = "VOICE_OTP_CONCURRENCY", default_value = "256", value_name = "CALLS")]
+    pub concurrency: String,
+    /// The most unacknowledged messages that the broker hands over
+    #[arg(long, env = "VOICE_OTP_PREFETCH", default_value = "1000", value_name = "MESSAGES")]
+    pub prefetch: String,
+    /// The most database connections
+    #[arg(long, env = "VOICE_OTP_DATABASE_POOL", default_value = "8", value_name = "CONNECTIONS")]
+    pub database_pool: String,
+}
+
+/// Settings of a migration.
+#[derive(Debug, Args)]
+pub struct Migrate {
+    /// Where the database is.
+    #[command(flatten)]
+    pub database: Database,
+}
+
+/// What to do about keys.
+#[derive(Debug, Subcommand)]
+pub enum Keys {
+    /// Make a key and print it
+    New {
+        /// Its id: 1 to 32 of A-Z, a-z, 0-9, _ and -; by default k and a random number
+        #[arg(long)]
+        id: Option<String>,
+    },
+}
+
+/// What to do about tenants.
+#[derive(Debug, Subcommand)]
+pub enum Tenant {
+    /// Create a tenant's settings, or change the ones that are given
+    Set(Box<TenantSet>),
+    /// Show a tenant's settings, secrets only as set or not
+    Show {
+        /// The tenant
+        id: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+        /// The keys.
+        #[command(flatten)]
+        sealing: Sealing,
+    },
+    /// List the tenants
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Delete a tenant's settings
+    Delete {
+        /// The tenant
+        id: String,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
+}
+
+/// A tenant's settings. What isn't given stays as it is.
+#[derive(Debug, Args)]
+pub struct TenantSet {
+    /// The tenant: 1 to 64 of A-Z, a-z, 0-9, _ and -
+    pub id: String,
+    /// Twilio's account SID
+    #[arg(long, value_name = "AC…")]
+    pub account_sid: Option<String>,
+    /// File with Twilio's auth token; - reads standard input
+    #[arg(long, value_name = "FILE|-")]
+    pub auth_token_file: Option<PathBuf>,
+    /// File with the other auth token while the first is being rotated; an empty file takes it away
+    #[arg(long, value_name = "FILE|-")]
+    pub secondary_auth_token_file: Option<PathBuf>,
+    /// API key to authenticate with instead of the token; an empty one takes it away
+    #[arg(long, value_name = "SK…")]
+    pub api_key_sid: Option<String>,
+    /// File with the API key's secret
+    #[arg(long, value_name = "FILE|-")]
+    pub api_key_secret_file: Option<PathBuf>,
+    /// The number that calls come from, E.164
+    #[arg(long, value_name = "+1…")]
+    pub from: Option<String>,
+    /// Twilio region, with its edge: ie1, or dublin.ie1
+    #[arg(long, value_name = "REGION")]
+    pub region: Option<String>,
+    /// The account's pace, for every tenant of the account; 1 at first
+    #[arg(long, value_name = "N")]
+    pub calls_per_second: Option<f64>,
+    /// The language where a request says none, BCP 47
+    #[arg(long, value_name = "TAG")]
+    pub locale: Option<String>,
+    /// How long it may ring, 5s to 600s; 30s at first
+    #[arg(long, value_name = "DURATION")]
+    pub ring_timeout: Option<String>,
+    /// A country that may be called, ISO 3166; may be given again; at first the From number's own
+    #[arg(long = "allow-country", value_name = "US")]
+    pub allow_countries: Vec<String>,
+    /// Everything but the call: accepted, then delivered
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub test_mode: Option<bool>,
+    /// Switch voice on (so it is at first)
+    #[arg(long, conflicts_with = "disable")]
+    pub enable: bool,
+    /// Switch voice off
+    #[arg(long)]
+    pub disable: bool,
+    /// Where the database is.
+    #[command(flatten)]
+    pub database: Database,
+    /// The keys.
+    #[command(flatten)]
+    pub sealing: Sealing,
+}
+
+/// What to publish.
+#[derive(Debug, Args)]
+pub struct Publish {
+    /// The tenant
+    #[arg(long, required_unless_present = "file")]
+    pub tenant: Option<String>,
+    /// The number to call, E.164
+    #[arg(long, required_unless_present = "file")]
+    pub to: Option<String>,
+    /// The code; it can be seen in the list of processes, --code-file can't
+    #[arg(long, conflicts_with_all = ["code_file", "file"])]
+    pub code: Option<String>,
+    /// File with the code; - reads standard input
+    #[arg(long, value_name = "FILE|-", conflicts_with = "file")]
+    pub code_file: Option<PathBuf>,
+    /// How long the code is good for
+    #[arg(long, default_value = "180s", value_name = "DURATION")]
+    pub expires_in: String,
+    /// The language, BCP 47
+    #[arg(long, value_name = "TAG")]
+    pub locale: Option<String>,
+    /// The delivery's id; a random one where not given
+    #[arg(long)]
+    pub id: Option<String>,
+    /// The user, opaque
+    #[arg(long)]
+    pub user_ref: Option<String>,
+    /// Follow the statuses; exit 0 only when delivered
+    #[arg(long, conflicts_with = "file")]
+    pub wait: bool,
+    /// File of structured CloudEvents, one a line; - reads standard input
+    #[arg(long, value_name = "FILE|-", conflicts_with_all = ["tenant", "to"])]
+    pub file: Option<PathBuf>,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+}
+
+/// What to watch.
+#[derive(Debug, Args)]
+pub struct Watch {
+    /// Only this tenant's
+    #[arg(long)]
+    pub tenant: Option<String>,
+    /// The events as they are, one a line
+    #[arg(long)]
+    pub json: bool,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+}
+
+/// What to simulate.
+#[derive(Debug, Args)]
+pub struct Simulate {
+    /// Address to listen on
+    #[arg(long, env = "VOICE_OTP_SIMULATE_LISTEN", default_value = "127.0.0.1:8090", value_name = "HOST:PORT")]
+    pub listen: String,
+    /// JSON file with the accounts: [{"sid": "AC…", "auth_token": "…", "numbers": ["+1…"]}]; without it one is made and shown
+    #[arg(long, value_name = "FILE")]
+    pub accounts: Option<PathBuf>,
+    /// Seed: a run with the same one repeats
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// How many times faster than life calls proceed
+    #[arg(long, default_value_t = 1.0)]
+    pub speed: f64,
+}
+
+/// How to demonstrate.
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// Stop at the end, and exit 0 only if each request ended as it should
+    #[arg(long)]
+    pub once: bool,
+    /// The keys; made anew where not given.
+    #[command(flatten)]
+    pub sealing: Sealing,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+    /// Where the database is.
+    #[command(flatten)]
+    pub database: Database,
+}
+
+/// Whose health to check.
+#[derive(Debug, Args)]
+pub struct Healthcheck {
+    /// The worker's address
+    #[arg(long, env = "VOICE_OTP_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
+    pub listen: String,
+}

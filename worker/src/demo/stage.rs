@@ -1,0 +1,150 @@
+//! The demo's stage: the simulator, two workers, three tenants.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow};
+use secrecy::SecretString;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use url::Url;
+use voice_otp::Tuning;
+use voice_otp::settings::Draft;
+use voice_otp_schemas::TenantId;
+use voice_otp_store::{Keyring, pool::Pool, settings};
+use voice_otp_twilio::simulator::{Account, Settings, Simulator};
+
+use super::cases::{ACME, GLOBEX, INITECH};
+use crate::config::WorkerSettings;
+use crate::verb::worker;
+
+pub(super) struct Stage {
+    pub(super) simulator: Simulator,
+    workers: TaskTracker,
+    soft: CancellationToken,
+    simulating: TaskTracker,
+    curtain: CancellationToken,
+}
+
+struct Tenant {
+    id: &'static str,
+    account_sid: &'static str,
+    auth_token: &'static str,
+    from: &'static str,
+    calls_per_second: f64,
+    test_mode: bool,
+}
+
+/// Nothing but the simulator knows these accounts.
+const TENANTS: [Tenant; 3] = [
+    Tenant {
+        id: ACME,
+        account_sid: "ACaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        auth_token: "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
+        from: "+12025550190",
+        calls_per_second: 10.0,
+        test_mode: false,
+    },
+    Tenant {
+        id: GLOBEX,
+        account_sid: "ACbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+        auth_token: "bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb",
+        from: "+34911230067",
+        calls_per_second: 1.0,
+        test_mode: false,
+    },
+    Tenant {
+        id: INITECH,
+        account_sid: "ACcccccccccccccccccccccccccccccccc",
+        auth_token: "cccccccccccccccccccccccccccccccc",
+        from: "+12025550192",
+        calls_per_second: 1.0,
+        test_mode: true,
+    },
+];
+
+impl Stage {
+    pub(super) async fn set(
+        amqp_url: &SecretString,
+        database_url: &SecretString,
+        keys: &Keyring,
+        pool: &Pool,
+    ) -> anyhow::Result<Self> {
+        for tenant in &TENANTS {
+            let draft = Draft {
+                account_sid: tenant.account_sid.to_owned(),
+                auth_token: SecretString::from(tenant.auth_token),
+                from: tenant.from.to_owned(),
+                enabled: true,
+                test_mode: tenant.test_mode,
+                ..Draft::default()
+            };
+            let id = TenantId::parse(tenant.id).map_err(|error| anyhow!(error))?;
+            let checked = draft.check(id).map_err(|problems| anyhow!("{problems:?}"))?;
+            settings::save(pool, keys, &checked, Some(tenant.calls_per_second)).await.context("save a tenant")?;
+            // As after a first call: from then on a tenant has its account's pace, and not one of its own.
+            if let Some(saved) = settings::load_one(pool, keys, &checked.tenant_id).await.context("read a tenant")? {
+                settings::prove(pool, &saved).await.context("prove a tenant")?;
+            }
+        }
+        let accounts = TENANTS.iter().map(|tenant| Account {
+            numbers: vec![tenant.from.to_owned()],
+            // The pace is kept on our side; Twilio's own is wider, so that its queue doesn't hide a mistake of ours.
+            calls_per_second: 100.0,
+            ..Account::new(tenant.account_sid, tenant.auth_token)
+        });
+        let simulator = Simulator::new(Settings { accounts: accounts.collect(), seed: 1, speed: 4.0 });
+        let (curtain, simulating) = (CancellationToken::new(), TaskTracker::new());
+        let listener = TcpListener::bind("127.0.0.1:0").await.context("listen for the simulator")?;
+        let twilio_url = url_of(&listener)?;
+        let playing = simulator.clone().serve(listener, curtain.clone());
+        simulating.spawn(async move {
+            if let Err(error) = playing.await {
+                tracing::error!(error = &error as &dyn std::error::Error, "the simulator failed");
+            }
+        });
+        let (soft, workers) = (CancellationToken::new(), TaskTracker::new());
+        for _ in 0..2 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.context("listen for a worker")?;
+            let settings = WorkerSettings {
+                amqp_url: amqp_url.clone(),
+                database_url: database_url.clone(),
+                keys: keys.clone(),
+                twilio_url: Some(twilio_url.clone()),
+                public_url: Some(url_of(&listener)?),
+                listen: String::new(),
+                grace: Duration::from_secs(10),
+                prefetch: 1000,
+                database_pool: 8,
+                // Quicker than for real, so that unknown outcomes are settled while one watches.
+                tuning: Tuning {
+                    post_timeout: Duration::from_secs(4),
+                    settle_absent: Duration::from_secs(3),
+                    ..Tuning::default()
+                },
+            };
+            let serving = worker::serve(settings, listener, soft.clone(), CancellationToken::new());
+            workers.spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(error = &*error as &dyn std::error::Error, "a worker failed");
+                }
+            });
+        }
+        Ok(Self { simulator, workers, soft, simulating, curtain })
+    }
+
+    /// Stops the workers, then the simulator.
+    pub(super) async fn strike(self) {
+        self.soft.cancel();
+        self.workers.close();
+        self.workers.wait().await;
+        self.curtain.cancel();
+        self.simulating.close();
+        self.simulating.wait().await;
+    }
+}
+
+fn url_of(listener: &TcpListener) -> anyhow::Result<Url> {
+    let address = listener.local_addr().context("read an address")?;
+    Url::parse(&format!("http://{address}")).context("make a URL")
+}

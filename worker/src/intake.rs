@@ -1,0 +1,292 @@
+//! Intake: from RabbitMQ into the ledger.
+//!
+//! A message is acknowledged once its delivery is committed, so nothing waits unacknowledged. Groups form by
+//! themselves: while one is being committed, the next gathers.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::message::Delivery;
+use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::types::{AMQPValue, FieldTable};
+use lapin::{Channel, Consumer};
+use secrecy::SecretString;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use voice_otp::delivery::Key;
+use voice_otp::engine::{Dead, Disposition, Engine};
+use voice_otp::ports::Ports;
+use voice_otp_publisher::link::{self, Link};
+use voice_otp_publisher::topology;
+use voice_otp_schemas::envelope::{Message, Unreadable};
+use voice_otp_schemas::request::{Incoming, read};
+use zeroize::Zeroize as _;
+
+use crate::dead::{Cause, DeadLetters, Fingerprint};
+
+/// What takes messages in.
+pub(crate) struct Intake<P: Ports> {
+    pub(crate) engine: Arc<Engine<P>>,
+    pub(crate) dead: DeadLetters,
+    pub(crate) url: SecretString,
+    pub(crate) name: String,
+    pub(crate) prefetch: u16,
+    pub(crate) group: usize,
+    /// Whether messages are coming in.
+    pub(crate) up: Arc<AtomicBool>,
+}
+
+/// A message that has been read.
+struct Received {
+    delivery: Delivery,
+    body: Fingerprint,
+    read: Result<Incoming, Unreadable>,
+}
+
+/// Groups that may be on their way to the ledger at once.
+const GROUPS: usize = 2;
+/// The pause before a message is given back that nobody here can take now.
+const GIVE_BACK_PAUSE: Duration = Duration::from_secs(1);
+/// The longest an answer of the broker is waited for.
+const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+impl<P: Ports> Intake<P> {
+    /// Takes messages in until told to stop; connects again whenever the broker comes back. Returns when everything
+    /// taken is committed and acknowledged, and the rest given back.
+    pub(crate) async fn run(self, soft: CancellationToken) {
+        let intake = Arc::new(self);
+        let mut tries = 0;
+        while !soft.is_cancelled() {
+            match Arc::clone(&intake).session(&soft, &mut tries).await {
+                Ok(()) => {}
+                Err(error) if tries == 0 => {
+                    tracing::warn!(error = &*error as &dyn std::error::Error, "no messages from the broker, trying again");
+                }
+                Err(error) => {
+                    tracing::debug!(error = &*error as &dyn std::error::Error, "no messages from the broker, trying again")
+                }
+            }
+            intake.up.store(false, Ordering::Relaxed);
+            tokio::select! {
+                () = tokio::time::sleep(link::pause(tries)) => tries += 1,
+                () = soft.cancelled() => {}
+            }
+        }
+    }
+
+    /// One connection's life.
+    async fn session(self: Arc<Self>, soft: &CancellationToken, tries: &mut u32) -> Result<(), Failure> {
+        let link = link::connect(&self.url, &format!("{} intake", self.name)).await?;
+        topology::declare_all(&link.connection).await?;
+        let requests = consume(&link, topology::REQUESTS, self.prefetch).await?;
+        // One at a time: something among these may have killed a worker.
+        let returned = consume(&link, topology::RETURNED, 1).await?;
+        self.up.store(true, Ordering::Relaxed);
+        *tries = 0;
+        tracing::info!(prefetch = self.prefetch, "taking requests");
+        let ended = CancellationToken::new();
+        let (first, second) = tokio::join!(
+            self.consume_from(requests, self.group, &link, soft, &ended),
+            self.consume_from(returned, 1, &link, soft, &ended),
+        );
+        link.close().await;
+        first.and(second)
+    }
+
+    /// Reads one consumer until told to stop, or until it ends, which is a fault.
+    async fn consume_from(
+        self: &Arc<Self>,
+        (channel, mut consumer): (Channel, Consumer),
+        most: usize,
+        link: &Link,
+        soft: &CancellationToken,
+        ended: &CancellationToken,
+    ) -> Result<(), Failure> {
+        let (sender, receiver) = mpsc::channel(usize::from(self.prefetch).max(1));
+        let groups = TaskTracker::new();
+        let grouping = groups.spawn(Arc::clone(self).group_up(receiver, most, groups.clone()));
+        let result = loop {
+            // Cancel-safe: a message is only taken by the arm that wins.
+            let delivery = tokio::select! {
+                delivery = consumer.next() => delivery,
+                () = link.lost() => break Err("the connection was lost".into()),
+                () = soft.cancelled() => break Ok(()),
+                () = ended.cancelled() => break Ok(()),
+            };
+            match delivery {
+                // Never full: there are no more unacknowledged messages than the channel holds.
+                Some(Ok(delivery)) => drop(sender.send(self.received(delivery)).await),
+                Some(Err(error)) => break Err(error.into()),
+                // The queue was deleted, or the broker cancelled the consumer: no error tells.
+                None => break Err("the broker ended the consumer".into()),
+            }
+        };
+        // The other consumer of this connection ends with this one.
+        ended.cancel();
+        if result.is_ok() {
+            give_back_buffered(&channel, &mut consumer).await;
+        }
+        drop(sender);
+        if let Err(error) = grouping.await {
+            tracing::error!(error = &error as &dyn std::error::Error, "intake failed");
+        }
+        groups.close();
+        groups.wait().await;
+        // Left to its drop, the channel would still be closing when the connection does.
+        drop(tokio::time::timeout(BROKER_TIMEOUT, channel.close(200, "done".into())).await);
+        result
+    }
+
+    fn received(&self, mut delivery: Delivery) -> Received {
+        let body = self.dead.fingerprint(&delivery.data);
+        let headers = text_headers(delivery.properties.headers().as_ref());
+        let content_type = delivery.properties.content_type().as_ref().map(|text| text.as_str().to_owned());
+        let message = Message { content_type: content_type.as_deref(), headers: &headers, body: &delivery.data };
+        let read = read(message);
+        // It held a code.
+        delivery.data.zeroize();
+        delivery.data = Vec::new();
+        Received { delivery, body, read }
+    }
+
+    /// Forms groups and sends them on their way, a few at once.
+    async fn group_up(self: Arc<Self>, mut receiver: mpsc::Receiver<Received>, most: usize, groups: TaskTracker) {
+        let permits = Arc::new(Semaphore::new(if most == 1 { 1 } else { GROUPS }));
+        loop {
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            let mut group = Vec::new();
+            if receiver.recv_many(&mut group, most).await == 0 {
+                return;
+            }
+            let intake = Arc::clone(&self);
+            groups.spawn(async move {
+                intake.work_on(group).await;
+                drop(permit);
+            });
+        }
+    }
+
+    async fn work_on(&self, group: Vec<Received>) {
+        let mut incoming = Vec::with_capacity(group.len());
+        let mut readable = Vec::with_capacity(group.len());
+        for Received { delivery, body, read } in group {
+            match read {
+                Ok(event) => {
+                    incoming.push(event);
+                    readable.push((delivery, body));
+                }
+                Err(error) => {
+                    let cause = Cause { reason: error.word(), detail: error.to_string(), key: None };
+                    self.bury(&delivery, &body, &cause).await;
+                }
+            }
+        }
+        let dispositions = self.engine.take_in(&incoming).await;
+        for (((delivery, body), event), disposition) in readable.iter().zip(&incoming).zip(dispositions) {
+            match disposition {
+                Disposition::Done => ack(delivery).await,
+                Disposition::Dead(dead) => {
+                    let detail = match dead {
+                        Dead::ConflictingDuplicate => "the id is taken by a request with another number, code or extension",
+                        Dead::RefusedByDatabase => "the database refuses it; the worker's log has its reason",
+                    };
+                    let cause = Cause { reason: dead.word(), detail: detail.to_owned(), key: key_of(event) };
+                    self.bury(delivery, body, &cause).await;
+                }
+                Disposition::Again => {
+                    tokio::time::sleep(GIVE_BACK_PAUSE).await;
+                    give_back(delivery).await;
+                }
+            }
+        }
+    }
+
+    async fn bury(&self, delivery: &Delivery, body: &Fingerprint, cause: &Cause) {
+        match self.dead.bury(delivery, body, cause).await {
+            Ok(()) => ack(delivery).await,
+            Err(error) => {
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "can't put a message with the dead letters, giving it back"
+                );
+                give_back(delivery).await;
+            }
+        }
+    }
+}
+
+async fn consume(link: &Link, queue: &'static str, prefetch: u16) -> Result<(Channel, Consumer), Failure> {
+    let consuming = async {
+        let channel = link.connection.create_channel().await?;
+        // Before the consumer: without it the broker hands everything over at once. Not global: quorum queues refuse it.
+        channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
+        // Shared by all workers, and every message acknowledged by us.
+        let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
+        let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
+        Ok::<_, lapin::Error>((channel, consumer))
+    };
+    Ok(tokio::time::timeout(BROKER_TIMEOUT, consuming).await??)
+}
+
+/// Stops a consumer and gives back what was handed over and not taken.
+async fn give_back_buffered(channel: &Channel, consumer: &mut Consumer) {
+    let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions { nowait: false });
+    if !matches!(tokio::time::timeout(BROKER_TIMEOUT, cancel).await, Ok(Ok(()))) {
+        // The broker gives everything back by itself when the connection closes.
+        return;
+    }
+    while let Some(Ok(delivery)) = consumer.next().await {
+        give_back(&delivery).await;
+    }
+}
+
+async fn ack(delivery: &Delivery) {
+    // One at a time: groups of one channel end in any order.
+    let acking = delivery.acker.ack(BasicAckOptions { multiple: false });
+    match tokio::time::timeout(BROKER_TIMEOUT, acking).await {
+        Ok(Ok(true)) => {}
+        // It will come again and be known.
+        Ok(Ok(false) | Err(_)) | Err(_) => tracing::debug!("an acknowledgement was lost with its channel"),
+    }
+}
+
+async fn give_back(delivery: &Delivery) {
+    let nacking = delivery.acker.nack(BasicNackOptions { multiple: false, requeue: true });
+    if !matches!(tokio::time::timeout(BROKER_TIMEOUT, nacking).await, Ok(Ok(true))) {
+        tracing::debug!("a message could not be given back, the broker will do it by itself");
+    }
+}
+
+/// The headers that the contract knows, as text.
+fn text_headers(headers: Option<&FieldTable>) -> Vec<(String, String)> {
+    let Some(headers) = headers else { return Vec::new() };
+    let known = |name: &str| name.starts_with("cloudEvents") || name == "traceparent" || name == "tracestate";
+    let text = |value: &AMQPValue| match value {
+        AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
+        AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
+        AMQPValue::ByteArray(bytes) => String::from_utf8(bytes.as_slice().to_vec()).ok(),
+        _ => None,
+    };
+    let entries = headers.inner().iter().filter(|(name, _)| known(name.as_str()));
+    entries.filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?))).collect()
+}
+
+fn key_of(incoming: &Incoming) -> Option<Key> {
+    match incoming {
+        Incoming::Requested(request) => {
+            Some(Key { tenant_id: request.tenant_id.clone(), delivery_id: request.delivery_id.clone() })
+        }
+        Incoming::Invalid(invalid) => {
+            Some(Key { tenant_id: invalid.tenant_id.clone(), delivery_id: invalid.delivery_id.clone() })
+        }
+        Incoming::Verified(verified) => {
+            Some(Key { tenant_id: verified.tenant_id.clone(), delivery_id: verified.delivery_id.clone() })
+        }
+        Incoming::Cancelled(_) => None,
+    }
+}
