@@ -44,9 +44,10 @@ pub enum Verb {
 /// How to log.
 #[derive(Debug, Clone, Args)]
 pub struct Log {
-    /// Levels: error, warn, info, debug, trace, or by module (voice_otp=debug,info)
-    #[arg(long = "log", env = "VOICE_OTP_LOG", default_value = "info", global = true, value_name = "LEVELS")]
-    pub levels: String,
+    /// Levels: error, warn, info, debug, trace, or by module (voice_otp=debug,info) [default: info for worker and
+    /// simulate, error for demo, warn for the others]
+    #[arg(long = "log", env = "VOICE_OTP_LOG", global = true, value_name = "LEVELS")]
+    pub levels: Option<String>,
     /// text or json
     #[arg(long = "log-format", env = "VOICE_OTP_LOG_FORMAT", default_value = "text", global = true, value_name = "FORMAT")]
     pub format: String,

@@ -6,7 +6,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::cli::Log;
 
-/// Sets logging up, to standard error.
+/// Sets logging up, to standard error. `usual` are the levels where none are asked for.
 ///
 /// # Errors
 /// A sentence that says which setting is wrong.

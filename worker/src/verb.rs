@@ -32,7 +32,13 @@ pub(crate) enum Failed {
 
 /// Runs a verb to its exit code: 0 done, 1 failed, 2 wrong usage.
 pub async fn run(cli: Cli) -> ExitCode {
-    if let Err(problem) = telemetry::start(&cli.log) {
+    let usual = match &cli.verb {
+        Verb::Worker(_) | Verb::Simulate(_) => "info",
+        // The statuses tell the story there.
+        Verb::Demo(_) => "error",
+        _ => "warn",
+    };
+    if let Err(problem) = telemetry::start(&cli.log, usual) {
         telemetry::complain(&problem);
         return ExitCode::from(2);
     }

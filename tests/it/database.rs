@@ -1,0 +1,119 @@
+//! A Postgres schema of its own for every test.
+
+use secrecy::{ExposeSecret as _, SecretString};
+use uuid::Uuid;
+use voice_otp::settings::{Draft, VoiceSettings};
+use voice_otp_schemas::{TenantId, Timestamp};
+use voice_otp_store::{Keyring, Pool, migrate, settings};
+
+/// A migrated schema. A test that fails leaves it behind, to be looked at.
+pub(crate) struct Database {
+    /// Connections whose search path is the schema.
+    pub(crate) pool: Pool,
+    /// The URL of the schema.
+    pub(crate) url: SecretString,
+    schema: String,
+}
+
+const CONNECTIONS: usize = 4;
+
+impl Database {
+    /// A new schema, migrated.
+    pub(crate) async fn fresh() -> Self {
+        let database = Self::empty("").await;
+        migrate::apply(&database.pool).await.expect("the migrations apply");
+        database
+    }
+
+    /// A new schema, migrated, in which time stands still until [`set_time`](Self::set_time).
+    ///
+    /// All SQL of the store reads the time by an unqualified `clock_timestamp()`. Here a function of that name stands
+    /// in the schema, and the schema stands before `pg_catalog` in the search path: so it is the one that is found.
+    pub(crate) async fn with_clock(now: Timestamp) -> Self {
+        let database = Self::empty(",pg_catalog").await;
+        let client = database.pool.get().await.expect("Postgres answers");
+        let clock = "create table test_clock (moment timestamptz not null); \
+                     create function clock_timestamp() returns timestamptz language sql volatile \
+                     as 'select moment from test_clock'";
+        client.batch_execute(clock).await.expect("the clock can be made");
+        client.execute("insert into test_clock values ($1)", &[&now]).await.expect("the clock can be set");
+        drop(client);
+        migrate::apply(&database.pool).await.expect("the migrations apply");
+        database
+    }
+
+    /// Sets the time of a schema made [`with_clock`](Self::with_clock).
+    pub(crate) async fn set_time(&self, now: Timestamp) {
+        let client = self.pool.get().await.expect("Postgres answers");
+        let set = client.execute("update test_clock set moment = $1", &[&now]).await.expect("the clock can be set");
+        assert_eq!(set, 1, "the schema has a clock");
+    }
+
+    /// Connections of their own, as another process would have.
+    pub(crate) fn another_pool(&self) -> Pool {
+        voice_otp_store::connect(&self.url, CONNECTIONS).expect("the URL has been used before")
+    }
+
+    /// Checks and saves a tenant's settings and reads them back.
+    pub(crate) async fn save_tenant(&self, keys: &Keyring, tenant: &str, draft: &Draft) -> VoiceSettings {
+        let tenant = TenantId::parse(tenant).unwrap();
+        let checked = draft.check(tenant.clone()).expect("the draft is right");
+        settings::save(&self.pool, keys, &checked, draft.calls_per_second).await.expect("the settings are saved");
+        settings::load_one(&self.pool, keys, &tenant).await.expect("the settings can be read").expect("they are there")
+    }
+
+    /// Throws the schema away: the last thing a test does.
+    pub(crate) async fn drop_schema(self) {
+        let client = self.pool.get().await.expect("Postgres answers");
+        client.batch_execute(&format!("drop schema {} cascade", self.schema)).await.expect("the schema can be dropped");
+    }
+
+    async fn empty(rest_of_path: &str) -> Self {
+        let server = std::env::var("VOICE_OTP_DATABASE_URL")
+            .expect("VOICE_OTP_DATABASE_URL must name a Postgres to test on; `./dev test` starts one and sets it");
+        let schema = format!("t_{}", Uuid::new_v4().simple());
+        let admin = voice_otp_store::connect(&SecretString::from(server.as_str()), 1).expect("it is a Postgres URL");
+        let client = admin.get().await.expect("Postgres answers");
+        client.batch_execute(&format!("create schema {schema}")).await.expect("a schema can be made");
+        drop(client);
+        let url = with_search_path(&server, &format!("{schema}{rest_of_path}"));
+        let pool = voice_otp_store::connect(&url, CONNECTIONS).expect("the schema's URL is a Postgres URL");
+        Self { pool, url, schema }
+    }
+}
+
+/// A keyring with one random key.
+pub(crate) fn keys() -> Keyring {
+    Keyring::parse(&Keyring::generate("test")).unwrap()
+}
+
+fn with_search_path(server: &str, path: &str) -> SecretString {
+    let separator = if server.contains('?') { '&' } else { '?' };
+    let path = path.replace(',', "%2C");
+    SecretString::from(format!("{server}{separator}options=-c%20search_path%3D{path}"))
+}
+
+#[tokio::test]
+async fn every_test_has_a_migrated_schema_of_its_own() {
+    let (one, two) = tokio::join!(Database::fresh(), Database::fresh());
+    assert_ne!(one.url.expose_secret(), two.url.expose_secret());
+    for database in [&one, &two] {
+        assert_eq!(migrate::apply(&database.pool).await.unwrap(), 0, "nothing is left to apply");
+        migrate::check(&database.pool).await.unwrap();
+    }
+    one.drop_schema().await;
+    two.drop_schema().await;
+}
+
+#[tokio::test]
+async fn a_schema_with_a_clock_has_the_time_that_it_is_told() {
+    let noon = chrono::DateTime::from_timestamp(1_770_000_000, 0).unwrap();
+    let database = Database::with_clock(noon).await;
+    let later = noon + std::time::Duration::from_secs(61);
+    database.set_time(later).await;
+    let client = database.another_pool().get().await.unwrap();
+    let told: Timestamp = client.query_one("select clock_timestamp()", &[]).await.unwrap().get(0);
+    assert_eq!(told, later);
+    drop(client);
+    database.drop_schema().await;
+}

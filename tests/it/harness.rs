@@ -1,0 +1,148 @@
+//! A system of its own for each test: a vhost, a schema, a simulated Twilio, and workers as processes.
+
+mod broker;
+mod program;
+mod proxy;
+
+use std::time::Duration;
+
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use voice_otp::settings::Draft;
+use voice_otp_publisher::{Publisher, Settings};
+use voice_otp_schemas::TenantId;
+use voice_otp_store::Keyring;
+use voice_otp_store::settings;
+use voice_otp_twilio::simulator::{self, Account, Simulator};
+
+pub(crate) use broker::{Broker, Statuses};
+pub(crate) use program::{Program, Worker};
+pub(crate) use proxy::Proxy;
+
+use crate::database::Database;
+
+/// The account that tests call from.
+pub(crate) const ACCOUNT: &str = "ACaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
+/// Its auth token: a canary, looked for in every sink.
+pub(crate) const AUTH_TOKEN: &str = "c4naryc4naryc4naryc4naryc4nary00";
+/// Its number.
+pub(crate) const FROM: &str = "+12025550190";
+
+/// One test's system.
+pub(crate) struct System {
+    pub(crate) database: Database,
+    pub(crate) broker: Broker,
+    pub(crate) simulator: Simulator,
+    pub(crate) twilio_url: String,
+    pub(crate) keys_text: SecretString,
+    pub(crate) keys: Keyring,
+    pub(crate) publisher: Publisher,
+    curtain: CancellationToken,
+}
+
+impl System {
+    /// A system with a tenant `acme` at this many calls a second. Twilio's time runs 20 times as fast as life.
+    pub(crate) async fn start(calls_per_second: f64) -> Self {
+        // In a process that speaks TLS nowhere there may be no provider yet.
+        drop(rustls::crypto::ring::default_provider().install_default());
+        let (database, broker) = (Database::fresh().await, Broker::fresh().await);
+        let keys_text = Keyring::generate("test");
+        let keys = Keyring::parse(&keys_text).unwrap();
+        let account =
+            Account { numbers: vec![FROM.to_owned()], calls_per_second: 1e6, ..Account::new(ACCOUNT, AUTH_TOKEN) };
+        let simulator = Simulator::new(simulator::Settings { accounts: vec![account], seed: 1, speed: 20.0 });
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let twilio_url = format!("http://{}", listener.local_addr().unwrap());
+        let curtain = CancellationToken::new();
+        tokio_util::task::TaskTracker::new().spawn(simulator.clone().serve(listener, curtain.clone()));
+        let publisher = Publisher::start(Settings::new(broker.url.clone(), "/test")).unwrap();
+        let system = Self { database, broker, simulator, twilio_url, keys_text, keys, publisher, curtain };
+        system.tenant("acme", calls_per_second, |_| {}).await;
+        system
+    }
+
+    /// Saves a tenant of the account, proven.
+    pub(crate) async fn tenant(&self, id: &str, calls_per_second: f64, change: impl FnOnce(&mut Draft)) {
+        let mut draft = Draft {
+            account_sid: ACCOUNT.to_owned(),
+            auth_token: SecretString::from(AUTH_TOKEN),
+            from: FROM.to_owned(),
+            enabled: true,
+            ..Draft::default()
+        };
+        change(&mut draft);
+        let tenant = TenantId::parse(id).unwrap();
+        let checked = draft.check(tenant.clone()).unwrap();
+        settings::save(&self.database.pool, &self.keys, &checked, Some(calls_per_second)).await.unwrap();
+        let saved = settings::load_one(&self.database.pool, &self.keys, &tenant).await.unwrap().unwrap();
+        settings::prove(&self.database.pool, &saved).await.unwrap();
+    }
+
+    /// The environment of a program in this system.
+    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("VOICE_OTP_AMQP_URL", self.broker.url.expose_secret().to_owned()),
+            ("VOICE_OTP_DATABASE_URL", self.database.url.expose_secret().to_owned()),
+            ("VOICE_OTP_KEYS", self.keys_text.expose_secret().to_owned()),
+            ("VOICE_OTP_TWILIO_URL", self.twilio_url.clone()),
+            ("VOICE_OTP_POST_TIMEOUT", "2s".to_owned()),
+            ("VOICE_OTP_SETTLE_AFTER", "1s".to_owned()),
+            ("VOICE_OTP_GRACE", "10s".to_owned()),
+        ]
+    }
+
+    /// A worker with callbacks, ready.
+    pub(crate) async fn worker(&self) -> Worker {
+        self.worker_with(&[]).await
+    }
+
+    /// A worker with callbacks and settings of its own, ready.
+    pub(crate) async fn worker_with(&self, settings: &[(&'static str, String)]) -> Worker {
+        let worker = Worker::start(self.environment(), true, settings).await;
+        worker.ready().await;
+        worker
+    }
+
+    /// Publishes raw JSON as a request.
+    pub(crate) async fn publish_json(&self, json: &serde_json::Value) {
+        self.broker.publish(b"application/cloudevents+json", json.to_string().as_bytes()).await;
+    }
+
+    /// How often a number was called.
+    pub(crate) fn calls_to(&self, to: &str) -> usize {
+        self.simulator.calls().iter().filter(|call| call.to == to).count()
+    }
+
+    /// Takes the system down.
+    pub(crate) async fn stop(self) {
+        self.publisher.close().await;
+        self.curtain.cancel();
+        self.broker.delete().await;
+        self.database.drop_schema().await;
+    }
+}
+
+/// A request as an auth service writes it.
+pub(crate) fn request(id: &str, to: &str, code: &str, life: Duration) -> serde_json::Value {
+    let expires_at = std::time::SystemTime::now() + life;
+    serde_json::json!({
+        "specversion": "1.0",
+        "id": id,
+        "source": "/test",
+        "type": "dev.voiceotp.delivery.requested.v1",
+        "time": rfc3339(std::time::SystemTime::now()),
+        "data": { "tenant_id": "acme", "to": to, "code": code, "expires_at": rfc3339(expires_at) },
+    })
+}
+
+/// A time as events carry it.
+pub(crate) fn rfc3339(time: std::time::SystemTime) -> String {
+    voice_otp_schemas::request::rfc3339(voice_otp_schemas::Timestamp::from(time))
+}
+
+/// The `n`th number of the kind that answers.
+pub(crate) fn number(n: usize) -> String {
+    const AREAS: [u32; 12] = [212, 213, 312, 415, 617, 702, 713, 808, 305, 404, 503, 602];
+    format!("+1{}{}{:04}", AREAS[n % AREAS.len()], 200 + n / AREAS.len() / 10_000, 1000 + n / AREAS.len() % 9000)
+}

@@ -1,0 +1,204 @@
+//! A vhost of its own, and what is seen there.
+
+use std::time::Duration;
+
+use futures_util::StreamExt as _;
+use lapin::options::{BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::types::FieldTable;
+use lapin::{BasicProperties, Connection, ConnectionProperties};
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::sync::mpsc;
+use voice_otp_publisher::topology;
+use voice_otp_schemas::status::StatusEvent;
+
+/// A vhost.
+pub(crate) struct Broker {
+    pub(crate) url: SecretString,
+    vhost: String,
+    connection: Connection,
+}
+
+/// Statuses as they are published.
+pub(crate) struct Statuses {
+    receiver: mpsc::UnboundedReceiver<(String, StatusEvent)>,
+    /// All seen so far.
+    pub(crate) seen: Vec<(String, StatusEvent)>,
+}
+
+fn from_environment(name: &str) -> String {
+    std::env::var(name).unwrap_or_else(|_| panic!("{name} is missing: run the tests with ./dev test"))
+}
+
+fn management() -> (reqwest::Client, String) {
+    (reqwest::Client::new(), from_environment("VOICE_OTP_TEST_RABBITMQ_API"))
+}
+
+impl Broker {
+    pub(crate) async fn fresh() -> Self {
+        let vhost = format!("t-{}", uuid::Uuid::new_v4().simple());
+        let (client, api) = management();
+        let made = client.put(format!("{api}/api/vhosts/{vhost}")).send().await.unwrap();
+        assert!(made.status().is_success(), "make a vhost: {}", made.status());
+        let base = from_environment("VOICE_OTP_AMQP_URL");
+        let authority = base.splitn(4, '/').nth(2).unwrap();
+        let url = format!("amqp://{authority}/{vhost}");
+        let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+        topology::declare_all(&connection).await.unwrap();
+        Self { url: SecretString::from(url), vhost, connection }
+    }
+
+    /// Sees every status from now on.
+    pub(crate) async fn statuses(&self) -> Statuses {
+        let channel = self.connection.create_channel().await.unwrap();
+        let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare("".into(), own, FieldTable::default()).await.unwrap();
+        let bound = channel.queue_bind(queue.name().clone(), topology::STATUS.into(), "#".into(), QueueBindOptions::default(), FieldTable::default());
+        bound.await.unwrap();
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        let mut consumer = channel.basic_consume(queue.name().clone(), "".into(), options, FieldTable::default()).await.unwrap();
+        let (sender, receiver) = mpsc::unbounded_channel();
+        tokio_util::task::TaskTracker::new().spawn(async move {
+            while let Some(Ok(delivery)) = consumer.next().await {
+                let text = String::from_utf8(delivery.data).unwrap();
+                let event: StatusEvent = serde_json::from_str(&text).unwrap();
+                assert_eq!(delivery.routing_key.as_str(), event.routing_key());
+                if sender.send((text, event)).is_err() {
+                    return;
+                }
+            }
+            drop(channel);
+        });
+        Statuses { receiver, seen: Vec::new() }
+    }
+
+    /// Publishes to the requests, whatever it is.
+    pub(crate) async fn publish(&self, content_type: &[u8], body: &[u8]) {
+        self.publish_with(BasicProperties::default().with_content_type(std::str::from_utf8(content_type).unwrap().into()), body).await;
+    }
+
+    /// Publishes to the requests with properties.
+    pub(crate) async fn publish_with(&self, properties: BasicProperties, body: &[u8]) {
+        let channel = self.connection.create_channel().await.unwrap();
+        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let key = topology::REQUESTED_KEY;
+        channel.basic_publish(topology::REQUESTS.into(), key.into(), options, body, properties).await.unwrap().await.unwrap();
+        channel.close(200, "done".into()).await.unwrap();
+    }
+
+    /// How many messages a queue holds, given back ones included.
+    pub(crate) async fn depth(&self, queue: &str) -> u32 {
+        let channel = self.connection.create_channel().await.unwrap();
+        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        let depth = channel.queue_declare(queue.into(), look, FieldTable::default()).await.unwrap().message_count();
+        channel.close(200, "done".into()).await.unwrap();
+        depth
+    }
+
+    /// Waits for this many dead letters and takes them.
+    pub(crate) async fn dead_letters(&self, wanted: usize) -> Vec<serde_json::Value> {
+        let channel = self.connection.create_channel().await.unwrap();
+        let mut letters = Vec::new();
+        let taking = async {
+            while letters.len() < wanted {
+                match channel.basic_get(topology::DEAD.into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+                    Some(message) => {
+                        let headers = format!("{:?}", message.delivery.properties);
+                        let mut letter: serde_json::Value = serde_json::from_slice(&message.delivery.data).unwrap();
+                        letter["properties"] = headers.into();
+                        letters.push(letter);
+                    }
+                    None => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(20), taking).await;
+        assert!(in_time.is_ok(), "{} of {wanted} dead letters", letters.len());
+        letters
+    }
+
+    /// Deletes the vhost with all that is in it.
+    pub(crate) async fn delete(self) {
+        drop(self.connection.close(200, "done".into()).await);
+        let (client, api) = management();
+        let deleted = client.delete(format!("{api}/api/vhosts/{}", self.vhost)).send().await.unwrap();
+        assert!(deleted.status().is_success());
+    }
+
+    /// Where the broker listens: for a proxy.
+    pub(crate) fn address(&self) -> String {
+        let authority = self.url.expose_secret().splitn(4, '/').nth(2).unwrap().to_owned();
+        authority.rsplit('@').next().unwrap().to_owned()
+    }
+}
+
+impl Statuses {
+    /// Waits until this holds of what has been seen.
+    pub(crate) async fn until(&mut self, what: &str, longest: Duration, holds: impl Fn(&[(String, StatusEvent)]) -> bool) {
+        let waiting = async {
+            while !holds(&self.seen) {
+                self.seen.push(self.receiver.recv().await.unwrap());
+            }
+        };
+        let in_time = tokio::time::timeout(longest, waiting).await;
+        assert!(in_time.is_ok(), "{what}: not in {longest:?}; seen: {:#?}", self.summary());
+    }
+
+    /// Waits until this many deliveries have ended.
+    pub(crate) async fn finals(&mut self, wanted: usize, longest: Duration) {
+        let mut ended = 0;
+        let waiting = async {
+            ended = self.seen.iter().filter(|(_, event)| event.data.is_final).count();
+            while ended < wanted {
+                let next = self.receiver.recv().await.unwrap();
+                ended += usize::from(next.1.data.is_final);
+                self.seen.push(next);
+            }
+        };
+        let in_time = tokio::time::timeout(longest, waiting).await;
+        assert!(in_time.is_ok(), "{ended} of {wanted} ended in {longest:?}; seen: {:#?}", self.summary());
+    }
+
+    /// Takes in what comes within this time.
+    pub(crate) async fn linger(&mut self, time: Duration) {
+        let until = tokio::time::Instant::now() + time;
+        while let Ok(Some(next)) = tokio::time::timeout_at(until, self.receiver.recv()).await {
+            self.seen.push(next);
+        }
+    }
+
+    /// The statuses of a delivery, as words, in the order they came.
+    pub(crate) fn words(&self, id: &str) -> Vec<&'static str> {
+        self.of(id).iter().map(|event| event.data.status.as_str()).collect()
+    }
+
+    /// The events of a delivery.
+    pub(crate) fn of(&self, id: &str) -> Vec<&StatusEvent> {
+        self.seen.iter().map(|(_, event)| event).filter(|event| event.data.delivery_id.as_str() == id).collect()
+    }
+
+    /// The reason of a delivery's last event.
+    pub(crate) fn reason(&self, id: &str) -> String {
+        let last = self.of(id).last().and_then(|event| event.data.reason.as_ref().map(|reason| reason.code));
+        last.and_then(|code| serde_json::to_value(code).ok()).and_then(|code| code.as_str().map(str::to_owned)).unwrap_or_default()
+    }
+
+    fn summary(&self) -> Vec<String> {
+        self.seen.iter().rev().take(40).map(|(_, event)| format!("{} {} {}", event.id, event.data.status, event.data.tenant_id)).collect()
+    }
+
+    /// Asserts that every delivery ended once, with its statuses in order and without gaps.
+    pub(crate) fn assert_sound(&self) {
+        let mut ids: Vec<String> = self.seen.iter().map(|(_, event)| event.source.clone() + "/" + &event.subject).collect();
+        ids.sort();
+        ids.dedup();
+        for id in ids {
+            let of = |event: &&StatusEvent| event.source.clone() + "/" + &event.subject == id;
+            let events: Vec<&StatusEvent> = self.seen.iter().map(|(_, event)| event).filter(of).collect();
+            let sequences: Vec<u32> = events.iter().map(|event| event.data.sequence).collect();
+            let wanted: Vec<u32> = (1..).take(events.len()).collect();
+            assert_eq!(sequences, wanted, "{id}");
+            assert_eq!(events.iter().filter(|event| event.data.is_final).count(), 1, "{id}: {:?}", self.words(&id));
+            assert!(events.last().unwrap().data.is_final, "{id}");
+        }
+    }
+}

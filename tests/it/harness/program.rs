@@ -1,0 +1,129 @@
+//! The program `voice-otp`, as a process.
+
+use std::path::PathBuf;
+use std::process::{ExitStatus, Output, Stdio};
+use std::time::Duration;
+
+use tokio::process::{Child, Command};
+
+/// The program.
+pub(crate) struct Program;
+
+/// A worker.
+pub(crate) struct Worker {
+    child: Child,
+    /// Where it listens.
+    pub(crate) address: String,
+    log: tempfile::NamedTempFile,
+}
+
+fn binary() -> PathBuf {
+    let here = std::env::current_exe().unwrap();
+    let path = here.parent().unwrap().parent().unwrap().join("voice-otp");
+    assert!(path.exists(), "{} is missing: cargo build --workspace, or ./dev test", path.display());
+    path
+}
+
+fn command(environment: &[(&'static str, String)]) -> Command {
+    let mut command = Command::new(binary());
+    let ours = std::env::vars().filter(|(name, _)| name.starts_with("VOICE_OTP_"));
+    for (name, _) in ours {
+        command.env_remove(name);
+    }
+    for (name, value) in environment {
+        command.env(name, value);
+    }
+    command.kill_on_drop(true).stdin(Stdio::null());
+    command
+}
+
+impl Program {
+    /// Runs it to its end.
+    pub(crate) async fn run(environment: &[(&'static str, String)], args: &[&str]) -> Output {
+        let running = command(environment).args(args).output();
+        tokio::time::timeout(Duration::from_secs(60), running).await.expect("the program ends").unwrap()
+    }
+
+    /// Runs it to its end, with something on standard input.
+    pub(crate) async fn run_with_input(environment: &[(&'static str, String)], args: &[&str], input: &str) -> Output {
+        use tokio::io::AsyncWriteExt as _;
+        let mut command = command(environment);
+        let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.expect("the program ends").unwrap()
+    }
+
+    /// Starts it, its output piped.
+    pub(crate) fn start(environment: &[(&'static str, String)], args: &[&str]) -> Child {
+        command(environment).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    }
+}
+
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+impl Worker {
+    pub(crate) async fn start(
+        mut environment: Vec<(&'static str, String)>,
+        callbacks: bool,
+        settings: &[(&'static str, String)],
+    ) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        environment.push(("VOICE_OTP_LISTEN", address.clone()));
+        environment.push(("VOICE_OTP_LOG", "trace".to_owned()));
+        if callbacks {
+            environment.push(("VOICE_OTP_PUBLIC_URL", format!("http://{address}")));
+            environment.push(("VOICE_OTP_ALLOW_HTTP", "true".to_owned()));
+        }
+        environment.extend(settings.iter().cloned());
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let file = log.reopen().unwrap();
+        let child = command(&environment).arg("worker").stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        Self { child, address, log }
+    }
+
+    /// Waits until it is ready.
+    pub(crate) async fn ready(&self) {
+        self.readiness(true).await;
+    }
+
+    /// Waits until it says that it is ready, or that it isn't.
+    pub(crate) async fn readiness(&self, wanted: bool) {
+        let client = reqwest::Client::new();
+        let waiting = async {
+            loop {
+                let answer = client.get(format!("http://{}/readyz", self.address)).send().await;
+                if answer.is_ok_and(|answer| answer.status().is_success() == wanted) {
+                    return;
+                }
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+        assert!(in_time.is_ok(), "readiness {wanted} did not come:\n{}", self.log());
+    }
+
+    /// What it logged so far, at level trace.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    fn signal(&self, name: &str) {
+        let pid = self.child.id().expect("it runs").to_string();
+        let done = std::process::Command::new("kill").args([format!("-{name}"), pid]).status().unwrap();
+        assert!(done.success());
+    }
+
+    /// Asks it to stop, and waits for its end.
+    pub(crate) async fn terminate(&mut self) -> ExitStatus {
+        self.signal("TERM");
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
+        ended.unwrap_or_else(|_| panic!("it does not stop:\n{}", self.log())).unwrap()
+    }
+
+    /// Kills it.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+}

@@ -1,0 +1,205 @@
+//! Admission of a group: what `admit` in SQL, and what stands before it in Rust, does.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Duration;
+
+use voice_otp::delivery::{Delivery, Key, Slot, State, WorkerEpoch};
+use voice_otp::plan::{Admission, Plan};
+use voice_otp::ports::{Admitted, Verdict};
+use voice_otp_schemas::Timestamp;
+use voice_otp_schemas::status::Status;
+use voice_otp_store::ledger::Limits;
+
+use super::tables::{Line, Row, Tables};
+
+/// What the account's pace has for a placement.
+#[derive(Clone, Copy)]
+struct Reserved {
+    at: Timestamp,
+    epoch: i64,
+    /// Else nothing is reserved, and `at` only says how late it would be.
+    in_time: bool,
+}
+
+/// Answers for every admission, once all are known.
+type Answers = Vec<Option<Verdict>>;
+
+pub(super) fn admit(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, group: &[Admission], now: Timestamp) -> Vec<Verdict> {
+    let mut answers: Answers = vec![None; group.len()];
+    let twins = answer_twins(group, &mut answers);
+    let mut fresh = Vec::new();
+    for (place, admission) in group.iter().enumerate() {
+        if answers[place].is_some() {
+            continue;
+        }
+        if let Plan::Place(placement) = &admission.plan {
+            tables.ensure_pace(&placement.pace_key, placement.account_sid.as_str(), now);
+        }
+        match known_or_stale(tables, admission) {
+            Some(verdict) => answers[place] = Some(verdict),
+            None => fresh.push(place),
+        }
+    }
+    let slots = reserve(tables, group, &fresh, now);
+    for place in fresh {
+        let verdict = insert(tables, limits, worker, &group[place], slots.get(&place).copied(), now);
+        answers[place] = Some(verdict);
+    }
+    // A twin of what wasn't admitted for now waits with it.
+    for (place, first) in twins {
+        if matches!(answers[first], Some(Verdict::StaleSettings)) {
+            answers[place] = Some(Verdict::StaleSettings);
+        }
+    }
+    answers.into_iter().map(|answer| answer.expect("every admission has a verdict")).collect()
+}
+
+/// The same delivery twice in one group: the others are compared with the first, whatever the first turns out to be.
+fn answer_twins(group: &[Admission], answers: &mut Answers) -> Vec<(usize, usize)> {
+    let mut firsts: HashMap<&Key, usize> = HashMap::new();
+    let mut twins = Vec::new();
+    for (place, admission) in group.iter().enumerate() {
+        let first = *firsts.entry(&admission.key).or_insert(place);
+        if first != place {
+            let equal = group[first].identity.expose() == admission.identity.expose();
+            answers[place] = Some(if equal { Verdict::Repeat } else { Verdict::Conflict });
+            twins.push((place, first));
+        }
+    }
+    twins
+}
+
+fn known_or_stale(tables: &Tables, admission: &Admission) -> Option<Verdict> {
+    if let Some(row) = tables.rows.get(&admission.key) {
+        let same = row.identity == admission.identity.expose();
+        return Some(if same { Verdict::Repeat } else { Verdict::Conflict });
+    }
+    let Plan::Place(placement) = &admission.plan else { return None };
+    let version = tables.tenants.get(&admission.key.tenant_id).map(|tenant| tenant.settings.version);
+    (version != Some(placement.settings_version)).then_some(Verdict::StaleSettings)
+}
+
+/// Slots for the fresh placements of a group. As if every one got a slot; who is too late even so, or only because of
+/// those before, gets none, and the others move up.
+fn reserve(tables: &mut Tables, group: &[Admission], fresh: &[usize], now: Timestamp) -> HashMap<usize, Reserved> {
+    let mut wanted: BTreeMap<&str, Vec<(usize, Timestamp)>> = BTreeMap::new();
+    for &place in fresh {
+        if let Plan::Place(placement) = &group[place].plan {
+            wanted.entry(&placement.pace_key).or_default().push((place, placement.place_by));
+        }
+    }
+    let mut slots = HashMap::new();
+    for (pace_key, places) in wanted {
+        let pace = tables.paces.get_mut(pace_key).expect("it was ensured");
+        let base = pace.base(now);
+        let mut in_time = 0;
+        for (n, (place, place_by)) in (0..).zip(places) {
+            let late_at = pace.after(base, n);
+            let reserved = if late_at <= place_by {
+                in_time += 1;
+                Reserved { at: pace.after(base, in_time - 1), epoch: pace.epoch, in_time: true }
+            } else {
+                Reserved { at: late_at, epoch: pace.epoch, in_time: false }
+            };
+            slots.insert(place, reserved);
+        }
+        if in_time > 0 {
+            pace.tat = pace.after(base, in_time);
+        }
+    }
+    slots
+}
+
+/// Makes the row of one that is new.
+fn insert(
+    tables: &mut Tables,
+    limits: &Limits,
+    worker: WorkerEpoch,
+    admission: &Admission,
+    slot: Option<Reserved>,
+    now: Timestamp,
+) -> Verdict {
+    let (delivery, line, verdict) = match (&admission.plan, slot) {
+        (Plan::Place(placement), Some(slot)) if slot.in_time => {
+            let line = Line::of_placement(placement);
+            let soon = slot.at <= now + limits.begin_ahead;
+            let begun = soon && placement.attempt_id.is_some() && !tables.line_is_taken(&line);
+            let admitted = Admitted {
+                slot: Slot { at: slot.at, epoch: slot.epoch },
+                admitted_at: now,
+                begun,
+                wake_at: if begun { now + limits.rescue } else { slot.at.min(placement.place_by) },
+                event: placement.accepted.clone().filled(slot.at, wait_ms(slot.at, now)),
+            };
+            let delivery = Delivery::admitted(admission.clone(), placement.as_ref().clone(), &admitted);
+            (delivery, begun.then_some(line), Verdict::Placing(Box::new(admitted)))
+        }
+        (Plan::Place(placement), slot) => {
+            let slot = slot.expect("every placement is in time or too late");
+            let delivery = Delivery {
+                locale: placement.locale.clone(),
+                account_sid: Some(placement.account_sid.clone()),
+                pace_key: Some(placement.pace_key.clone()),
+                place_by: placement.place_by,
+                ..over(admission, Status::Expired, 1, now)
+            };
+            let event = placement.backlog.clone().filled(slot.at, wait_ms(slot.at, now));
+            (delivery, None, Verdict::Ended(vec![event]))
+        }
+        (Plan::End(events), _) => {
+            let last = events.last().expect("an ending says something");
+            (over(admission, last.status, last.sequence, now), None, Verdict::Ended(events.clone()))
+        }
+    };
+    match &verdict {
+        Verdict::Placing(admitted) => tables.tell(admitted.event.clone(), worker, now),
+        Verdict::Ended(events) => events.iter().for_each(|event| tables.tell(event.clone(), worker, now)),
+        Verdict::Repeat | Verdict::Conflict | Verdict::StaleSettings => unreachable!("it is new"),
+    }
+    let identity = admission.identity.expose().to_owned();
+    let row = Row { delivery, owner: worker, identity, user: admission.user_ref.clone(), line };
+    tables.rows.insert(admission.key.clone(), row);
+    verdict
+}
+
+/// A delivery that is over with its admission.
+fn over(admission: &Admission, ended: Status, sequence: u32, now: Timestamp) -> Delivery {
+    Delivery {
+        key: admission.key.clone(),
+        revision: 1,
+        state: State::Final,
+        wake_at: now,
+        order: None,
+        to_masked: admission.to_masked.clone(),
+        locale: None,
+        context: admission.context.clone(),
+        trace: admission.trace.clone(),
+        account_sid: None,
+        pace_key: None,
+        requested_at: admission.requested_at,
+        admitted_at: now,
+        expires_at: admission.expires_at,
+        place_by: admission.expires_at,
+        slot: None,
+        announced_at: None,
+        attempt: 0,
+        attempt_id: None,
+        intent_at: None,
+        settle_after: None,
+        call_sid: None,
+        heard_after: Duration::ZERO,
+        placed_at: None,
+        ringing_at: None,
+        answered_at: None,
+        withdrawn: None,
+        polls: 0,
+        sequence,
+        ended: Some(ended),
+    }
+}
+
+/// Rounded as Postgres rounds.
+fn wait_ms(slot: Timestamp, now: Timestamp) -> i64 {
+    let micros = (slot - now).num_microseconds().expect("a wait is short");
+    (micros + 500).div_euclid(1000)
+}

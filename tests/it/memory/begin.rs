@@ -1,0 +1,111 @@
+//! Beginning of placements: what `begin_attempts` in SQL does.
+
+use std::collections::{BTreeMap, HashSet};
+
+use voice_otp::delivery::{Slot, State, WorkerEpoch};
+use voice_otp::ports::{Begin, Begun};
+use voice_otp_schemas::Timestamp;
+use voice_otp_store::ledger::Limits;
+
+use super::tables::{Line, Tables, account_of};
+
+/// A placement that is due and whose line is free.
+struct Judged<'a> {
+    place: usize,
+    begin: &'a Begin,
+    line: Line,
+    /// Its slot, and whether it still holds.
+    slot: Option<Slot>,
+    good: bool,
+    place_by: Timestamp,
+}
+
+pub(super) fn begin(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, group: &[Begin], now: Timestamp) -> Vec<Begun> {
+    for begin in group {
+        tables.ensure_pace(&begin.pace_key, account_of(begin), now);
+    }
+    let mut answers = vec![None; group.len()];
+    let mut lines = HashSet::new();
+    let mut judged = Vec::new();
+    for (place, begin) in group.iter().enumerate() {
+        let row = tables.rows.get(&begin.delivery.key).map(|row| &row.delivery);
+        let Some(row) = row.filter(|row| row.revision == begin.delivery.revision && row.state == State::Waiting) else {
+            answers[place] = Some(Begun::Conflict);
+            continue;
+        };
+        let line = Line::of_begin(begin);
+        if tables.line_is_taken(&line) || !lines.insert(line.clone()) {
+            answers[place] = Some(Begun::LineBusy);
+            continue;
+        }
+        let epoch = tables.paces[&begin.pace_key].epoch;
+        let same_pace = row.pace_key.as_ref() == Some(&begin.pace_key);
+        let in_order = row.slot.is_some_and(|slot| slot.epoch == epoch && slot.at >= now - limits.slot_late);
+        judged.push(Judged { place, begin, line, slot: row.slot, good: same_pace && in_order, place_by: row.place_by });
+    }
+    let reserved = reserve(tables, &judged, now);
+    for one in judged {
+        let epoch = tables.paces[&one.begin.pace_key].epoch;
+        let at = match (one.good, one.slot, reserved.get(&one.place)) {
+            (true, Some(slot), _) => slot.at,
+            (_, _, Some(Ok(at))) => *at,
+            (_, _, Some(Err(late_at))) => {
+                let slot = Slot { at: *late_at, epoch: 0 };
+                answers[one.place] = Some(Begun::Wait { slot, revision: one.begin.delivery.revision });
+                continue;
+            }
+            (_, _, None) => unreachable!("a void slot was reserved again, or is too late"),
+        };
+        answers[one.place] = Some(write(tables, limits, worker, one, Slot { at, epoch }, now));
+    }
+    answers.into_iter().map(|answer| answer.expect("every placement has an answer")).collect()
+}
+
+/// New slots for those whose slot is void, by place; an error is the time of a slot that would be too late.
+fn reserve(tables: &mut Tables, judged: &[Judged<'_>], now: Timestamp) -> BTreeMap<usize, Result<Timestamp, Timestamp>> {
+    let mut void: BTreeMap<&str, Vec<&Judged<'_>>> = BTreeMap::new();
+    for one in judged.iter().filter(|one| !one.good) {
+        void.entry(&one.begin.pace_key).or_default().push(one);
+    }
+    let mut reserved = BTreeMap::new();
+    for (pace_key, mut ones) in void {
+        // In the order of the slots they had; who had none comes last.
+        ones.sort_by_key(|one| (one.slot.is_none(), one.slot.map(|slot| slot.at), one.place));
+        let pace = tables.paces.get_mut(pace_key).expect("it was ensured");
+        let base = pace.base(now);
+        let mut in_time = 0;
+        for (n, one) in (0..).zip(ones) {
+            let late_at = pace.after(base, n);
+            let answer = if late_at > one.place_by {
+                Err(late_at)
+            } else {
+                in_time += 1;
+                Ok(pace.after(base, in_time - 1))
+            };
+            reserved.insert(one.place, answer);
+        }
+        if in_time > 0 {
+            pace.tat = pace.after(base, in_time);
+        }
+    }
+    reserved
+}
+
+/// Writes the slot, and the intent if the slot is now or in a moment.
+fn write(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, one: Judged<'_>, slot: Slot, now: Timestamp) -> Begun {
+    let go = slot.at <= now + limits.begin_ahead;
+    let row = tables.rows.get_mut(&one.begin.delivery.key).expect("it was there a moment ago");
+    row.owner = worker;
+    row.line = go.then_some(one.line);
+    let delivery = &mut row.delivery;
+    delivery.revision += 1;
+    delivery.pace_key = Some(one.begin.pace_key.clone());
+    delivery.slot = Some(slot);
+    delivery.state = if go { State::Placing } else { State::Waiting };
+    delivery.wake_at = if go { now + limits.rescue } else { slot.at.min(delivery.place_by) };
+    delivery.attempt += u32::from(go);
+    delivery.attempt_id = go.then_some(one.begin.attempt_id);
+    delivery.intent_at = go.then_some(now);
+    let revision = delivery.revision;
+    if go { Begun::Go { slot, revision } } else { Begun::Wait { slot, revision } }
+}

@@ -1,0 +1,123 @@
+//! Workers stop and die; broker and database go away and come back. Nothing is lost, nobody is called twice.
+
+use std::time::Duration;
+
+use secrecy::ExposeSecret as _;
+
+use crate::harness::{Proxy, System, number, request};
+
+const LIFE: Duration = Duration::from_secs(180);
+
+#[tokio::test]
+async fn a_worker_that_is_asked_to_stop_finishes_and_hands_the_rest_over() {
+    let system = System::start(10.0).await;
+    let mut statuses = system.broker.statuses().await;
+    let mut first = system.worker().await;
+    for n in 0..40 {
+        system.publish_json(&request(&format!("handed-{n}"), &number(100 + n), "493027", LIFE)).await;
+    }
+    let some = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
+        seen.iter().filter(|(_, event)| event.data.status.as_str() == "placed").count() >= 5
+    };
+    statuses.until("some are placed", Duration::from_secs(20), some).await;
+    let status = first.terminate().await;
+    assert!(status.success(), "{}", first.log());
+    let _second = system.worker().await;
+    statuses.finals(40, Duration::from_secs(60)).await;
+    statuses.linger(Duration::from_millis(500)).await;
+    statuses.assert_sound();
+    for n in 0..40 {
+        assert_eq!(system.calls_to(&number(100 + n)), 1, "handed-{n}");
+        assert_eq!(statuses.words(&format!("handed-{n}")).last(), Some(&"delivered"));
+    }
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn what_a_killed_worker_held_is_taken_over_and_nobody_is_called_twice() {
+    let system = System::start(20.0).await;
+    let mut statuses = system.broker.statuses().await;
+    let mut first = system.worker().await;
+    for n in 0..60 {
+        system.publish_json(&request(&format!("orphan-{n}"), &number(200 + n), "493027", LIFE)).await;
+    }
+    let some = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
+        seen.iter().filter(|(_, event)| event.data.status.as_str() == "placed").count() >= 10
+    };
+    statuses.until("some are placed", Duration::from_secs(20), some).await;
+    first.kill().await;
+    let _second = system.worker().await;
+    statuses.finals(60, Duration::from_secs(90)).await;
+    statuses.linger(Duration::from_millis(500)).await;
+    // A status that was published and not yet forgotten at the kill may come twice, with the same id.
+    let mut ids = std::collections::HashSet::new();
+    statuses.seen.retain(|(_, event)| ids.insert((event.source.clone(), event.id.clone())));
+    statuses.assert_sound();
+    for n in 0..60 {
+        assert_eq!(system.calls_to(&number(200 + n)), 1, "orphan-{n}");
+    }
+    system.stop().await;
+}
+
+fn behind(environment: &str, address: &str) -> String {
+    let (before, after) = environment.split_once('@').unwrap();
+    let rest = after.split_once('/').map_or("", |(_, rest)| rest);
+    format!("{before}@{address}/{rest}")
+}
+
+#[tokio::test]
+async fn a_broker_that_goes_away_is_waited_for() {
+    let system = System::start(50.0).await;
+    let mut statuses = system.broker.statuses().await;
+    let proxy = Proxy::to(system.broker.address()).await;
+    let url = behind(system.broker.url.expose_secret(), &proxy.address);
+    let mut worker = system.worker_with(&[("VOICE_OTP_AMQP_URL", url)]).await;
+    system.publish_json(&request("before", &number(301), "493027", LIFE)).await;
+    let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| seen.iter().any(|(_, event)| event.data.status.as_str() == "placed");
+    statuses.until("it is placed", Duration::from_secs(20), placed).await;
+    proxy.shut();
+    worker.readiness(false).await;
+    system.publish_json(&request("while-away", &number(302), "493027", LIFE)).await;
+    // The call goes on meanwhile; its statuses wait in the outbox.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    proxy.open();
+    worker.ready().await;
+    statuses.finals(2, Duration::from_secs(40)).await;
+    statuses.linger(Duration::from_millis(500)).await;
+    let mut ids = std::collections::HashSet::new();
+    statuses.seen.retain(|(_, event)| ids.insert(event.id.clone()));
+    statuses.assert_sound();
+    assert!(["before", "while-away"].iter().all(|id| statuses.words(id).last() == Some(&"delivered")));
+    assert_eq!((system.calls_to(&number(301)), system.calls_to(&number(302))), (1, 1));
+    assert!(worker.log().contains("trying again"), "it says so");
+    assert!(worker.terminate().await.success());
+    system.stop().await;
+}
+
+#[tokio::test]
+async fn a_database_that_goes_away_is_waited_for() {
+    let system = System::start(50.0).await;
+    let mut statuses = system.broker.statuses().await;
+    let url = system.database.url.expose_secret().to_owned();
+    let server = url.split_once('@').unwrap().1.split('/').next().unwrap().to_owned();
+    let proxy = Proxy::to(server).await;
+    let mut worker = system.worker_with(&[("VOICE_OTP_DATABASE_URL", behind(&url, &proxy.address))]).await;
+    system.publish_json(&request("before", &number(311), "493027", LIFE)).await;
+    let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| seen.iter().any(|(_, event)| event.data.status.as_str() == "placed");
+    statuses.until("it is placed", Duration::from_secs(20), placed).await;
+    proxy.shut();
+    system.publish_json(&request("while-away", &number(312), "493027", LIFE)).await;
+    worker.readiness(false).await;
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    proxy.open();
+    worker.ready().await;
+    statuses.finals(2, Duration::from_secs(60)).await;
+    statuses.linger(Duration::from_millis(500)).await;
+    let mut ids = std::collections::HashSet::new();
+    statuses.seen.retain(|(_, event)| ids.insert(event.id.clone()));
+    statuses.assert_sound();
+    assert!(["before", "while-away"].iter().all(|id| statuses.words(id).last() == Some(&"delivered")), "{:?}", statuses.words("before"));
+    assert_eq!((system.calls_to(&number(311)), system.calls_to(&number(312))), (1, 1));
+    assert!(worker.terminate().await.success(), "{}", worker.log());
+    system.stop().await;
+}

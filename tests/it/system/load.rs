@@ -1,0 +1,53 @@
+//! Two hundred requests a second through one worker: all delivered, each once.
+
+use std::time::{Duration, Instant};
+
+use crate::harness::{System, number, request};
+
+/// Ten seconds here; `VOICE_OTP_LOAD_SECONDS` makes it longer.
+fn seconds() -> usize {
+    std::env::var("VOICE_OTP_LOAD_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_hundred_requests_a_second_are_all_delivered_once() {
+    const RATE: usize = 200;
+    let system = System::start(250.0).await;
+    let mut statuses = system.broker.statuses().await;
+    let mut worker = system.worker_with(&[("VOICE_OTP_LOG", "warn".to_owned())]).await;
+    let total = RATE * seconds();
+    let start = Instant::now();
+    let publishing = async {
+        for n in 0..total {
+            let due = Duration::from_secs_f64(n as f64 / RATE as f64);
+            tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
+            let event = request(&format!("load-{n}"), &number(1000 + n), "493027", Duration::from_secs(180));
+            let bytes = zeroize_bytes(event.to_string());
+            let message = voice_otp_publisher::event::message(bytes).unwrap();
+            drop(system.publisher.post(message).await.unwrap());
+        }
+    };
+    let longest = Duration::from_secs(60 + seconds() as u64);
+    tokio::join!(publishing, statuses.finals(total, longest));
+    statuses.linger(Duration::from_millis(500)).await;
+    statuses.assert_sound();
+    let delivered = statuses.seen.iter().filter(|(_, event)| event.data.status.as_str() == "delivered").count();
+    assert_eq!(delivered, total);
+    let calls = system.simulator.calls();
+    assert_eq!(calls.len(), total, "each was called once");
+    let mut waits: Vec<i64> = statuses
+        .seen
+        .iter()
+        .filter(|(_, event)| event.data.status.as_str() == "placed")
+        .filter_map(|(_, event)| event.data.timings.placed_ms)
+        .collect();
+    waits.sort_unstable();
+    let share = |per_mille: usize| waits[(waits.len() - 1) * per_mille / 1000];
+    eprintln!("{total} requests at {RATE}/s: request to placed p50 {} ms, p99 {} ms, max {} ms", share(500), share(990), share(1000));
+    assert!(worker.terminate().await.success());
+    system.stop().await;
+}
+
+fn zeroize_bytes(text: String) -> zeroize::Zeroizing<Vec<u8>> {
+    zeroize::Zeroizing::new(text.into_bytes())
+}
