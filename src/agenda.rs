@@ -36,8 +36,8 @@ struct Inner {
 
 #[derive(Debug)]
 enum Place {
-    /// In a task's hands.
-    Busy,
+    /// In a task's hands; whether a newer value has been heard of since.
+    Busy(bool),
     /// Put down, under this entry.
     Down(u64, Box<Delivery>),
 }
@@ -49,15 +49,18 @@ impl Agenda {
         if inner.deliveries.contains_key(&delivery.key) {
             return None;
         }
-        inner.deliveries.insert(delivery.key.clone(), Place::Busy);
+        inner.deliveries.insert(delivery.key.clone(), Place::Busy(false));
         Some(Held { delivery: Box::new(delivery), agenda: Arc::clone(self) })
     }
 
     /// Takes note of a delivery's newer value. What a task has in hand it will learn by itself.
     pub fn learn(&self, delivery: Delivery) {
         let mut inner = self.lock();
-        match inner.deliveries.get(&delivery.key) {
-            Some(Place::Busy) => return,
+        match inner.deliveries.get_mut(&delivery.key) {
+            Some(Place::Busy(newer)) => {
+                *newer = true;
+                return;
+            }
             Some(Place::Down(_, known)) if known.revision >= delivery.revision => return,
             Some(Place::Down(..)) | None => {}
         }
@@ -96,7 +99,7 @@ impl Agenda {
     pub fn clear(&self) {
         let mut inner = self.lock();
         inner.times.clear();
-        inner.deliveries.retain(|_, place| matches!(place, Place::Busy));
+        inner.deliveries.retain(|_, place| matches!(place, Place::Busy(_)));
     }
 
     /// How many deliveries this worker holds.
@@ -135,7 +138,7 @@ impl Inner {
             }
             let Some(Reverse((_, entry, key))) = self.times.pop() else { break };
             let Some(place) = self.deliveries.get_mut(&key) else { continue };
-            match std::mem::replace(place, Place::Busy) {
+            match std::mem::replace(place, Place::Busy(false)) {
                 Place::Down(current, delivery) if current == entry => due.push(delivery),
                 other => *place = other,
             }
@@ -145,6 +148,11 @@ impl Inner {
 }
 
 impl Held {
+    /// Whether somebody here changed the delivery since it was taken up: it was taken back, perhaps.
+    pub fn is_outdated(&self) -> bool {
+        matches!(self.agenda.lock().deliveries.get(&self.delivery.key), Some(Place::Busy(true)))
+    }
+
     /// Puts it down until its `wake_at`; lets go of it if it is over.
     pub fn put_down(self) {
         if self.delivery.state == State::Final {
@@ -161,7 +169,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut inner = self.agenda.lock();
-        if matches!(inner.deliveries.get(&self.delivery.key), Some(Place::Busy)) {
+        if matches!(inner.deliveries.get(&self.delivery.key), Some(Place::Busy(_))) {
             inner.deliveries.remove(&self.delivery.key);
         }
     }

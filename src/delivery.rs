@@ -112,6 +112,8 @@ pub struct Delivery {
     pub attempt_id: Option<AttemptId>,
     /// When the current placement was intended.
     pub intent_at: Option<Timestamp>,
+    /// Names the line of a placement under way or unsettled, as the ledger does.
+    pub line: Option<Vec<u8>>,
     /// When an absence at Twilio counts, while unsettled.
     pub settle_after: Option<Timestamp>,
     /// Twilio's SID of the current call.
@@ -126,8 +128,8 @@ pub struct Delivery {
     pub answered_at: Option<Timestamp>,
     /// Why it is being taken back, once it is.
     pub withdrawn: Option<ReasonCode>,
-    /// How often its call has been polled.
-    pub polls: u32,
+    /// How often in a row it was tried, or its call polled, without getting further.
+    pub tries: u32,
     /// The sequence of its last status.
     pub sequence: u32,
     /// The final status.
@@ -212,6 +214,12 @@ impl Change {
         self.tell(now, status, Details { reason: Some(reason), ..Details::default() });
     }
 
+    /// Ends the delivery that was taken back.
+    pub fn end_withdrawn(&mut self, now: Timestamp, why: ReasonCode) {
+        let (status, reason) = withdrawal(why);
+        self.end(now, status, reason);
+    }
+
     /// Gives up the current placement: whatever comes of it later is no longer this delivery's.
     pub fn retire_attempt(&mut self) {
         self.retired = self.delivery.attempt_id.take();
@@ -242,7 +250,7 @@ impl Delivery {
         let mut change = Change::of(self);
         change.delivery.withdrawn = Some(why);
         if self.state == State::Waiting {
-            change.end(now, Status::Cancelled, withdrawal(why));
+            change.end_withdrawn(now, why);
         }
         Some(change)
     }
@@ -292,14 +300,15 @@ impl Delivery {
     }
 }
 
-/// The reason of a `cancelled`.
-pub fn withdrawal(why: ReasonCode) -> Reason {
-    let message = match why {
-        ReasonCode::Superseded => "a newer request of the same user took its place",
-        ReasonCode::CancelledByOperator => "an operator took it back",
-        _ => "the auth service took it back",
+/// How a delivery ends that was taken back.
+pub fn withdrawal(why: ReasonCode) -> (Status, Reason) {
+    let (status, message) = match why {
+        ReasonCode::ProviderQueue => (Status::Expired, "Twilio held the call in its queue for too long; it was cancelled"),
+        ReasonCode::Superseded => (Status::Cancelled, "a newer request of the same user took its place"),
+        ReasonCode::CancelledByOperator => (Status::Cancelled, "an operator took it back"),
+        _ => (Status::Cancelled, "the auth service took it back"),
     };
-    Reason::new(why, message)
+    (status, Reason::new(why, message))
 }
 
 impl State {

@@ -189,7 +189,7 @@ impl<P: Ports> Engine<P> {
 
     /// Whether the worker's lease holds: a sign that the ledger answers.
     pub fn is_alive(&self) -> bool {
-        self.life.may_send(self.clock.elapsed())
+        self.life.may_send(self.life.worker(), self.clock.elapsed())
     }
 
     /// The ledger's time.

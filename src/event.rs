@@ -46,8 +46,7 @@ impl Event {
         format!("{}/{}", self.key, self.sequence)
     }
 
-    /// Fills in what only the ledger's admission knows. The marks are JSON strings of their own in the body, so a
-    /// request can't hold one.
+    /// Fills in what only the ledger's admission knows.
     #[must_use]
     pub fn filled(mut self, due_at: Timestamp, wait_ms: i64) -> Self {
         self.body = fill(&self.body, due_at, wait_ms);
@@ -55,13 +54,16 @@ impl Event {
     }
 }
 
-/// Where the slot's time goes.
+/// Where the slot's time goes: with its quotes no string of a request can hold it, since a control character and a
+/// quote are escaped otherwise there.
 pub const DUE_AT: &str = "\u{1}due_at";
-/// Where the wait in milliseconds goes, in quotes that go with it.
+/// Where the wait in milliseconds goes: with its member's name no string can hold it.
 pub const WAIT_MS: i64 = i64::MIN + 1;
 
+/// The ledger does the same to what it stores.
 fn fill(body: &str, due_at: Timestamp, wait_ms: i64) -> String {
-    body.replace("\\u0001due_at", &rfc3339(due_at)).replace(&WAIT_MS.to_string(), &wait_ms.to_string())
+    body.replace(r#""\u0001due_at""#, &format!("\"{}\"", rfc3339(due_at)))
+        .replace(&format!("\"estimated_wait_ms\":{WAIT_MS}"), &format!("\"estimated_wait_ms\":{wait_ms}"))
 }
 
 #[cfg(test)]
@@ -69,11 +71,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_marks_are_filled_in() {
-        let body = serde_json::json!({ "due_at": DUE_AT, "wait": WAIT_MS, "context": "due_at" }).to_string();
+    fn the_marks_are_filled_in_and_cannot_be_forged() {
+        let forged = format!(r#"\u0001due_at "\u0001due_at" "estimated_wait_ms":{WAIT_MS}"#);
+        let body = serde_json::json!({ "due_at": DUE_AT, "estimated_wait_ms": WAIT_MS, "context": forged }).to_string();
         let due_at = chrono::DateTime::from_timestamp_millis(1_769_860_800_123).unwrap();
         let filled: serde_json::Value = serde_json::from_str(&fill(&body, due_at, 42)).unwrap();
-        let wanted = serde_json::json!({ "due_at": "2026-01-31T12:00:00.123Z", "wait": 42, "context": "due_at" });
+        let wanted = serde_json::json!({ "due_at": "2026-01-31T12:00:00.123Z", "estimated_wait_ms": 42, "context": forged });
         assert_eq!(filled, wanted);
     }
 }

@@ -27,7 +27,7 @@ pub struct CallFailure {
 /// What kind of trouble a failure is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It certainly made no call, and may go well the next time.
+    /// It certainly made no call, and may go well the next time: Twilio couldn't be reached.
     Transient,
     /// Twilio never processed it, and asks to slow down; with its wait, where it gave one.
     Throttled(Option<Duration>),
@@ -91,7 +91,7 @@ pub fn next(failure: &CallFailure, spent: u32, attempts: u32, spacing: Duration)
         if spent < attempts { Next::Retry { after: spacing, reason: reason(code) } } else { fail(ReasonCode::ProviderTrouble) }
     };
     match failure.class {
-        Class::Transient => again(ReasonCode::Retry),
+        Class::Transient => Next::Snooze { wait: None, reason: reason(ReasonCode::Retry) },
         Class::Congested => again(ReasonCode::Throttled),
         Class::Throttled(wait) => Next::Snooze { wait, reason: reason(ReasonCode::Throttled) },
         Class::Ambiguous => Next::SettleFirst,
@@ -137,10 +137,15 @@ mod tests {
     }
 
     #[test]
-    fn a_transient_failure_is_retried_until_the_attempts_are_spent() {
-        assert!(matches!(after(Class::Transient, 2), Next::Retry { .. }));
-        let Next::Final { status: Status::Failed, reason } = after(Class::Transient, 3) else { panic!("not over") };
+    fn a_congested_account_is_tried_again_until_the_attempts_are_spent() {
+        assert!(matches!(after(Class::Congested, 2), Next::Retry { .. }));
+        let Next::Final { status: Status::Failed, reason } = after(Class::Congested, 3) else { panic!("not over") };
         assert_eq!((reason.code, reason.provider_code), (ReasonCode::ProviderTrouble, Some(20429)));
+    }
+
+    #[test]
+    fn a_twilio_that_cannot_be_reached_is_waited_for_as_long_as_the_code_lives() {
+        assert!(matches!(after(Class::Transient, 9), Next::Snooze { wait: None, .. }));
     }
 
     #[test]

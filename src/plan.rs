@@ -13,6 +13,7 @@ use crate::account::AccountSid;
 use crate::delivery::{AttemptId, Key, Order};
 use crate::event::{DUE_AT, Event, WAIT_MS};
 use crate::settings::VoiceSettings;
+use crate::speech::{self, Script};
 use crate::tuning::Tuning;
 
 /// A request on its way into the ledger. Whatever the plan: it becomes a row, so that a repeat is known as one.
@@ -34,8 +35,21 @@ pub struct Admission {
     pub trace: Trace,
     /// Who it is for.
     pub user_ref: Option<UserRef>,
+    /// Which settings the plan was made from. The ledger refuses a plan made from others than its own.
+    pub basis: Basis,
     /// What to do.
     pub plan: Plan,
+}
+
+/// Which settings a plan was made from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Basis {
+    /// None were asked for: the request can't be followed whatever they are.
+    Nothing,
+    /// There were none.
+    NoSettings,
+    /// This version of them.
+    Version(i64),
 }
 
 /// What to do with a request.
@@ -60,10 +74,10 @@ pub struct Placement {
     pub from: PhoneNumber,
     /// Whose pace counts.
     pub pace_key: String,
-    /// The settings' version the plan was made from; the ledger refuses an older one than its own.
-    pub settings_version: i64,
     /// The latest a POST may go.
     pub place_by: Timestamp,
+    /// How long a call must last for the code to have been read once.
+    pub heard_after: Duration,
     /// The attempt, if the placement may begin at once: there is a permit for it.
     pub attempt_id: Option<AttemptId>,
     /// The status `accepted`, with a mark for the slot.
@@ -94,6 +108,7 @@ fn requested(request: &Requested, settings: Option<&VoiceSettings>, tuning: &Tun
         context: request.context.clone(),
         trace: request.trace.clone(),
         user_ref: request.user_ref.clone(),
+        basis: settings.map_or(Basis::NoSettings, |settings| Basis::Version(settings.version)),
         plan: Plan::End(Vec::new()),
     };
     let place_by = request.expires_at - tuning.lead;
@@ -141,6 +156,7 @@ fn refused(invalid: &Invalid, now: Timestamp) -> Admission {
         context: invalid.context.clone(),
         trace: invalid.trace.clone(),
         user_ref: None,
+        basis: Basis::Nothing,
         plan: Plan::End(Vec::new()),
     };
     let mut clauses: Vec<String> = invalid.problems.iter().map(ToString::to_string).collect();
@@ -150,6 +166,11 @@ fn refused(invalid: &Invalid, now: Timestamp) -> Admission {
     let reason = Reason::new(invalid.code, clauses.join("; "));
     admission.plan = Plan::End(vec![admission.event(now, 1, Status::Rejected, Some(reason), Extra::None)]);
     admission
+}
+
+/// What is said for an order: in the request's language, else the tenant's, else the number's country's.
+pub fn script(order: &Order, asked: Option<&Locale>, settings: &VoiceSettings) -> Script {
+    speech::script(&order.code, asked, settings.default_locale.as_ref(), order.to.country())
 }
 
 /// What an admission's event says beside the usual.
@@ -167,17 +188,18 @@ impl Admission {
         let why = "the account's pace has no slot before the code expires; use another channel, or raise the account's pace";
         let mut reason = Reason::new(ReasonCode::AccountBacklog, why);
         reason.estimated_wait_ms = Some(WAIT_MS);
+        let order = Order { to: request.to.clone(), code: request.code.clone(), extension: request.extension.clone() };
         Placement {
-            order: Arc::new(Order { to: request.to.clone(), code: request.code.clone(), extension: request.extension.clone() }),
+            heard_after: script(&order, request.locale.as_ref(), settings).heard_after,
+            order: Arc::new(order),
             locale: request.locale.clone(),
             account_sid: settings.account_sid.clone(),
             from: settings.from.clone(),
             pace_key: settings.pace_key.clone(),
-            settings_version: settings.version,
             place_by,
             attempt_id: None,
             accepted: self.event(now, 1, Status::Accepted, None, Extra::Due),
-            backlog: self.event(now, 1, Status::Expired, Some(reason), Extra::Due),
+            backlog: self.event(now, 1, Status::Expired, Some(reason), Extra::None),
         }
     }
 

@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
 
-use crate::account::CallSid;
+use crate::account::{AccountSid, CallSid};
 use crate::delivery::{AttemptId, Change, Delivery, Key, Slot, WorkerEpoch};
 use crate::event::Event;
 use crate::failure::CallFailure;
@@ -89,6 +89,8 @@ pub struct Begin {
     pub delivery: Arc<Delivery>,
     /// The attempt to come.
     pub attempt_id: AttemptId,
+    /// The Twilio account, by the settings of now.
+    pub account_sid: AccountSid,
     /// The calling number, by the settings of now.
     pub from: PhoneNumber,
     /// Whose pace counts, by the settings of now.
@@ -176,6 +178,10 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Which of these calls are some delivery's already.
     fn known_calls(&self, sids: &[CallSid]) -> impl Future<Output = Result<Vec<CallSid>, LedgerError>> + Send;
+
+    /// Whether a placement under way went, or may have gone, from this account and number: calls listed for others say
+    /// nothing about it.
+    fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool;
 
     /// Notes that a code was entered. False if there is no such delivery.
     fn verified(&self, key: &Key) -> impl Future<Output = Result<bool, LedgerError>> + Send;

@@ -106,7 +106,7 @@ pub fn progress(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks: bo
             next.call_sid = Some(call.sid.clone());
             next.placed_at = Some(now);
             next.settle_after = None;
-            next.polls = 0;
+            next.tries = 0;
             change.tell(now, Status::Placed, Details::default());
         }
         (State::Final | State::Calling | State::Waiting, _) => return Progress::Stray,
@@ -161,11 +161,10 @@ fn ending(delivery: &Delivery, call: &Call) -> Option<(Status, Option<Reason>)> 
             (Status::Failed, because(ReasonCode::CarrierFailed, message))
         }
         CallStatus::Canceled => match delivery.withdrawn {
-            Some(ReasonCode::ProviderQueue) => (
-                Status::Expired,
-                because(ReasonCode::ProviderQueue, "Twilio held the call in its queue for too long; it was cancelled"),
-            ),
-            Some(why) => (Status::Cancelled, Some(withdrawal(why))),
+            Some(why) => {
+                let (status, reason) = withdrawal(why);
+                (status, Some(reason))
+            }
             None => (Status::Cancelled, because(ReasonCode::CanceledAtProvider, "the call was cancelled at Twilio")),
         },
     })
@@ -174,7 +173,7 @@ fn ending(delivery: &Delivery, call: &Call) -> Option<(Status, Option<Reason>)> 
 /// When to ask Twilio about a call that has gone quiet: later each time, and at once when it must be cancelled.
 pub fn quiet_until(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks: bool, now: Timestamp) -> Timestamp {
     let first = if callbacks { tuning.quiet_with_callbacks } else { tuning.quiet_without_callbacks };
-    let grown = first.mul_f64(1.5_f64.powi(delivery.polls.min(20).cast_signed()));
+    let grown = first.mul_f64(1.5_f64.powi(delivery.tries.min(20).cast_signed()));
     let mut at = now + grown.min(tuning.quiet_longest);
     if call.status == CallStatus::Queued {
         // What Twilio still holds then would ring too late: look then, and cancel it.

@@ -45,6 +45,8 @@ pub enum Declares {
 const WINDOW: usize = 256;
 /// The longest a window waits for its confirms. Beyond, the connection is taken for dead.
 const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// The least a window waits for its confirms, however soon a message of it is due.
+const LEAST_CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest a channel's closing is waited for.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -103,7 +105,7 @@ impl Owner {
             }
         }
         for posted in waiting {
-            drop(posted.answer.send(Err(PublishError::Closed)));
+            drop(posted.answer.send(Err(PublishError::Unconfirmed("the publisher was closed"))));
         }
         self.ready.send_replace(false);
         if let Some((link, channel)) = link {
@@ -178,7 +180,9 @@ fn expire(waiting: &mut VecDeque<Posted>, why: &'static str) {
 /// the same ids, on a fresh connection.
 async fn publish_window(channel: &Channel, window: Vec<Posted>) -> Vec<Posted> {
     let now = Instant::now();
-    let until = window.iter().map(|posted| posted.deadline).min().unwrap_or(now).min(now + CONFIRM_TIMEOUT);
+    // Not cut short for one message that is nearly due: that would unsettle all the others.
+    let first_due = window.iter().map(|posted| posted.deadline).min().unwrap_or(now);
+    let until = first_due.max(now + LEAST_CONFIRM_TIMEOUT).min(now + CONFIRM_TIMEOUT);
     let mut confirms = Vec::with_capacity(window.len());
     for posted in &window {
         let message = &posted.message;
@@ -203,21 +207,24 @@ async fn publish_window(channel: &Channel, window: Vec<Posted>) -> Vec<Posted> {
         // The message that comes along is some returned one, not surely this one's.
         confirmation.take_message().map(&mut note);
     }
-    // Returned messages that no confirm brought along.
-    if acked.len() == window.len()
-        && let Ok(Ok(rest)) = timeout_at(until, channel.wait_for_confirms()).await
-    {
-        rest.into_iter().for_each(&mut note);
-    }
+    // Returned messages that no confirm brought along. Only of a whole window is it known which were returned.
+    let whole = acked.len() == window.len();
+    let whole = match timeout_at(until, channel.wait_for_confirms()).await {
+        Ok(Ok(rest)) if whole => {
+            rest.into_iter().for_each(&mut note);
+            true
+        }
+        _ => false,
+    };
     let mut unknown = Vec::new();
     for (place, posted) in window.into_iter().enumerate() {
         let result = match acked.get(&place) {
             _ if returned.contains(&posted.message.message_id) => {
                 Err(PublishError::Unroutable(posted.message.routing_key.clone()))
             }
-            Some(true) => Ok(()),
+            Some(true) if whole => Ok(()),
             Some(false) => Err(PublishError::Refused),
-            None => {
+            Some(true) | None => {
                 unknown.push(posted);
                 continue;
             }

@@ -68,6 +68,7 @@ pub async fn connect(url: &SecretString, name: &str) -> Result<Link, Error> {
         tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| Error::TimedOut)?.map_err(Error::Connect)?;
     // The only listener: listeners of one connection steal each other's events.
     let mut events = connection.events_listener();
+    let status = connection.status().clone();
     let (blocked_sender, blocked) = watch::channel(false);
     let lost = CancellationToken::new();
     let loses = lost.clone();
@@ -83,7 +84,8 @@ pub async fn connect(url: &SecretString, name: &str) -> Result<Link, Error> {
                     tracing::info!("the broker takes messages again");
                     blocked_sender.send_replace(false);
                 }
-                Event::Error(error) => {
+                // A channel's error comes here as well, and leaves the connection as it was.
+                Event::Error(error) if !status.connected() => {
                     tracing::debug!(error = &error as &dyn std::error::Error, "the connection to the broker failed");
                     break;
                 }

@@ -29,7 +29,7 @@ pub const VERIFIED_KEY: &str = "otp.verified";
 const REQUEST_DELIVERIES: i32 = 20;
 /// These have nowhere else to go, so the limit is only there because 4.x would set a low one.
 const LAST_RESORT_DELIVERIES: i32 = 100_000;
-/// The longest that statuses are kept for replay; a policy may shorten it.
+/// How long statuses are kept for replay, unless a policy says otherwise.
 const STATUS_LOG_AGE: &str = "30D";
 
 /// The longest a declaration may take.

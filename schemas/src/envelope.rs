@@ -34,6 +34,8 @@ pub(crate) struct Envelope {
     pub(crate) kind: String,
     pub(crate) time: Option<Timestamp>,
     pub(crate) trace: Trace,
+    /// An attribute that isn't what it must be, but keeps nobody from being answered.
+    pub(crate) wrong: Option<&'static str>,
     pub(crate) data: Map<String, Value>,
 }
 
@@ -129,45 +131,70 @@ fn structured(message: Message<'_>) -> Result<Envelope, Unreadable> {
         }
         _ => return Err(Unreadable::Attribute("data")),
     };
-    let text = |name: &str| event.get(name).and_then(Value::as_str);
+    let text = |name: &str| match event.get(name) {
+        None | Some(Value::Null) => Attribute::Absent,
+        Some(Value::String(text)) => Attribute::Text(text),
+        Some(_) => Attribute::Other,
+    };
     // The trace context of the message itself is nearer than the one the event was made with.
-    let from = |name: &str| message.header(name).or_else(|| text(name)).map(str::to_owned);
-    envelope(text, from, data)
+    let trace = trace_of(|name| message.header(name))
+        .unwrap_or_else(|| trace_of(|name| event.get(name).and_then(Value::as_str)).unwrap_or_default());
+    envelope(text, trace, data)
 }
 
 fn binary(message: Message<'_>) -> Result<Envelope, Unreadable> {
     let data = object(message.body)?;
-    let text = |name: &str| message.attribute_header(name);
-    let from = |name: &str| message.header(name).or_else(|| text(name)).map(str::to_owned);
-    envelope(text, from, data)
+    let text = |name: &str| message.attribute_header(name).map_or(Attribute::Absent, Attribute::Text);
+    let trace = trace_of(|name| message.header(name))
+        .unwrap_or_else(|| trace_of(|name| message.attribute_header(name)).unwrap_or_default());
+    envelope(text, trace, data)
+}
+
+/// Parent and state from one place: another event's state says nothing about this one's parent.
+fn trace_of<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Option<Trace> {
+    let parent = text("traceparent")?;
+    Some(Trace::new(Some(parent.to_owned()), text("tracestate").map(str::to_owned)))
+}
+
+/// An attribute as it came.
+enum Attribute<'a> {
+    Absent,
+    Text(&'a str),
+    Other,
 }
 
 fn envelope<'a>(
-    attribute: impl Fn(&str) -> Option<&'a str>,
-    trace: impl Fn(&str) -> Option<String>,
+    attribute: impl Fn(&str) -> Attribute<'a>,
+    trace: Trace,
     data: Map<String, Value>,
 ) -> Result<Envelope, Unreadable> {
-    let required = |name: &'static str| {
-        let clean = |text: &&str| !text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control);
-        attribute(name).filter(clean).map(str::to_owned).ok_or(Unreadable::Attribute(name))
+    let text = |name: &str| match attribute(name) {
+        Attribute::Text(text) => Some(text),
+        Attribute::Absent | Attribute::Other => None,
     };
-    if attribute("specversion") != Some("1.0") {
+    let clean = |text: &&str| !text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control);
+    let required = |name: &'static str| text(name).filter(clean).map(str::to_owned).ok_or(Unreadable::Attribute(name));
+    if text("specversion") != Some("1.0") {
         return Err(Unreadable::Attribute("specversion"));
     }
-    let json = attribute("datacontenttype").is_none_or(|kind| kind.to_ascii_lowercase().starts_with("application/json"));
-    if !json {
-        return Err(Unreadable::Attribute("datacontenttype"));
-    }
-    required("source")?;
-    let time = match attribute("time") {
-        None => None,
-        Some(text) => Some(parse_time(text).ok_or(Unreadable::Attribute("time"))?),
+    let json = match attribute("datacontenttype") {
+        Attribute::Absent => true,
+        Attribute::Text(kind) => kind.to_ascii_lowercase().starts_with("application/json"),
+        Attribute::Other => false,
     };
+    let time = match attribute("time") {
+        Attribute::Absent => Ok(None),
+        Attribute::Text(text) => parse_time(text).map(Some).ok_or("time"),
+        Attribute::Other => Err("time"),
+    };
+    let source = text("source").filter(clean);
+    let wrong = [(!json).then_some("datacontenttype"), source.is_none().then_some("source"), time.err()];
     Ok(Envelope {
         id: required("id")?,
         kind: required("type")?,
-        time,
-        trace: Trace::new(trace("traceparent"), trace("tracestate")),
+        time: time.unwrap_or_default(),
+        trace,
+        wrong: wrong.into_iter().flatten().next(),
         data,
     })
 }
@@ -208,7 +235,7 @@ fn is_traceparent(text: &str) -> bool {
                 && hex(trace, 32)
                 && hex(parent, 16)
                 && hex(flags, 2)
-                && trace.bytes().any(|b| b != b'0')
+                && [trace, parent].iter().all(|id| id.bytes().any(|b| b != b'0'))
         }
         _ => false,
     }

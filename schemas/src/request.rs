@@ -126,10 +126,11 @@ pub struct Verified {
 /// [`Unreadable`] when nobody can be answered: the message belongs to the dead letters.
 pub fn read(message: Message<'_>) -> Result<Incoming, Unreadable> {
     let mut event = envelope::open(message)?;
-    let read = match event.kind.as_str() {
-        REQUESTED => requested(&event),
-        CANCELLED => cancelled(&event.data),
-        VERIFIED => verified(&event.data),
+    let read = match (event.kind.as_str(), event.wrong) {
+        (REQUESTED, _) => requested(&event),
+        (CANCELLED | VERIFIED, Some(attribute)) => Err(Unreadable::Attribute(attribute)),
+        (CANCELLED, None) => cancelled(&event.data),
+        (VERIFIED, None) => verified(&event.data),
         _ => Err(Unreadable::UnknownType),
     };
     // The parsed JSON held the code a second time.
@@ -139,14 +140,23 @@ pub fn read(message: Message<'_>) -> Result<Incoming, Unreadable> {
     read
 }
 
+/// Whose a message is that can't be read otherwise: tenant and delivery, where both can be told. For a dead letter.
+pub fn names(message: Message<'_>) -> Option<(TenantId, DeliveryId)> {
+    let event: Value = serde_json::from_slice(message.body).ok()?;
+    let tenant_id = event.pointer("/data/tenant_id").and_then(Value::as_str);
+    let delivery_id = event.get("id").and_then(Value::as_str);
+    Some((TenantId::parse(tenant_id?).ok()?, DeliveryId::parse(delivery_id?).ok()?))
+}
+
 fn requested(event: &envelope::Envelope) -> Result<Incoming, Unreadable> {
     let data = &event.data;
     let tenant_id = tenant(data)?;
     let delivery_id = DeliveryId::parse(&event.id).map_err(|_| Unreadable::Nameless("id"))?;
-    let mut fields = Fields { data, problems: Vec::new() };
+    let wrong = event.wrong.map(|field| Problem { field, must_be: "what CloudEvents 1.0 says" });
+    let mut fields = Fields { data, problems: wrong.into_iter().collect() };
 
     let to = fields.required("to", PhoneNumber::parse);
-    let sealed = data.contains_key("sealed_code");
+    let sealed = data.get("sealed_code").is_some_and(|value| !value.is_null());
     let code = if sealed { None } else { fields.required("code", OtpCode::parse) };
     let expires_at = fields
         .required("expires_at", |text| parse_time(text).ok_or(Refused("an RFC 3339 time, for example 2026-01-31T12:00:00Z")));
@@ -265,10 +275,10 @@ fn has_controls(name: &str, value: &Value) -> bool {
 impl Requested {
     /// What a repeat is compared by.
     pub fn identity(&self) -> Identity {
-        let text = |value: &str| Value::String(value.to_owned());
-        let extension = self.extension.as_ref().map(|extension| text(extension.expose()));
-        let (to, code) = (text(self.to.expose()), text(self.code.expose()));
-        Identity::of_values(Some(&to), Some(&code), extension.as_ref())
+        let extension = self.extension.as_ref().map(Extension::expose);
+        let texts = (self.to.expose(), self.code.expose(), extension);
+        // Three strings always have a JSON form.
+        Identity(Zeroizing::new(serde_json::to_string(&texts).unwrap_or_default()))
     }
 
     /// The event in structured mode, as a publisher sends it. `source` is a URI reference that names the publisher.
@@ -332,8 +342,8 @@ pub fn rfc3339(time: Timestamp) -> String {
 
 impl Identity {
     fn of_values(to: Option<&Value>, code: Option<&Value>, extension: Option<&Value>) -> Self {
-        let or_null = |value: Option<&Value>| value.cloned().unwrap_or(Value::Null);
-        Self(Zeroizing::new(json!([or_null(to), or_null(code), or_null(extension)]).to_string()))
+        let texts = [to, code, extension].map(|value| value.unwrap_or(&Value::Null));
+        Self(Zeroizing::new(serde_json::to_string(&texts).unwrap_or_default()))
     }
 
     /// The canonical text: only for a keyed hash.

@@ -6,6 +6,7 @@ use serde_json::Value;
 use voice_otp_schemas::envelope::{Message, STRUCTURED, Unreadable};
 use voice_otp_schemas::json_schema::documents;
 use voice_otp_schemas::request::{Incoming, read};
+use voice_otp_schemas::status::StatusEvent;
 
 fn folder(name: &str) -> std::path::PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
@@ -95,4 +96,21 @@ fn the_same_request_is_told_from_another_by_number_code_and_extension() {
     assert_eq!(identity(&text), identity(&text.replace("12:03:00", "12:04:00")));
     assert_ne!(identity(&text), identity(&text.replace("493027", "493028")));
     assert_ne!(identity(&text), identity(&text.replace("2671", "2672")));
+}
+
+#[test]
+fn the_status_examples_are_what_workers_write() {
+    let document = documents().into_iter().find(|document| document.file.contains("status")).unwrap();
+    let schema = jsonschema::draft202012::new(&document.schema).unwrap();
+    for entry in std::fs::read_dir(folder("examples/status")).unwrap() {
+        let path = entry.unwrap().path();
+        let example: Value = serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+        assert!(schema.is_valid(&example), "{}", path.display());
+        let event: StatusEvent = serde_json::from_value(example.clone()).unwrap();
+        assert_eq!(serde_json::to_value(&event).unwrap(), example, "{}", path.display());
+        assert_eq!(event.data.reason.as_ref().map(|reason| reason.class), event.data.reason.as_ref().map(|reason| reason.code.class()));
+        let mut without = example;
+        without["data"].as_object_mut().unwrap().remove("sequence");
+        assert!(!schema.is_valid(&without), "a status has a sequence");
+    }
 }

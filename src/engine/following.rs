@@ -63,14 +63,10 @@ impl<P: Ports> Engine<P> {
 
     /// Works news of its call into a delivery in hand.
     pub(super) async fn work_in(self: &Arc<Self>, held: &mut Held, call: &Call) -> Changed {
-        let heard_after = held.delivery.heard_after;
         let attempt_id = held.delivery.attempt_id;
         let mut stray = false;
         loop {
-            let (mut delivery, now) = (held.delivery.as_ref().clone(), self.clock.now());
-            if delivery.heard_after.is_zero() {
-                delivery.heard_after = heard_after;
-            }
+            let (delivery, now) = (held.delivery.as_ref().clone(), self.clock.now());
             let same = delivery.attempt_id == attempt_id;
             let change = match if same { self.progress_of(&delivery, call) } else { Progress::Stray } {
                 Progress::Change(change) => *change,
@@ -126,7 +122,7 @@ impl<P: Ports> Engine<P> {
             Some(Err(_)) | None => None,
         };
         drop(permit);
-        held.delivery.polls += 1;
+        held.delivery.tries += 1;
         let now = self.clock.now();
         let overdue = now > held.delivery.expires_at + self.tuning.give_up;
         let changed = match call {
@@ -134,9 +130,9 @@ impl<P: Ports> Engine<P> {
                 self.too_long_in_queue(&mut held).await
             }
             Some(call) if call.status.is_over() || !overdue => {
-                let polls = held.delivery.polls;
+                let tries = held.delivery.tries;
                 let changed = self.work_in(&mut held, &call).await;
-                held.delivery.polls = polls;
+                held.delivery.tries = tries;
                 changed
             }
             Some(_) | None if overdue => self.change(&mut held, give_up).await,
@@ -239,7 +235,7 @@ fn give_up(delivery: &Delivery, now: Timestamp) -> Option<Change> {
     }
     let mut change = Change::of(delivery);
     let (status, reason) = match delivery.withdrawn {
-        Some(why) => (Status::Cancelled, withdrawal(why)),
+        Some(why) => withdrawal(why),
         None => (Status::Failed, Reason::new(ReasonCode::OutcomeUnknown, "Twilio could not be asked what became of the call")),
     };
     change.tell(now, status, Details { reason: Some(reason), ..Details::default() });

@@ -12,7 +12,7 @@ use voice_otp_schemas::request::{Cancelled, Incoming, Target, Verified};
 
 use super::Engine;
 use crate::batch::{BatchError, work_on};
-use crate::delivery::{AttemptId, Delivery, Key, State};
+use crate::delivery::{AttemptId, Delivery, Key, State, WorkerEpoch};
 use crate::plan::{Admission, Placement, Plan, plan};
 use crate::ports::{Admitted, Directory as _, Ledger as _, LedgerError, Lower, Ports, Verdict};
 
@@ -60,25 +60,27 @@ impl<P: Ports> Engine<P> {
     /// Takes a group of messages in: a disposition each, in their order. Returns when the ledger has them; an
     /// unavailable ledger is waited for.
     pub async fn take_in(self: &Arc<Self>, group: &[Incoming]) -> Vec<Disposition> {
+        let mut dispositions = Vec::with_capacity(group.len());
+        // Requests together; what takes some back only after those before it, and before those after it.
+        for part in group.chunk_by(|one, next| is_request(one) && is_request(next)) {
+            match part {
+                [Incoming::Cancelled(cancelled)] => dispositions.push(self.cancel(cancelled).await),
+                [Incoming::Verified(verified)] => dispositions.push(self.verified(verified).await),
+                requests => dispositions.extend(self.take_requests(requests).await),
+            }
+        }
+        dispositions
+    }
+
+    async fn take_requests(self: &Arc<Self>, group: &[Incoming]) -> Vec<Disposition> {
         let mut dispositions = vec![Disposition::Again; group.len()];
-        let mut seats: Vec<Seat<'_>> = group
-            .iter()
-            .enumerate()
-            .filter(|(_, incoming)| matches!(incoming, Incoming::Requested(_) | Incoming::Invalid(_)))
-            .map(|(place, incoming)| Seat { place, incoming, permit: None })
-            .collect();
+        let mut seats: Vec<Seat<'_>> =
+            group.iter().enumerate().map(|(place, incoming)| Seat { place, incoming, permit: None }).collect();
         for _ in 0..STALE_ROUNDS {
             if seats.is_empty() || self.hard.is_cancelled() {
                 break;
             }
             seats = self.admit(seats, &mut dispositions).await;
-        }
-        for (incoming, disposition) in group.iter().zip(&mut dispositions) {
-            match incoming {
-                Incoming::Requested(_) | Incoming::Invalid(_) => {}
-                Incoming::Cancelled(cancelled) => *disposition = self.cancel(cancelled).await,
-                Incoming::Verified(verified) => *disposition = self.verified(verified).await,
-            }
         }
         dispositions
     }
@@ -111,13 +113,14 @@ impl<P: Ports> Engine<P> {
             planned.push((seat, admission));
         }
         let (seats, admissions): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
-        let verdicts = self.admit_group(&admissions).await;
+        let worker = self.life.worker();
+        let verdicts = self.admit_group(worker, &admissions).await;
         let mut stale = Vec::new();
         for ((mut seat, admission), verdict) in seats.into_iter().zip(admissions).zip(verdicts) {
             let disposition = match verdict {
                 Ok(Verdict::Placing(admitted)) => {
                     self.counts.admitted.fetch_add(1, Ordering::Relaxed);
-                    self.set_out(admission, *admitted, seat.permit.take());
+                    self.set_out(worker, admission, *admitted, seat.permit.take());
                     Disposition::Done
                 }
                 Ok(Verdict::Ended(events)) => {
@@ -147,9 +150,9 @@ impl<P: Ports> Engine<P> {
         stale
     }
 
-    async fn admit_group(&self, admissions: &[Admission]) -> Vec<Result<Verdict, BatchError>> {
+    async fn admit_group(&self, worker: WorkerEpoch, admissions: &[Admission]) -> Vec<Result<Verdict, BatchError>> {
         let work = |group: Vec<Admission>| async move {
-            let result = self.ledger.admit(self.life.worker(), &group).await;
+            let result = self.ledger.admit(worker, &group).await;
             (group, result)
         };
         if admissions.is_empty() {
@@ -162,7 +165,13 @@ impl<P: Ports> Engine<P> {
     }
 
     /// A delivery just admitted goes to be placed, or into the agenda.
-    fn set_out(self: &Arc<Self>, admission: Admission, admitted: Admitted, permit: Option<OwnedSemaphorePermit>) {
+    fn set_out(
+        self: &Arc<Self>,
+        worker: WorkerEpoch,
+        admission: Admission,
+        admitted: Admitted,
+        permit: Option<OwnedSemaphorePermit>,
+    ) {
         let Plan::Place(placement) = admission.plan.clone() else { return };
         self.relay.send(vec![admitted.event.clone()], Lower::Published);
         let delivery = Delivery::admitted(admission, *placement, &admitted);
@@ -171,7 +180,7 @@ impl<P: Ports> Engine<P> {
             return;
         }
         if let (Some(held), Some(permit)) = (self.agenda.take(delivery), permit) {
-            self.tasks.spawn(Arc::clone(self).place(held, permit));
+            self.tasks.spawn(Arc::clone(self).place(worker, held, permit));
         }
     }
 
@@ -188,6 +197,7 @@ impl<P: Ports> Engine<P> {
             };
             match found {
                 Ok(found) => break found,
+                Err(LedgerError::Data(_) | LedgerError::Nonsense(_)) => return Disposition::Dead(Dead::RefusedByDatabase),
                 Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't look a delivery up, trying again"),
             }
             if self.pause_or_hard(Duration::from_millis(250)).await {
@@ -219,6 +229,10 @@ impl<P: Ports> Engine<P> {
             }
         }
     }
+}
+
+fn is_request(incoming: &Incoming) -> bool {
+    matches!(incoming, Incoming::Requested(_) | Incoming::Invalid(_))
 }
 
 fn tenant_of(incoming: &Incoming) -> Option<&TenantId> {
@@ -254,14 +268,15 @@ impl Delivery {
             attempt: u32::from(admitted.begun),
             attempt_id,
             intent_at: attempt_id.map(|_| admitted.admitted_at),
+            line: None,
             settle_after: None,
             call_sid: None,
-            heard_after: Duration::ZERO,
+            heard_after: placement.heard_after,
             placed_at: None,
             ringing_at: None,
             answered_at: None,
             withdrawn: None,
-            polls: 0,
+            tries: 0,
             sequence: 1,
             ended: None,
         }

@@ -24,10 +24,11 @@ impl Life {
         self.present.lock().unwrap_or_else(PoisonError::into_inner).0
     }
 
-    /// Whether the lease certainly holds at this moment of the steady clock. After it, another worker may have taken
+    /// Whether the lease that an intent was saved under certainly holds at this moment of the steady clock. After it, another worker may have taken
     /// a delivery over and be settling it, so nothing may be sent any more.
-    pub(super) fn may_send(&self, now: Duration) -> bool {
-        now < self.present.lock().unwrap_or_else(PoisonError::into_inner).1
+    pub(super) fn may_send(&self, worker: WorkerEpoch, now: Duration) -> bool {
+        let (present, until) = *self.present.lock().unwrap_or_else(PoisonError::into_inner);
+        present == worker && now < until
     }
 
     fn set(&self, worker: WorkerEpoch, until: Duration) {
@@ -100,7 +101,7 @@ impl<P: Ports> Engine<P> {
                     Vec::new()
                 }
             };
-            let full = claimed.len() == most;
+            let full = claimed.len() >= most;
             for delivery in claimed {
                 self.agenda.learn(delivery);
             }
@@ -115,9 +116,14 @@ impl<P: Ports> Engine<P> {
     /// Publishes what a crash left unpublished, until told to stop.
     pub(super) async fn sweep_forever(self: Arc<Self>) {
         loop {
-            match self.ledger.unpublished(self.life.worker(), self.tuning.group).await {
-                Ok(events) => self.relay.sweep(events),
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't sweep the outbox, trying again"),
+            // While the relay is busy, what the ledger still has is most likely what the relay has.
+            if self.relay.is_idle() {
+                match self.ledger.unpublished(self.life.worker(), self.tuning.group).await {
+                    Ok(events) => self.relay.sweep(events),
+                    Err(error) => {
+                        tracing::debug!(error = &error as &dyn std::error::Error, "can't sweep the outbox, trying again");
+                    }
+                }
             }
             tokio::select! {
                 () = tokio::time::sleep(self.tuning.sweep) => {}

@@ -10,16 +10,18 @@ use voice_otp_schemas::status::Status;
 
 use super::{Changed, Engine};
 use crate::agenda::Held;
-use crate::delivery::{Change, Delivery, State};
+use crate::batch::work_on;
+use crate::delivery::{Change, Delivery, State, WorkerEpoch};
 use crate::failure::{self, CallFailure, Class, Next};
+use crate::plan::script;
 use crate::ports::{Begin, Begun, CallOrder, Caller as _, Directory as _, DirectoryError, Ledger as _, Ports};
 use crate::progress::Call;
 use crate::settings::VoiceSettings;
 use crate::spacing;
-use crate::speech::{self, Script};
 
 /// How long a placement waits for the other call on its line.
 const LINE_PAUSE: Duration = Duration::from_millis(250);
+const WAITS_FOR_PACE: &str = "it waits for its turn at the account's pace";
 
 /// What may go wrong before anything is sent.
 enum NotSent {
@@ -78,6 +80,7 @@ impl<P: Ports> Engine<P> {
                     let begin = Begin {
                         delivery: Arc::new(held.delivery.as_ref().clone()),
                         attempt_id: self.dice.attempt_id(),
+                        account_sid: settings.account_sid.clone(),
                         from: settings.from.clone(),
                         pace_key: settings.pace_key.clone(),
                     };
@@ -96,22 +99,24 @@ impl<P: Ports> Engine<P> {
             return;
         }
         let group: Vec<Begin> = ready.iter().map(|(_, _, begin)| begin.clone()).collect();
-        let answers = loop {
-            match self.ledger.begin(self.life.worker(), &group).await {
-                Ok(answers) if answers.len() == group.len() => break answers,
-                Ok(_) => tracing::error!("the ledger's answers to a begin are incomplete"),
-                Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "can't begin placements, trying again"),
-            }
-            if self.pause_or_hard(Duration::from_millis(250)).await {
-                return;
-            }
+        let worker = self.life.worker();
+        let ledger = &self.ledger;
+        let work = |group: Vec<Begin>| async move {
+            let result = ledger.begin(worker, &group).await;
+            (group, result)
+        };
+        let answers = tokio::select! {
+            answers = work_on(group, &work, "begin") => answers,
+            () = self.hard.cancelled() => return,
         };
         for ((held, permit, begin), answer) in ready.into_iter().zip(answers) {
-            self.begun(held, permit, &begin, answer);
+            // What the ledger refuses is let go of; it comes up again when it is overdue.
+            let Ok(answer) = answer else { continue };
+            self.begun(worker, held, permit, &begin, answer);
         }
     }
 
-    fn begun(self: &Arc<Self>, mut held: Held, permit: OwnedSemaphorePermit, begin: &Begin, answer: Begun) {
+    fn begun(self: &Arc<Self>, worker: WorkerEpoch, mut held: Held, permit: OwnedSemaphorePermit, begin: &Begin, answer: Begun) {
         let delivery = &mut held.delivery;
         match answer {
             Begun::Go { slot, revision } => {
@@ -122,7 +127,8 @@ impl<P: Ports> Engine<P> {
                 delivery.attempt_id = Some(begin.attempt_id);
                 delivery.intent_at = Some(self.clock.now());
                 delivery.pace_key = Some(begin.pace_key.clone());
-                self.tasks.spawn(Arc::clone(self).place(held, permit));
+                delivery.account_sid = Some(begin.account_sid.clone());
+                self.tasks.spawn(Arc::clone(self).place(worker, held, permit));
             }
             Begun::Wait { slot, revision } => {
                 delivery.revision = revision;
@@ -132,26 +138,27 @@ impl<P: Ports> Engine<P> {
                 if slot.at > delivery.place_by {
                     drop(self.tasks.spawn(Arc::clone(self).end_waiting(held, None)));
                 } else {
-                    drop(self.tasks.spawn(Arc::clone(self).announce_wait(held)));
+                    drop(self.tasks.spawn(Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::Pace, WAITS_FOR_PACE))));
                 }
             }
             Begun::LineBusy => {
-                delivery.wake_at = self.clock.now() + LINE_PAUSE;
-                held.put_down();
+                delivery.wake_at = (self.clock.now() + LINE_PAUSE).min(delivery.place_by);
+                let why = "another call from the same number to the same number is just being placed";
+                drop(self.tasks.spawn(Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::LineBusy, why))));
             }
             Begun::Conflict => drop(self.tasks.spawn(Arc::clone(self).look_again(held))),
         }
     }
 
     /// Says that it waits longer than last said, if so.
-    async fn announce_wait(self: Arc<Self>, mut held: Held) {
+    async fn announce_wait(self: Arc<Self>, mut held: Held, reason: Reason) {
         let changed = self
             .change(&mut held, |delivery, now| {
                 if delivery.state != State::Waiting {
                     return None;
                 }
                 let mut change = Change::of(delivery);
-                change.defer(now, Reason::new(ReasonCode::Pace, "it waits for its turn at the account's pace"));
+                change.defer(now, reason.clone());
                 (!change.events.is_empty()).then_some(change)
             })
             .await;
@@ -186,8 +193,8 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Places a call whose intent is saved, and saves what came of it.
-    pub(super) async fn place(self: Arc<Self>, mut held: Held, permit: OwnedSemaphorePermit) {
-        let outcome = self.send(&mut held).await;
+    pub(super) async fn place(self: Arc<Self>, worker: WorkerEpoch, mut held: Held, permit: OwnedSemaphorePermit) {
+        let outcome = self.send(worker, &mut held).await;
         drop(permit);
         let changed = match outcome {
             Ok(call) => {
@@ -203,7 +210,7 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Waits for the slot, passes the gate, and sends the POST, if that is still right when the bytes go.
-    async fn send(self: &Arc<Self>, held: &mut Held) -> Result<Call, Option<Sent>> {
+    async fn send(self: &Arc<Self>, worker: WorkerEpoch, held: &mut Held) -> Result<Call, Option<Sent>> {
         let delivery = held.delivery.as_ref();
         let (Some(order), Some(attempt_id), Some(slot)) = (delivery.order.clone(), delivery.attempt_id, delivery.slot) else {
             return Err(Some(Sent::Not));
@@ -215,18 +222,16 @@ impl<P: Ports> Engine<P> {
             Err(NotSent::End(status, reason)) => return Err(Some(Sent::End(status, reason))),
             Err(NotSent::Later) => return Err(Some(Sent::Not)),
         };
-        if Some(&settings.pace_key) != delivery.pace_key.as_ref() && !self.same_account(&settings, delivery) {
-            // The account has changed since the slot was reserved.
+        if delivery.account_sid.as_ref() != Some(&settings.account_sid) {
+            // The slot is another account's.
             return Err(Some(Sent::Not));
         }
         if self.gate.pass(&settings.pace_key, settings.calls_per_second).await {
             tracing::warn!(account.sid = %settings.account_sid, "the last gate had to hold a call: slots run ahead of the account's pace");
         }
-        let script = self.script(&order, delivery, &settings);
-        held.delivery.heard_after = script.heard_after;
-        let delivery = held.delivery.as_ref();
+        let script = script(&order, delivery.locale.as_ref(), &settings);
         let now = self.clock.now();
-        if delivery.too_late(now) || now > slot.at + self.tuning.slot_late {
+        if held.is_outdated() || delivery.too_late(now) || now > slot.at + self.tuning.slot_late {
             return Err(Some(Sent::Not));
         }
         let call_order = CallOrder {
@@ -239,7 +244,7 @@ impl<P: Ports> Engine<P> {
         };
         // After the lease's end another worker may be settling this very attempt: nothing between this check and the
         // POST waits for anything but the socket.
-        if !self.life.may_send(self.clock.elapsed()) {
+        if !self.life.may_send(worker, self.clock.elapsed()) {
             tracing::warn!(delivery.id = %delivery.key.delivery_id, "the lease ran out before the call was sent");
             return Err(None);
         }
@@ -254,15 +259,6 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    /// Rule 9: while the first calls of a tenant are being placed its pace key turns from its own into the account's.
-    fn same_account(&self, settings: &VoiceSettings, delivery: &Delivery) -> bool {
-        delivery.account_sid.as_ref() == Some(&settings.account_sid)
-    }
-
-    fn script(&self, order: &crate::delivery::Order, delivery: &Delivery, settings: &VoiceSettings) -> Script {
-        speech::script(&order.code, delivery.locale.as_ref(), settings.default_locale.as_ref(), order.to.country())
-    }
-
     async fn prove(&self, settings: &VoiceSettings) {
         if let Err(error) = self.directory.proven(settings).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "can't note that the credentials work, the next call will");
@@ -272,12 +268,12 @@ impl<P: Ports> Engine<P> {
     /// Saves what came of a placement that made no call that is known.
     async fn apply(self: &Arc<Self>, held: &mut Held, sent: Sent) -> Changed {
         let (key, attempt_id) = (held.delivery.key.clone(), held.delivery.attempt_id);
-        let heard_after = held.delivery.heard_after;
         let next = match &sent {
             Sent::Not | Sent::End(..) => None,
             Sent::Failed(failure) => {
                 let spent = held.delivery.attempt;
-                let pause = spacing::pause(self.tuning.retry_first, self.tuning.retry_longest, spent, &self.dice);
+                let tries = held.delivery.tries + 1;
+                let pause = spacing::pause(self.tuning.retry_first, self.tuning.retry_longest, tries, &self.dice);
                 let next = failure::next(failure, spent, self.tuning.attempts, pause);
                 tracing::warn!(
                     tenant.id = %key.tenant_id,
@@ -309,7 +305,7 @@ impl<P: Ports> Engine<P> {
                     change.end(now, *status, reason.clone());
                     change
                 }
-                (_, Some((next, pause))) => self.after(delivery, next, *pause, heard_after, now),
+                (_, Some((next, pause))) => self.after(delivery, next, *pause, now),
                 (Sent::Not | Sent::Failed(_), _) => ended_if_withdrawn(delivery.unbegin(now), now),
             })
         })
@@ -317,27 +313,16 @@ impl<P: Ports> Engine<P> {
     }
 
     /// The change that follows from [`Next`].
-    fn after(
-        &self,
-        delivery: &Delivery,
-        next: &Next,
-        pause: Duration,
-        heard_after: Duration,
-        now: voice_otp_schemas::Timestamp,
-    ) -> Change {
+    fn after(&self, delivery: &Delivery, next: &Next, pause: Duration, now: voice_otp_schemas::Timestamp) -> Change {
         let mut change = Change::of(delivery);
-        change.delivery.heard_after = heard_after;
+        change.delivery.tries += 1;
         match next {
             Next::Final { status, reason } => {
                 change.retire_attempt();
                 change.end(now, *status, reason.clone());
                 change
             }
-            Next::SettleFirst => {
-                let mut change = delivery.unsettle(now + self.tuning.settle_look, now + self.tuning.settle_absent, now);
-                change.delivery.heard_after = heard_after;
-                change
-            }
+            Next::SettleFirst => delivery.unsettle(now + self.tuning.settle_look, now + self.tuning.settle_absent, now),
             Next::Retry { after, reason } => {
                 change.retire_attempt();
                 change.delivery.state = State::Waiting;
@@ -386,7 +371,7 @@ pub(super) enum Sent {
 
 fn ended_if_withdrawn(mut change: Change, now: voice_otp_schemas::Timestamp) -> Change {
     if let Some(why) = change.delivery.withdrawn {
-        change.end(now, Status::Cancelled, crate::delivery::withdrawal(why));
+        change.end_withdrawn(now, why);
     }
     change
 }

@@ -2,6 +2,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -15,12 +16,15 @@ use crate::ports::{Ledger as _, Lower, Ports, StatusSink};
 /// The entrance.
 pub(super) struct Relay {
     sender: mpsc::Sender<Sent>,
+    waiting: Arc<AtomicUsize>,
 }
 
 /// The working side.
 pub(super) struct Runner<S> {
     sink: S,
     receiver: mpsc::Receiver<Sent>,
+    /// Events on their way in and in the queue.
+    waiting: Arc<AtomicUsize>,
     recent: Recent,
     /// Read, and not known to be published.
     queue: Vec<Event>,
@@ -43,7 +47,7 @@ struct Recent {
     turned: tokio::time::Instant,
 }
 
-/// Changes that may wait for the broker in memory. What is beyond stays in the ledger, for the sweeper.
+/// The most events that wait for the broker in memory. What is beyond stays in the ledger, for the sweeper.
 const WAITING: usize = 50_000;
 /// The most events in one window of publishes.
 const WINDOW: usize = 256;
@@ -55,22 +59,39 @@ const SINK_PAUSE: Duration = Duration::from_millis(250);
 pub(super) fn new<S>(sink: S) -> (Relay, Runner<S>) {
     let (sender, receiver) = mpsc::channel(WAITING);
     let recent = Recent { young: HashMap::new(), old: HashMap::new(), turned: tokio::time::Instant::now() };
-    (Relay { sender }, Runner { sink, receiver, recent, queue: Vec::new(), done: Vec::new() })
+    let waiting = Arc::new(AtomicUsize::new(0));
+    (
+        Relay { sender, waiting: Arc::clone(&waiting) },
+        Runner { sink, receiver, waiting, recent, queue: Vec::new(), done: Vec::new() },
+    )
 }
 
 impl Relay {
     /// Sends the events of a change just saved. They are in the ledger, so a full relay may leave them there.
     pub(super) fn send(&self, events: Vec<Event>, lower: Lower) {
-        if !events.is_empty() && self.sender.try_send(Sent::New(events, lower)).is_err() {
-            tracing::debug!("the relay is full or closed, the sweeper will publish");
+        if !events.is_empty() && self.waiting.load(Ordering::Relaxed) < WAITING {
+            self.put(events.len(), Sent::New(events, lower));
         }
     }
 
-    /// Sends events found in the ledger.
+    /// Sends events found in the ledger; not while others wait, which may be the very same.
     pub(super) fn sweep(&self, events: Vec<Event>) {
-        if !events.is_empty() {
+        if !events.is_empty() && self.is_idle() {
             tracing::debug!(events = events.len(), "publishing statuses that were left behind");
-            drop(self.sender.try_send(Sent::Swept(events)));
+            self.put(events.len(), Sent::Swept(events));
+        }
+    }
+
+    /// Whether nothing waits to be published.
+    pub(super) fn is_idle(&self) -> bool {
+        self.waiting.load(Ordering::Relaxed) == 0
+    }
+
+    fn put(&self, events: usize, sent: Sent) {
+        self.waiting.fetch_add(events, Ordering::Relaxed);
+        if self.sender.try_send(sent).is_err() {
+            self.waiting.fetch_sub(events, Ordering::Relaxed);
+            tracing::debug!("the relay is full or closed, the sweeper will publish");
         }
     }
 }
@@ -141,6 +162,7 @@ impl<S: StatusSink> Runner<S> {
             Sent::New(events, lower) => (events, Some(lower)),
             Sent::Swept(events) => (events, None),
         };
+        let waiting = Arc::clone(&self.waiting);
         for event in events {
             let before = self.recent.highest(&event.key);
             let queued = before.is_some_and(|before| before >= event.sequence);
@@ -152,6 +174,8 @@ impl<S: StatusSink> Runner<S> {
             if !queued && in_order {
                 self.recent.young.insert(event.key.clone(), event.sequence);
                 self.queue.push(event);
+            } else {
+                waiting.fetch_sub(1, Ordering::Relaxed);
             }
         }
     }
@@ -164,7 +188,10 @@ impl<S: StatusSink> Runner<S> {
         let mut results = results.into_iter();
         for event in window {
             match results.next() {
-                Some(Ok(())) if !failed.contains(&event.key) => self.done.push((event.key.clone(), event.sequence)),
+                Some(Ok(())) if !failed.contains(&event.key) => {
+                    self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    self.done.push((event.key.clone(), event.sequence));
+                }
                 Some(Err(error)) => {
                     if failed.is_empty() {
                         tracing::warn!(error = &error as &dyn std::error::Error, "can't publish statuses, trying again");

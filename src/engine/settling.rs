@@ -8,7 +8,7 @@ use voice_otp_schemas::status::Status;
 
 use super::{Changed, Engine};
 use crate::agenda::Held;
-use crate::delivery::{Change, Delivery, State, withdrawal};
+use crate::delivery::{Change, Delivery, State};
 use crate::ports::{Caller as _, Ledger as _, Ports};
 use crate::progress::Call;
 
@@ -32,6 +32,13 @@ impl<P: Ports> Engine<P> {
             if changed == Changed::Done {
                 held.put_down();
             }
+            return;
+        }
+        // Another worker may have heard of its call; and only the ledger knows its line.
+        let Some(newer) = self.reload(&held.delivery.key).await else { return };
+        *held.delivery = newer;
+        if held.delivery.state != State::Unsettled {
+            held.put_down();
             return;
         }
         let began = self.clock.now();
@@ -64,6 +71,10 @@ impl<P: Ports> Engine<P> {
     async fn look(&self, delivery: &Delivery) -> Sight {
         let (Some(order), Some(intent_at)) = (&delivery.order, delivery.intent_at) else { return Sight::Unclear };
         let Some(Ok(settings)) = self.settings_of(&delivery.key.tenant_id).await else { return Sight::Unclear };
+        if !self.ledger.went_from(delivery, &settings.account_sid, &settings.from) {
+            // The tenant has another account or number now: its calls say nothing about this one.
+            return Sight::Unclear;
+        }
         let calls = match self.caller.list(&settings, &order.to).await {
             Ok(calls) => calls,
             Err(failure) => {
@@ -110,7 +121,7 @@ impl<P: Ports> Engine<P> {
         change.delivery.state = State::Waiting;
         change.delivery.wake_at = now;
         if let Some(why) = delivery.withdrawn {
-            change.end(now, Status::Cancelled, withdrawal(why));
+            change.end_withdrawn(now, why);
         } else if delivery.attempt >= self.tuning.attempts {
             let why = "Twilio was in trouble until the attempts were used up, and made no call";
             change.end(now, Status::Failed, Reason::new(ReasonCode::ProviderTrouble, why));

@@ -63,7 +63,7 @@ create table deliveries (
     ringing_at timestamptz,
     answered_at timestamptz,
     withdrawn text,
-    polls integer not null default 0,
+    tries integer not null default 0,
     sequence integer not null,
     ended text,
     ended_at timestamptz,

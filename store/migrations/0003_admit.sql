@@ -13,7 +13,8 @@ create function admit(
     in_requested_at timestamptz[], in_expires_at timestamptz[], in_to_masked text[], in_context jsonb[],
     in_traceparent text[], in_tracestate text[],
     in_sealed_key text[], in_sealed bytea[], in_locale text[], in_account text[], in_pace_key text[],
-    in_version bigint[], in_place_by timestamptz[], in_attempt uuid[], in_line bytea[],
+    -- Of the settings that the plan was made from: null where there were none, -1 where none were asked for.
+    in_version bigint[], in_place_by timestamptz[], in_heard_after_ms integer[], in_attempt uuid[], in_line bytea[],
     -- To be placed: accepted, and expired for want of a slot. Else: the statuses to say, the second may be missing.
     in_status1 text[], in_route1 text[], in_body1 text[], in_status2 text[], in_route2 text[], in_body2 text[]
 ) returns table (
@@ -40,17 +41,17 @@ begin
         select * from unnest(
             in_tenant, in_delivery, in_identity_key, in_identity_mac, in_user_mac, in_requested_at, in_expires_at,
             in_to_masked, in_context, in_traceparent, in_tracestate, in_sealed_key, in_sealed, in_locale, in_account,
-            in_pace_key, in_version, in_place_by, in_attempt, in_line,
+            in_pace_key, in_version, in_place_by, in_heard_after_ms, in_attempt, in_line,
             in_status1, in_route1, in_body1, in_status2, in_route2, in_body2
         ) with ordinality as i(
             tenant_id, delivery_id, identity_key, identity_mac, user_mac, requested_at, expires_at,
             to_masked, context, traceparent, tracestate, sealed_key, sealed, locale, account_sid,
-            pace_key, version, place_by, attempt_id, line, status1, route1, body1, status2, route2, body2, ord)
+            pace_key, version, place_by, heard_after_ms, attempt_id, line, status1, route1, body1, status2, route2, body2, ord)
     ), known as (
         select i.ord, d.identity_key, d.identity_mac
           from input i join deliveries d on d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id
     ), fresh as (
-        select i.*, (i.pace_key is not null and s.version is distinct from i.version) as stale
+        select i.*, (i.version is distinct from -1 and s.version is distinct from i.version) as stale
           from input i left join voice_settings s on s.tenant_id = i.tenant_id
          where not exists (select 1 from known k where k.ord = i.ord)
     ), wanted as (
@@ -86,14 +87,14 @@ begin
         insert into deliveries as d (
             tenant_id, delivery_id, owner, state, wake_at, identity_key, identity_mac, user_mac, sealed_key, sealed,
             to_masked, locale, context, traceparent, tracestate, account_sid, pace_key, requested_at, admitted_at,
-            expires_at, place_by, slot_at, slot_epoch, announced_at, attempt, attempt_id, intent_at, line, sequence,
+            expires_at, place_by, heard_after_ms, slot_at, slot_epoch, announced_at, attempt, attempt_id, intent_at, line, sequence,
             ended, ended_at)
         select p.tenant_id, p.delivery_id, in_worker,
                case when p.begun then 'placing' when p.verdict = 'place' then 'waiting' else 'final' end, p.wake_at,
                p.identity_key, p.identity_mac, p.user_mac,
                case when p.verdict = 'place' then p.sealed_key end, case when p.verdict = 'place' then p.sealed end,
                p.to_masked, p.locale, p.context, p.traceparent, p.tracestate, p.account_sid, p.pace_key, p.requested_at, t,
-               p.expires_at, coalesce(p.place_by, p.expires_at),
+               p.expires_at, coalesce(p.place_by, p.expires_at), coalesce(p.heard_after_ms, 0),
                case when p.in_time then p.slot_at end, case when p.in_time then p.epoch end,
                case when p.in_time then p.slot_at end,
                case when p.begun then 1 else 0 end, case when p.begun then p.attempt_id end,
@@ -111,9 +112,9 @@ begin
         insert into outbox (tenant_id, delivery_id, sequence, owner, status, routing_key, body, traceparent, tracestate)
         select p.tenant_id, p.delivery_id, e.sequence, in_worker, e.status, e.route,
                -- Marks that only the slot fills; see the core's event module.
-               replace(replace(e.body, '\u0001due_at',
-                   coalesce(to_char(p.slot_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"'), '')),
-                   '-9223372036854775807', coalesce(p.wait_ms, 0)::text),
+               replace(replace(e.body, '"\u0001due_at"',
+                   coalesce('"' || to_char(p.slot_at at time zone 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') || '"', 'null')),
+                   '"estimated_wait_ms":-9223372036854775807', '"estimated_wait_ms":' || coalesce(p.wait_ms, 0)::text),
                p.traceparent, p.tracestate
           from done p
          cross join lateral (

@@ -27,10 +27,10 @@ begin
     t := clock_timestamp();
     return query
     with input as (
-        select * from unnest(in_tenant, in_delivery, in_revision, in_attempt, in_line, in_pace_key)
-            with ordinality as i(tenant_id, delivery_id, revision, attempt_id, line, pace_key, ord)
+        select * from unnest(in_tenant, in_delivery, in_revision, in_attempt, in_line, in_pace_key, in_account)
+            with ordinality as i(tenant_id, delivery_id, revision, attempt_id, line, pace_key, account_sid, ord)
     ), due as (
-        select i.ord, i.attempt_id, i.line, i.pace_key, d.tenant_id, d.delivery_id, d.place_by,
+        select i.ord, i.attempt_id, i.line, i.pace_key, i.account_sid, d.tenant_id, d.delivery_id, d.place_by,
                d.slot_at, d.slot_epoch, d.pace_key as old_pace_key
           from input i join deliveries d on d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id
          where d.revision = i.revision and d.state = 'waiting'
@@ -58,7 +58,7 @@ begin
           from judged j where not j.good and not exists (select 1 from late l where l.ord = j.ord)
     ), changed as (
         update deliveries d set
-               revision = d.revision + 1, owner = in_worker, pace_key = j.pace_key,
+               revision = d.revision + 1, owner = in_worker, pace_key = j.pace_key, account_sid = j.account_sid,
                slot_at = s.slot_at, slot_epoch = j.epoch,
                state = case when s.slot_at <= t + in_begin_ahead then 'placing' else 'waiting' end,
                wake_at = case when s.slot_at <= t + in_begin_ahead then t + in_rescue else least(s.slot_at, d.place_by) end,

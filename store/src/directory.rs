@@ -3,7 +3,7 @@
 //! A notification can be lost with its connection, so every new listener empties the cache; and admission compares
 //! versions, so a stale plan never counts.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -132,14 +132,17 @@ impl ports::Directory for Directory {
         tenants: &[TenantId],
     ) -> Result<HashMap<TenantId, Result<Arc<VoiceSettings>, DirectoryError>>, DirectoryError> {
         let mut answer = HashMap::with_capacity(tenants.len());
-        let mut missing = Vec::new();
+        // A set: the same tenant may be asked for many times.
+        let mut missing = BTreeSet::new();
         let forgotten = {
             let entries = self.cache.entries.lock().unwrap_or_else(PoisonError::into_inner);
             for tenant in tenants {
                 match entries.known.get(tenant) {
                     Some(Some(settings)) => drop(answer.insert(tenant.clone(), Ok(Arc::clone(settings)))),
                     Some(None) => {}
-                    None => missing.push(tenant.clone()),
+                    None => {
+                        missing.insert(tenant.clone());
+                    }
                 }
             }
             entries.forgotten
@@ -147,6 +150,7 @@ impl ports::Directory for Directory {
         if missing.is_empty() {
             return Ok(answer);
         }
+        let missing: Vec<TenantId> = missing.into_iter().collect();
         let loaded = settings::load(&self.pool, &self.keys, &missing).await;
         let mut loaded = loaded.map_err(|error| DirectoryError::Unavailable(Box::new(error)))?;
         let mut entries = self.cache.entries.lock().unwrap_or_else(PoisonError::into_inner);

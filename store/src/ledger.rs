@@ -13,12 +13,12 @@ use deadpool_postgres::Client;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
-use voice_otp::account::CallSid;
+use voice_otp::account::{AccountSid, CallSid};
 use voice_otp::delivery::{AttemptId, Change, Delivery, Key, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::Admission;
 use voice_otp::ports::{Beat, Begin, Begun, Ledger, LedgerError, Saved, Verdict};
-use voice_otp_schemas::{TenantId, Timestamp, UserRef};
+use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
 
 use crate::keys::Keyring;
 use crate::pool::Pool;
@@ -132,6 +132,11 @@ impl Ledger for PgLedger {
         let texts: Vec<&str> = sids.iter().map(CallSid::as_str).collect();
         let rows = self.query("select call_sid from deliveries where call_sid = any ($1)", &[&texts]).await?;
         Ok(rows.iter().filter_map(|row| CallSid::parse(row.get(0)).ok()).collect())
+    }
+
+    fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool {
+        let (Some(line), Some(order)) = (&delivery.line, &delivery.order) else { return false };
+        begin::lines(&self.keys, account.as_str(), from, &order.to).contains(line)
     }
 
     async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {

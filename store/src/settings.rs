@@ -141,39 +141,11 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
     let region = settings.region.as_ref().map(ToString::to_string);
     let locale = settings.default_locale.as_ref().map(Locale::as_str);
 
-    let mut client = pool.get().await.map_err(Error::Connect)?;
-    let step = |what: &'static str| move |error| Error::Query(what, error);
-    let transaction = client.transaction().await.map_err(step("begin saving voice settings"))?;
-    transaction
+    let proven = already_proven(pool, keys, settings).await?;
+    let client = pool.get().await.map_err(Error::Connect)?;
+    client
         .execute(
-            "insert into accounts (account_sid, calls_per_second) values ($1, coalesce($2::double precision, 1)) on conflict (account_sid) do \
-             update set calls_per_second = coalesce($2::double precision, accounts.calls_per_second)",
-            &[&settings.account_sid.as_str(), &pace],
-        )
-        .await
-        .map_err(step("save the account"))?;
-    // Slots that were reserved at another rate are void.
-    transaction
-        .execute(
-            "update pacing p set interval_us = ceil(1e6 / a.calls_per_second)::bigint, epoch = p.epoch + 1, tat = clock_timestamp() \
-             from accounts a where a.account_sid = $1 and p.account_sid = a.account_sid \
-             and p.interval_us <> ceil(1e6 / a.calls_per_second)::bigint",
-            &[&settings.account_sid.as_str()],
-        )
-        .await
-        .map_err(step("save the account's pace"))?;
-    let proven = already_proven(&transaction, keys, settings).await?;
-    transaction
-        .execute(
-            "insert into voice_settings (tenant_id, account_sid, key_id, auth_token, secondary_auth_token, api_key_secret, \
-             from_number, api_key_sid, region, default_locale, ring_timeout_s, enabled, allowed_countries, test_mode, proven) \
-             values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) on conflict (tenant_id) do update set \
-             version = nextval('voice_settings_version'), account_sid = excluded.account_sid, key_id = excluded.key_id, \
-             auth_token = excluded.auth_token, secondary_auth_token = excluded.secondary_auth_token, \
-             api_key_secret = excluded.api_key_secret, from_number = excluded.from_number, api_key_sid = excluded.api_key_sid, \
-             region = excluded.region, default_locale = excluded.default_locale, ring_timeout_s = excluded.ring_timeout_s, \
-             enabled = excluded.enabled, allowed_countries = excluded.allowed_countries, test_mode = excluded.test_mode, \
-             proven = excluded.proven, updated_at = clock_timestamp()",
+            SAVE,
             &[
                 &settings.tenant_id.as_str(),
                 &settings.account_sid.as_str(),
@@ -190,34 +162,51 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
                 &countries,
                 &settings.test_mode,
                 &proven,
+                &pace,
             ],
         )
         .await
-        .map_err(step("save voice settings"))?;
-    transaction.commit().await.map_err(step("commit voice settings"))
+        .map_err(|error| Error::Query("save voice settings", error))?;
+    Ok(())
 }
 
+/// One statement: the account, its pace if that changes (slots that were reserved at another rate are void), and the
+/// tenant's settings.
+const SAVE: &str = "with account as (insert into accounts (account_sid, calls_per_second) \
+      values ($2, coalesce($16::double precision, 1)) on conflict (account_sid) do update \
+      set calls_per_second = excluded.calls_per_second \
+      where $16 is not null and accounts.calls_per_second <> excluded.calls_per_second \
+      returning account_sid, calls_per_second), \
+    paced as (select p.pace_key, ceil(1e6 / a.calls_per_second)::bigint as interval_us \
+      from pacing p join account a using (account_sid) order by p.pace_key for update of p), \
+    repaced as (update pacing p set interval_us = n.interval_us, epoch = p.epoch + 1, tat = clock_timestamp() \
+      from paced n where n.pace_key = p.pace_key and n.interval_us <> p.interval_us) \
+    insert into voice_settings (tenant_id, account_sid, key_id, auth_token, secondary_auth_token, api_key_secret, \
+      from_number, api_key_sid, region, default_locale, ring_timeout_s, enabled, allowed_countries, test_mode, proven) \
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) on conflict (tenant_id) do update set \
+      version = nextval('voice_settings_version'), account_sid = excluded.account_sid, key_id = excluded.key_id, \
+      auth_token = excluded.auth_token, secondary_auth_token = excluded.secondary_auth_token, \
+      api_key_secret = excluded.api_key_secret, from_number = excluded.from_number, api_key_sid = excluded.api_key_sid, \
+      region = excluded.region, default_locale = excluded.default_locale, ring_timeout_s = excluded.ring_timeout_s, \
+      enabled = excluded.enabled, allowed_countries = excluded.allowed_countries, test_mode = excluded.test_mode, \
+      proven = excluded.proven, updated_at = clock_timestamp()";
+
 /// Credentials that Twilio has taken stay proven until they, or the account, are changed.
-async fn already_proven(
-    transaction: &deadpool_postgres::Transaction<'_>,
-    keys: &Keyring,
-    settings: &VoiceSettings,
-) -> Result<bool, Error> {
-    let sql = format!(
-        "select {COLUMNS} from voice_settings s join accounts a using (account_sid) where s.tenant_id = $1 and s.proven for update of s"
-    );
-    let row = transaction
-        .query_opt(&sql, &[&settings.tenant_id.as_str()])
-        .await
-        .map_err(|error| Error::Query("read the present settings", error))?;
-    let Some(Ok(present)) = row.map(|row| read(&row, settings.tenant_id.clone(), keys)) else { return Ok(false) };
+async fn already_proven(pool: &Pool, keys: &Keyring, settings: &VoiceSettings) -> Result<bool, Error> {
+    let present = match load_one(pool, keys, &settings.tenant_id).await {
+        Ok(Some(present)) => present,
+        // What can't be opened can't be compared.
+        Ok(None) | Err(Error::Open(..) | Error::Damaged(..)) => return Ok(false),
+        Err(error) => return Err(error),
+    };
     let key = |credentials: &Credentials| {
         let api_key = credentials.api_key.as_ref();
         api_key.map(|key| (key.sid.clone(), key.secret.expose_secret().to_owned()))
     };
     let token = |credentials: &Credentials| credentials.auth_token.expose_secret().to_owned();
     let (old, new) = (&present.credentials, &settings.credentials);
-    Ok(present.account_sid == settings.account_sid && key(old) == key(new) && token(old) == token(new))
+    let proven = present.pace_key == present.account_sid.as_str();
+    Ok(proven && present.account_sid == settings.account_sid && key(old) == key(new) && token(old) == token(new))
 }
 
 /// Lists tenants, in order.

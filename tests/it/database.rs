@@ -25,6 +25,11 @@ impl Database {
         database
     }
 
+    /// A new schema with nothing in it.
+    pub(crate) async fn unmigrated() -> Self {
+        Self::empty("").await
+    }
+
     /// A new schema, migrated, in which time stands still until [`set_time`](Self::set_time).
     ///
     /// All SQL of the store reads the time by an unqualified `clock_timestamp()`. Here a function of that name stands

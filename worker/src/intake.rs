@@ -22,7 +22,7 @@ use voice_otp::ports::Ports;
 use voice_otp_publisher::link::{self, Link};
 use voice_otp_publisher::topology;
 use voice_otp_schemas::envelope::{Message, Unreadable};
-use voice_otp_schemas::request::{Incoming, read};
+use voice_otp_schemas::request::{Incoming, names, read};
 use zeroize::Zeroize as _;
 
 use crate::dead::{Cause, DeadLetters, Fingerprint};
@@ -43,7 +43,7 @@ pub(crate) struct Intake<P: Ports> {
 struct Received {
     delivery: Delivery,
     body: Fingerprint,
-    read: Result<Incoming, Unreadable>,
+    read: Result<Incoming, (Unreadable, Option<Key>)>,
 }
 
 /// Groups that may be on their way to the ledger at once.
@@ -147,7 +147,10 @@ impl<P: Ports> Intake<P> {
         let headers = text_headers(delivery.properties.headers().as_ref());
         let content_type = delivery.properties.content_type().as_ref().map(|text| text.as_str().to_owned());
         let message = Message { content_type: content_type.as_deref(), headers: &headers, body: &delivery.data };
-        let read = read(message);
+        let read = read(message).map_err(|error| {
+            let named = names(message).map(|(tenant_id, delivery_id)| Key { tenant_id, delivery_id });
+            (error, named)
+        });
         // It held a code.
         delivery.data.zeroize();
         delivery.data = Vec::new();
@@ -180,13 +183,14 @@ impl<P: Ports> Intake<P> {
                     incoming.push(event);
                     readable.push((delivery, body));
                 }
-                Err(error) => {
-                    let cause = Cause { reason: error.word(), detail: error.to_string(), key: None };
+                Err((error, key)) => {
+                    let cause = Cause { reason: error.word(), detail: error.to_string(), key };
                     self.bury(&delivery, &body, &cause).await;
                 }
             }
         }
         let dispositions = self.engine.take_in(&incoming).await;
+        let mut not_here = Vec::new();
         for (((delivery, body), event), disposition) in readable.iter().zip(&incoming).zip(dispositions) {
             match disposition {
                 Disposition::Done => ack(delivery).await,
@@ -198,11 +202,14 @@ impl<P: Ports> Intake<P> {
                     let cause = Cause { reason: dead.word(), detail: detail.to_owned(), key: key_of(event) };
                     self.bury(delivery, body, &cause).await;
                 }
-                Disposition::Again => {
-                    tokio::time::sleep(GIVE_BACK_PAUSE).await;
-                    give_back(delivery).await;
-                }
+                Disposition::Again => not_here.push(delivery),
             }
+        }
+        if !not_here.is_empty() {
+            tokio::time::sleep(GIVE_BACK_PAUSE).await;
+        }
+        for delivery in not_here {
+            give_back(delivery).await;
         }
     }
 

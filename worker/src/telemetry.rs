@@ -2,7 +2,11 @@
 
 use std::io::{IsTerminal as _, Write as _};
 
-use tracing_subscriber::EnvFilter;
+use tracing::{Level, Metadata};
+use tracing_subscriber::filter::filter_fn;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 
 use crate::cli::Log;
 
@@ -10,19 +14,27 @@ use crate::cli::Log;
 ///
 /// # Errors
 /// A sentence that says which setting is wrong.
-pub(crate) fn start(log: &Log) -> Result<(), String> {
-    let filter = EnvFilter::builder()
-        .parse(&log.levels)
+pub(crate) fn start(log: &Log, usual: &str) -> Result<(), String> {
+    let levels = EnvFilter::builder()
+        .parse(log.levels.as_deref().unwrap_or(usual))
         .map_err(|_| "VOICE_OTP_LOG: levels such as info or voice_otp=debug,info".to_owned())?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let started = match log.format.as_str() {
-        "text" => builder.with_ansi(std::io::stderr().is_terminal()).try_init(),
-        "json" => builder.json().flatten_event(true).try_init(),
+    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = match log.format.as_str() {
+        "text" => layer.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        "json" => layer.json().flatten_event(true).boxed(),
         _ => return Err("VOICE_OTP_LOG_FORMAT: text or json".to_owned()),
     };
+    let layer = layer.with_filter(filter_fn(is_fit_to_print));
     // It has been set up already where the program runs inside another.
-    drop(started);
+    drop(tracing_subscriber::registry().with(levels).with(layer).try_init());
     Ok(())
+}
+
+/// Our own words hold no secret, at any level. Libraries' do: lapin prints returned messages and whole frames, the HTTP
+/// and Postgres clients print what they send at their lower levels. So of theirs only warnings pass, and of lapin's none.
+fn is_fit_to_print(metadata: &Metadata<'_>) -> bool {
+    let ours = metadata.target().starts_with("voice_otp");
+    ours || (*metadata.level() <= Level::WARN && !metadata.target().starts_with("lapin"))
 }
 
 /// Writes a line to standard error, where there is no log yet, or a person is to read it.

@@ -8,7 +8,7 @@ use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 use voice_otp::delivery::{Key, Slot, WorkerEpoch};
 use voice_otp::event::Event;
-use voice_otp::plan::{Admission, Placement, Plan};
+use voice_otp::plan::{Admission, Basis, Placement, Plan};
 use voice_otp::ports::{Admitted, LedgerError, Verdict};
 use voice_otp_schemas::Timestamp;
 
@@ -134,6 +134,7 @@ struct Columns<'a> {
     pace_key: Vec<Option<&'a str>>,
     version: Vec<Option<i64>>,
     place_by: Vec<Option<Timestamp>>,
+    heard_after_ms: Vec<Option<i32>>,
     attempt: Vec<Option<Uuid>>,
     line: Vec<Option<Vec<u8>>>,
     first: Events<'a>,
@@ -180,6 +181,11 @@ impl<'a> Columns<'a> {
         self.context.push(serde_json::to_value(&admission.context).unwrap_or_default());
         self.traceparent.push(admission.trace.traceparent.as_deref());
         self.tracestate.push(admission.trace.tracestate.as_deref());
+        self.version.push(match admission.basis {
+            Basis::Nothing => Some(-1),
+            Basis::NoSettings => None,
+            Basis::Version(version) => Some(version),
+        });
         match &admission.plan {
             Plan::Place(placement) => self.push_placement(key, placement, keys),
             Plan::End(events) => {
@@ -197,8 +203,8 @@ impl<'a> Columns<'a> {
         self.locale.push(placement.locale.as_ref().map(voice_otp_schemas::Locale::as_str));
         self.account.push(Some(placement.account_sid.as_str()));
         self.pace_key.push(Some(&placement.pace_key));
-        self.version.push(Some(placement.settings_version));
         self.place_by.push(Some(placement.place_by));
+        self.heard_after_ms.push(i32::try_from(placement.heard_after.as_millis()).ok());
         self.attempt.push(placement.attempt_id.map(|attempt| attempt.0));
         self.line.push(Some(super::begin::line(keys, placement.account_sid.as_str(), &placement.from, &placement.order.to)));
         self.first.push(Some(&placement.accepted));
@@ -211,8 +217,8 @@ impl<'a> Columns<'a> {
         self.locale.push(None);
         self.account.push(None);
         self.pace_key.push(None);
-        self.version.push(None);
         self.place_by.push(None);
+        self.heard_after_ms.push(None);
         self.attempt.push(None);
         self.line.push(None);
     }
@@ -220,11 +226,11 @@ impl<'a> Columns<'a> {
     async fn ask(&self, client: &Client, ledger: &PgLedger, worker: WorkerEpoch) -> Result<Vec<Row>, LedgerError> {
         let sql = "select * from admit($1, $2::double precision * interval '1 second', $3::double precision * interval '1 second', \
                    $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
-                   $24, $25, $26, $27, $28, $29)";
+                   $24, $25, $26, $27, $28, $29, $30)";
         let statement = client.prepare_cached(sql).await.map_err(failed)?;
         let ahead = ledger.limits.begin_ahead.as_secs_f64();
         let rescue = ledger.limits.rescue.as_secs_f64();
-        let params: [&(dyn ToSql + Sync); 29] = [
+        let params: [&(dyn ToSql + Sync); 30] = [
             &worker.0,
             &ahead,
             &rescue,
@@ -246,6 +252,7 @@ impl<'a> Columns<'a> {
             &self.pace_key,
             &self.version,
             &self.place_by,
+            &self.heard_after_ms,
             &self.attempt,
             &self.line,
             &self.first.status,

@@ -14,6 +14,11 @@ pub(super) fn line(keys: &Keyring, account: &str, from: &PhoneNumber, to: &Phone
     keys.hash("line", &format!("{account}\0{}\0{}", from.expose(), to.expose())).1
 }
 
+/// The names that a line may have, by every key.
+pub(super) fn lines(keys: &Keyring, account: &str, from: &PhoneNumber, to: &PhoneNumber) -> Vec<Vec<u8>> {
+    keys.hashes("line", &format!("{account}\0{}\0{}", from.expose(), to.expose()))
+}
+
 pub(super) async fn begin(ledger: &PgLedger, worker: WorkerEpoch, group: &[Begin]) -> Result<Vec<Begun>, LedgerError> {
     match ask(ledger, worker, group).await {
         Err(error) if is_line_conflict(&error) && group.len() == 1 => Ok(vec![Begun::LineBusy]),
@@ -40,8 +45,7 @@ async fn ask(ledger: &PgLedger, worker: WorkerEpoch, group: &[Begin]) -> Result<
     let deliveries: Vec<&str> = group.iter().map(|begin| begin.delivery.key.delivery_id.as_str()).collect();
     let revisions: Vec<i64> = group.iter().map(|begin| begin.delivery.revision).collect();
     let attempts: Vec<uuid::Uuid> = group.iter().map(|begin| begin.attempt_id.0).collect();
-    let account = |begin: &Begin| begin.delivery.account_sid.as_ref().map(|sid| sid.as_str().to_owned()).unwrap_or_default();
-    let accounts: Vec<String> = group.iter().map(account).collect();
+    let accounts: Vec<&str> = group.iter().map(|begin| begin.account_sid.as_str()).collect();
     let lines: Vec<Vec<u8>> = group
         .iter()
         .zip(&accounts)

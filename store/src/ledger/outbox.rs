@@ -19,17 +19,17 @@ pub(super) async fn published(ledger: &PgLedger, events: &[(Key, u32)]) -> Resul
     ledger.query(sql, &[&tenants, &deliveries, &sequences]).await.map(drop)
 }
 
-/// An event whose forerunner a living worker still has is left to that worker.
+/// Takes a delivery's events by its first: whoever holds the first row has them all, so two sweepers never share one.
 pub(super) async fn unpublished(ledger: &PgLedger, worker: WorkerEpoch, most: usize) -> Result<Vec<Event>, LedgerError> {
     let sql = "with alive as materialized (select epoch from workers where lease_until > clock_timestamp() and epoch <> $1), \
-               left_behind as (select o.tenant_id, o.delivery_id, o.sequence from outbox o \
+               left_behind as (select o.tenant_id, o.delivery_id from outbox o \
                  where o.owner not in (select epoch from alive) \
                    and (o.owner <> $1 or o.created_at < clock_timestamp() - $2::double precision * interval '1 second') \
-                   and not exists (select 1 from outbox l join alive a on a.epoch = l.owner \
+                   and not exists (select 1 from outbox l \
                      where l.tenant_id = o.tenant_id and l.delivery_id = o.delivery_id and l.sequence < o.sequence) \
                  order by o.created_at limit $3 for update skip locked), \
-               mine as (update outbox o set owner = $1 from left_behind l where o.tenant_id = l.tenant_id \
-                 and o.delivery_id = l.delivery_id and o.sequence = l.sequence returning o.*) \
+               mine as (update outbox o set owner = $1 from left_behind l \
+                 where o.tenant_id = l.tenant_id and o.delivery_id = l.delivery_id returning o.*) \
                select * from mine order by tenant_id, delivery_id, sequence";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let rows = ledger.query(sql, &[&worker.0, &ledger.limits.forgotten.as_secs_f64(), &most]).await?;

@@ -15,12 +15,12 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
     $14::text[], $15::int[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::text[], $20::int[], $21::int[], \
     $22::text[], $23::uuid[], $24::int[]) with ordinality as i(tenant_id, delivery_id, revision, state, wake_at, slot_at, \
     slot_epoch, announced_at, attempt, attempt_id, intent_at, settle_after, call_sid, heard_after_ms, placed_at, ringing_at, \
-    answered_at, withdrawn, polls, sequence, ended, retired, events, ord)), \
+    answered_at, withdrawn, tries, sequence, ended, retired, events, ord)), \
   saved as (update deliveries d set revision = d.revision + 1, owner = $1, state = i.state, wake_at = i.wake_at, \
       slot_at = i.slot_at, slot_epoch = i.slot_epoch, announced_at = i.announced_at, attempt = i.attempt, \
       attempt_id = i.attempt_id, intent_at = i.intent_at, settle_after = i.settle_after, call_sid = i.call_sid, \
       heard_after_ms = i.heard_after_ms, placed_at = i.placed_at, ringing_at = i.ringing_at, answered_at = i.answered_at, \
-      withdrawn = i.withdrawn, polls = i.polls, sequence = i.sequence, ended = i.ended, \
+      withdrawn = i.withdrawn, tries = i.tries, sequence = i.sequence, ended = i.ended, \
       ended_at = case when i.ended is not null then clock_timestamp() end, \
       line = case when i.state in ('placing', 'unsettled') then d.line end, \
       sealed = case when i.state <> 'final' then d.sealed end, \
@@ -63,7 +63,7 @@ pub(super) async fn save(ledger: &PgLedger, worker: WorkerEpoch, group: &[Change
     let (placed, ringing, answered) =
         (all(|delivery| delivery.placed_at), all(|delivery| delivery.ringing_at), all(|delivery| delivery.answered_at));
     let withdrawn: Vec<Option<String>> = deliveries().map(|delivery| delivery.withdrawn.and_then(row::reason_word)).collect();
-    let polls = numbers(|change| change.delivery.polls);
+    let tries = numbers(|change| change.delivery.tries);
     let sequences = numbers(|change| change.delivery.sequence);
     let ended: Vec<Option<&str>> =
         deliveries().map(|delivery| delivery.ended.map(voice_otp_schemas::status::Status::as_str)).collect();
@@ -100,7 +100,7 @@ pub(super) async fn save(ledger: &PgLedger, worker: WorkerEpoch, group: &[Change
         &ringing,
         &answered,
         &withdrawn,
-        &polls,
+        &tries,
         &sequences,
         &ended,
         &retired,

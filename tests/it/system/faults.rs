@@ -54,7 +54,9 @@ async fn what_a_killed_worker_held_is_taken_over_and_nobody_is_called_twice() {
     statuses.seen.retain(|(_, event)| ids.insert((event.source.clone(), event.id.clone())));
     statuses.assert_sound();
     for n in 0..60 {
-        assert_eq!(system.calls_to(&number(200 + n)), 1, "orphan-{n}");
+        let id = format!("orphan-{n}");
+        assert_eq!(system.calls_to(&number(200 + n)), 1, "{id}: {:?} {}", statuses.words(&id), statuses.reason(&id));
+        assert_eq!(statuses.words(&id).last(), Some(&"delivered"), "{id}");
     }
     system.stop().await;
 }

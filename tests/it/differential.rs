@@ -1,0 +1,74 @@
+//! The ledger on Postgres and the one in memory, driven side by side by the same random operations.
+//!
+//! Both are told the time, so every answer and every row must be the same to the microsecond. A simulation on the
+//! ledger in memory is worth what this test is worth.
+
+mod operation;
+mod side;
+
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+use crate::ledger_contract::stage::{MemoryStage, PgStage};
+use operation::Operation;
+use side::Side;
+
+/// Operations a seed.
+const OPERATIONS: u32 = 60;
+/// All rows are compared after every so many operations.
+const LOOK_EVERY: u32 = 5;
+
+#[tokio::test]
+async fn postgres_and_memory_agree_whatever_happens() {
+    for seed in seeds() {
+        let guard = SeedGuard(seed);
+        let (on_postgres, in_memory) = (PgStage::new().await, MemoryStage::new());
+        compare(seed, Side::new(&on_postgres).await, Side::new(&in_memory).await).await;
+        on_postgres.close().await;
+        drop(guard);
+    }
+}
+
+async fn compare(seed: u64, mut on_postgres: Side<'_, PgStage>, mut in_memory: Side<'_, MemoryStage>) {
+    let mut rng = StdRng::seed_from_u64(seed);
+    for step in 0..OPERATIONS {
+        let operation = Operation::random(&mut rng, step);
+        let told = (on_postgres.perform(&operation).await, in_memory.perform(&operation).await);
+        same(seed, &format!("step {step}, {operation:#?}"), told);
+        if step % LOOK_EVERY == LOOK_EVERY - 1 {
+            same(seed, &format!("after step {step}, {operation:#?}"), (on_postgres.picture().await, in_memory.picture().await));
+        }
+    }
+    same(seed, "what is left in the outbox", (on_postgres.leftovers().await, in_memory.leftovers().await));
+}
+
+fn same(seed: u64, what: &str, (on_postgres, in_memory): (String, String)) {
+    assert!(
+        on_postgres == in_memory,
+        "seed {seed}: {what}\n\n--- Postgres says ---\n{on_postgres}\n\n--- memory says ---\n{in_memory}\n"
+    );
+}
+
+/// `VOICE_OTP_SEEDS` is a range (`0..500`) or a list (`7,19`).
+fn seeds() -> Vec<u64> {
+    let parse = |text: &str| text.trim().parse::<u64>().expect("VOICE_OTP_SEEDS holds numbers: 0..500, or 7,19");
+    match std::env::var("VOICE_OTP_SEEDS") {
+        Err(_) => (0..20).collect(),
+        Ok(text) => match text.split_once("..") {
+            Some((first, end)) => (parse(first)..parse(end)).collect(),
+            None => text.split(',').map(parse).collect(),
+        },
+    }
+}
+
+/// Says which seed it was, whatever panics.
+struct SeedGuard(u64);
+
+impl Drop for SeedGuard {
+    #[expect(clippy::print_stderr, reason = "a failing test must show its seed")]
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("failed with seed {0}; again: VOICE_OTP_SEEDS={0}", self.0);
+        }
+    }
+}

@@ -1,0 +1,276 @@
+//! Twilio in memory: what it answers to each POST is set by number; calls live by the clock.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use voice_otp::account::{AccountSid, CallSid};
+use voice_otp::delivery::AttemptId;
+use voice_otp::failure::{CallFailure, Class, Fault};
+use voice_otp::ports::{CallOrder, Caller};
+use voice_otp::progress::{Call, CallStatus};
+use voice_otp::settings::VoiceSettings;
+use voice_otp::speech::Script;
+use voice_otp_schemas::{PhoneNumber, Timestamp};
+
+use super::clock::Now;
+
+/// What becomes of a POST.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Answer {
+    /// It makes a call.
+    Takes(Life),
+    /// It fails at once, and makes none.
+    Fails(Class),
+    /// It makes a call, and the answer is lost.
+    TakesUnheard(Life),
+    /// It makes none, and the answer is lost.
+    Loses,
+}
+
+/// A call's life.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Life {
+    /// How long Twilio holds it before it dials.
+    pub(crate) queued: Duration,
+    /// How long it rings.
+    pub(crate) rings: Duration,
+    /// What then.
+    pub(crate) then: Then,
+}
+
+/// What becomes of a call that has rung.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Then {
+    /// Somebody answers and listens for so long.
+    Talks(Duration),
+    /// It is over without an answer.
+    Ends(CallStatus),
+}
+
+impl Default for Life {
+    /// Rings after a second, is answered after six, and over after half a minute more.
+    fn default() -> Self {
+        Self { queued: Duration::from_secs(1), rings: Duration::from_secs(5), then: Then::Talks(Duration::from_secs(30)) }
+    }
+}
+
+/// A POST that came.
+#[derive(Debug, Clone)]
+pub(crate) struct Post {
+    pub(crate) at: Timestamp,
+    pub(crate) account: AccountSid,
+    pub(crate) from: PhoneNumber,
+    pub(crate) to: PhoneNumber,
+    pub(crate) attempt_id: AttemptId,
+    pub(crate) script: Script,
+}
+
+/// Twilio in memory. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct MemoryCaller {
+    now: Now,
+    board: Arc<Mutex<Switchboard>>,
+}
+
+struct Switchboard {
+    posts: Vec<Post>,
+    calls: Vec<Made>,
+    /// What comes next, by number called.
+    next: HashMap<String, VecDeque<Answer>>,
+    /// What comes when nothing else is set.
+    always: HashMap<String, Answer>,
+    /// How long an answer takes.
+    latency: Duration,
+    /// How long an answer is waited for that doesn't come.
+    silence: Duration,
+    /// How long it takes a call to be listed.
+    list_lag: Duration,
+}
+
+/// A call that was made.
+struct Made {
+    sid: CallSid,
+    account: AccountSid,
+    from: PhoneNumber,
+    to: PhoneNumber,
+    at: Timestamp,
+    life: Life,
+    /// When it was hung up by request, and what it ended as.
+    cut: Option<(Timestamp, CallStatus)>,
+}
+
+impl MemoryCaller {
+    pub(crate) fn new(now: Now) -> Self {
+        let board = Switchboard {
+            posts: Vec::new(),
+            calls: Vec::new(),
+            next: HashMap::new(),
+            always: HashMap::new(),
+            latency: Duration::from_millis(20),
+            silence: Duration::from_secs(2),
+            list_lag: Duration::from_secs(3),
+        };
+        Self { now, board: Arc::new(Mutex::new(board)) }
+    }
+
+    /// What the next POSTs for a number meet.
+    pub(crate) fn answers(&self, number: &str, answers: &[Answer]) {
+        self.lock().next.entry(number.to_owned()).or_default().extend(answers);
+    }
+
+    /// What every other POST for a number meets.
+    pub(crate) fn always(&self, number: &str, answer: Answer) {
+        self.lock().always.insert(number.to_owned(), answer);
+    }
+
+    pub(crate) fn set_latency(&self, latency: Duration) {
+        self.lock().latency = latency;
+    }
+
+    pub(crate) fn set_list_lag(&self, lag: Duration) {
+        self.lock().list_lag = lag;
+    }
+
+    /// The POSTs so far, in order.
+    pub(crate) fn posts(&self) -> Vec<Post> {
+        self.lock().posts.clone()
+    }
+
+    /// The calls made so far, as they stand now.
+    pub(crate) fn calls(&self) -> Vec<Call> {
+        let now = (self.now)();
+        self.lock().calls.iter().map(|made| made.seen(now)).collect()
+    }
+
+    /// How many calls were made to a number.
+    pub(crate) fn calls_to(&self, number: &str) -> usize {
+        self.lock().calls.iter().filter(|made| made.to.expose() == number).count()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Switchboard> {
+        self.board.lock().unwrap()
+    }
+}
+
+impl Switchboard {
+    fn answer_to(&mut self, number: &str) -> Answer {
+        let next = self.next.get_mut(number).and_then(VecDeque::pop_front);
+        next.or_else(|| self.always.get(number).copied()).unwrap_or(Answer::Takes(Life::default()))
+    }
+
+    fn connect(&mut self, settings: &VoiceSettings, to: &PhoneNumber, life: Life, at: Timestamp) -> Call {
+        let sid = CallSid::parse(&format!("CA{:032x}", self.calls.len() + 1)).unwrap();
+        let (account, from) = (settings.account_sid.clone(), settings.from.clone());
+        let made = Made { sid, account, from, to: to.clone(), at, life, cut: None };
+        let call = made.seen(at);
+        self.calls.push(made);
+        call
+    }
+
+    fn find(&mut self, settings: &VoiceSettings, sid: &CallSid) -> Result<&mut Made, CallFailure> {
+        let found = self.calls.iter_mut().find(|made| made.sid == *sid && made.account == settings.account_sid);
+        found.ok_or_else(|| failure(Class::Permanent(Fault::Ours)))
+    }
+}
+
+impl Made {
+    fn seen(&self, now: Timestamp) -> Call {
+        let (status, duration_s) = self.status(now);
+        Call {
+            sid: self.sid.clone(),
+            status,
+            answered_by: None,
+            duration_s,
+            sip_code: None,
+            // Twilio tells the time to the second.
+            created_at: chrono::DateTime::from_timestamp(self.at.timestamp(), 0),
+            outbound_api: true,
+            queue_time: None,
+        }
+    }
+
+    fn status(&self, now: Timestamp) -> (CallStatus, Option<u32>) {
+        let answered = self.life.queued + self.life.rings;
+        let since = |time: Timestamp| (time - self.at).to_std().unwrap_or_default();
+        let seconds = |talk: Duration| Some(u32::try_from(talk.as_secs()).unwrap());
+        let age = since(now);
+        match (self.cut, self.life.then) {
+            (Some((at, status)), _) => (status, seconds(since(at).saturating_sub(answered))),
+            _ if age < self.life.queued => (CallStatus::Queued, None),
+            _ if age < answered => (CallStatus::Ringing, None),
+            (None, Then::Ends(status)) => (status, Some(0)),
+            (None, Then::Talks(talk)) if age < answered + talk => (CallStatus::InProgress, None),
+            (None, Then::Talks(talk)) => (CallStatus::Completed, seconds(talk)),
+        }
+    }
+}
+
+impl Caller for MemoryCaller {
+    fn has_callbacks(&self) -> bool {
+        false
+    }
+
+    async fn place(&self, settings: &VoiceSettings, order: &CallOrder<'_>) -> Result<Call, CallFailure> {
+        let (wait, result) = {
+            let mut board = self.lock();
+            let at = (self.now)();
+            board.posts.push(Post {
+                at,
+                account: settings.account_sid.clone(),
+                from: settings.from.clone(),
+                to: order.to.clone(),
+                attempt_id: order.attempt_id,
+                script: order.script.clone(),
+            });
+            match board.answer_to(order.to.expose()) {
+                Answer::Takes(life) => (board.latency, Ok(board.connect(settings, order.to, life, at))),
+                Answer::Fails(class) => (board.latency, Err(failure(class))),
+                Answer::TakesUnheard(life) => {
+                    board.connect(settings, order.to, life, at);
+                    (board.silence, Err(failure(Class::Ambiguous)))
+                }
+                Answer::Loses => (board.silence, Err(failure(Class::Ambiguous))),
+            }
+        };
+        tokio::time::sleep(wait).await;
+        result
+    }
+
+    async fn fetch(&self, settings: &VoiceSettings, sid: &CallSid) -> Result<Call, CallFailure> {
+        let now = (self.now)();
+        self.lock().find(settings, sid).map(|made| made.seen(now))
+    }
+
+    async fn list(&self, settings: &VoiceSettings, to: &PhoneNumber) -> Result<Vec<Call>, CallFailure> {
+        let now = (self.now)();
+        let board = self.lock();
+        let fits = |made: &&Made| made.account == settings.account_sid && made.from == settings.from && made.to == *to;
+        let listed = board.calls.iter().rev().filter(fits).filter(|made| made.at + board.list_lag <= now);
+        Ok(listed.map(|made| made.seen(now)).collect())
+    }
+
+    async fn hang_up(&self, settings: &VoiceSettings, sid: &CallSid, even_answered: bool) -> Result<Call, CallFailure> {
+        let now = (self.now)();
+        let mut board = self.lock();
+        let made = board.find(settings, sid)?;
+        let end = match (made.status(now).0, even_answered) {
+            (CallStatus::Queued | CallStatus::Initiated | CallStatus::Ringing, _) => CallStatus::Canceled,
+            (CallStatus::InProgress, true) => CallStatus::Completed,
+            _ => return Err(failure(Class::Permanent(Fault::Ours))),
+        };
+        made.cut = Some((now, end));
+        Ok(made.seen(now))
+    }
+}
+
+fn failure(class: Class) -> CallFailure {
+    CallFailure {
+        class,
+        provider_code: None,
+        http_status: None,
+        request_id: None,
+        tenant: "the test wants it so".to_owned(),
+        operator: "the test wants it so".to_owned(),
+    }
+}

@@ -1,0 +1,188 @@
+//! The ledger in memory.
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use voice_otp::account::CallSid;
+use voice_otp::delivery::{AttemptId, Change, Delivery, Key, State, WorkerEpoch};
+use voice_otp::event::Event;
+use voice_otp::plan::Admission;
+use voice_otp::ports::{Beat, Begin, Begun, Ledger, LedgerError, Saved, Verdict};
+use voice_otp_schemas::{TenantId, Timestamp, UserRef};
+use voice_otp_store::ledger::Limits;
+
+use super::clock::Now;
+use super::directory::MemoryDirectory;
+use super::tables::Tables;
+use super::{admit, begin, lives, save};
+
+/// The ledger in memory. Clones are connections to the same one.
+#[derive(Clone)]
+pub(crate) struct MemoryLedger {
+    tables: Arc<Mutex<Tables>>,
+    now: Now,
+    limits: Limits,
+    latency: Duration,
+    faults: Arc<Faults>,
+}
+
+/// What is wrong with the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Trouble {
+    /// Nothing.
+    None,
+    /// Nobody's life is renewed.
+    NoBeats,
+    /// It can't be reached.
+    Away,
+}
+
+struct Faults {
+    trouble: Mutex<Trouble>,
+    /// Every so many answers one is lost: what was asked for is done, and the asker doesn't know. 0: none.
+    lose_every: AtomicU32,
+    answers: AtomicU32,
+}
+
+impl MemoryLedger {
+    pub(crate) fn new(now: Now, limits: Limits) -> Self {
+        let faults = Faults { trouble: Mutex::new(Trouble::None), lose_every: AtomicU32::new(0), answers: AtomicU32::new(0) };
+        Self { tables: Arc::default(), now, limits, latency: Duration::ZERO, faults: Arc::new(faults) }
+    }
+
+    /// The same, answering only after a while: so that tasks meet in between.
+    pub(crate) fn with_latency(self, latency: Duration) -> Self {
+        Self { latency, ..self }
+    }
+
+    /// The directory of the settings that this ledger compares plans with, with a cache of its own.
+    pub(crate) fn directory(&self) -> MemoryDirectory {
+        MemoryDirectory::new(Arc::clone(&self.tables), Arc::clone(&self.now))
+    }
+
+    pub(crate) fn meet(&self, trouble: Trouble) {
+        *self.faults.trouble.lock().unwrap() = trouble;
+    }
+
+    /// Loses one of so many answers from now on; 0: none.
+    pub(crate) fn lose_every(&self, answers: u32) {
+        self.faults.lose_every.store(answers, Ordering::SeqCst);
+    }
+
+    /// How many events are not known to be published.
+    pub(crate) fn outbox_len(&self) -> usize {
+        self.lock().outbox.len()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Tables> {
+        self.tables.lock().unwrap()
+    }
+
+    async fn work<T>(&self, work: impl FnOnce(&mut Tables, Timestamp) -> T + Send) -> Result<T, LedgerError> {
+        if !self.latency.is_zero() {
+            tokio::time::sleep(self.latency).await;
+        }
+        if *self.faults.trouble.lock().unwrap() == Trouble::Away {
+            return Err(LedgerError::Unavailable("away".into()));
+        }
+        let done = work(&mut self.lock(), (self.now)());
+        let lose_every = self.faults.lose_every.load(Ordering::SeqCst);
+        let answers = self.faults.answers.fetch_add(1, Ordering::SeqCst);
+        if lose_every > 0 && answers % lose_every == lose_every - 1 {
+            return Err(LedgerError::Unavailable("the answer was lost".into()));
+        }
+        Ok(done)
+    }
+}
+
+impl Ledger for MemoryLedger {
+    async fn enlist(&self, _: &str) -> Result<(WorkerEpoch, Timestamp), LedgerError> {
+        self.work(|tables, now| (tables.enlist(self.limits.lease, now), now)).await
+    }
+
+    async fn beat(&self, worker: WorkerEpoch) -> Result<Beat, LedgerError> {
+        if *self.faults.trouble.lock().unwrap() == Trouble::NoBeats {
+            return Err(LedgerError::Unavailable("no beats".into()));
+        }
+        self.work(|tables, now| lives::beat(tables, &self.limits, worker, now)).await
+    }
+
+    async fn retire(&self, worker: WorkerEpoch) -> Result<(), LedgerError> {
+        self.work(|tables, now| lives::retire(tables, worker, now)).await
+    }
+
+    async fn admit(&self, worker: WorkerEpoch, group: &[Admission]) -> Result<Vec<Verdict>, LedgerError> {
+        self.work(|tables, now| admit::admit(tables, &self.limits, worker, group, now)).await
+    }
+
+    async fn begin(&self, worker: WorkerEpoch, group: &[Begin]) -> Result<Vec<Begun>, LedgerError> {
+        self.work(|tables, now| begin::begin(tables, &self.limits, worker, group, now)).await
+    }
+
+    async fn save(&self, worker: WorkerEpoch, group: &[Change]) -> Result<Vec<Saved>, LedgerError> {
+        self.work(|tables, now| save::save(tables, worker, group, now)).await?
+    }
+
+    async fn claim(&self, worker: WorkerEpoch, most: usize) -> Result<Vec<Delivery>, LedgerError> {
+        self.work(|tables, now| lives::claim(tables, &self.limits, worker, most, now)).await
+    }
+
+    async fn find(&self, key: &Key) -> Result<Option<Delivery>, LedgerError> {
+        self.work(|tables, _| tables.rows.get(key).map(|row| row.delivery.clone())).await
+    }
+
+    async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Delivery>, LedgerError> {
+        self.work(|tables, _| {
+            let current = tables.rows.values().find(|row| row.delivery.attempt_id == Some(attempt));
+            let past = || tables.past_attempts.get(&attempt).and_then(|key| tables.rows.get(key));
+            current.or_else(past).map(|row| row.delivery.clone())
+        })
+        .await
+    }
+
+    async fn find_user(&self, tenant: &TenantId, user: &UserRef) -> Result<Vec<Delivery>, LedgerError> {
+        self.work(|tables, _| {
+            let rows = tables.rows.values().filter(|row| row.user.as_ref() == Some(user));
+            let rows = rows.filter(|row| row.delivery.key.tenant_id == *tenant && row.delivery.state != State::Final);
+            rows.map(|row| row.delivery.clone()).collect()
+        })
+        .await
+    }
+
+    async fn known_calls(&self, sids: &[CallSid]) -> Result<Vec<CallSid>, LedgerError> {
+        self.work(|tables, _| {
+            let known = tables.rows.values().filter_map(|row| row.delivery.call_sid.clone());
+            known.filter(|sid| sids.contains(sid)).collect()
+        })
+        .await
+    }
+
+    async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {
+        self.work(|tables, _| tables.rows.contains_key(key)).await
+    }
+
+    async fn hold(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
+        self.work(|tables, now| {
+            if let Some(pace) = tables.paces.get_mut(pace_key) {
+                pace.epoch += 1;
+                pace.tat = now;
+                pace.hold_until = pace.hold_until.max(Some(now + wait));
+            }
+        })
+        .await
+    }
+
+    async fn published(&self, events: &[(Key, u32)]) -> Result<(), LedgerError> {
+        self.work(|tables, _| {
+            for place in events {
+                tables.outbox.remove(place);
+            }
+        })
+        .await
+    }
+
+    async fn unpublished(&self, worker: WorkerEpoch, most: usize) -> Result<Vec<Event>, LedgerError> {
+        self.work(|tables, now| lives::unpublished(tables, &self.limits, worker, most, now)).await
+    }
+}

@@ -1,0 +1,63 @@
+//! Where statuses go in memory.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use voice_otp::event::Event;
+use voice_otp::ports::{SinkError, StatusSink};
+
+/// Keeps what is published, in order. Clones are the same one.
+#[derive(Clone)]
+pub(crate) struct MemorySink {
+    events: Arc<Mutex<Vec<Event>>>,
+    down: Arc<AtomicBool>,
+    count: watch::Sender<usize>,
+}
+
+/// How long something is waited for: under a paused clock no time at all.
+const PATIENCE: Duration = Duration::from_hours(1);
+/// How long a window of publishes takes to be confirmed.
+const LATENCY: Duration = Duration::from_millis(1);
+
+impl MemorySink {
+    pub(crate) fn new() -> Self {
+        Self { events: Arc::default(), down: Arc::default(), count: watch::Sender::new(0) }
+    }
+
+    /// Whether it takes nothing.
+    pub(crate) fn set_down(&self, down: bool) {
+        self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// What was published, in order.
+    pub(crate) fn events(&self) -> Vec<Event> {
+        self.events.lock().unwrap().clone()
+    }
+
+    /// Waits until what was published is as wanted; `what` says what that is.
+    pub(crate) async fn until(&self, what: &str, mut wanted: impl FnMut(&[Event]) -> bool) {
+        let mut count = self.count.subscribe();
+        let waiting = count.wait_for(|_| wanted(&self.events.lock().unwrap()));
+        let came = tokio::time::timeout(PATIENCE, waiting).await;
+        assert!(came.is_ok(), "never happened: {what}; statuses: {:#?}", self.summary());
+    }
+
+    /// Every status in a word, for a failing test to show.
+    fn summary(&self) -> Vec<String> {
+        self.events.lock().unwrap().iter().map(|event| format!("{}/{} {}", event.key, event.sequence, event.status)).collect()
+    }
+}
+
+impl StatusSink for MemorySink {
+    async fn publish(&self, events: &[Event]) -> Vec<Result<(), SinkError>> {
+        tokio::time::sleep(LATENCY).await;
+        if self.down.load(Ordering::SeqCst) {
+            return events.iter().map(|_| Err(SinkError("the sink is down".into()))).collect();
+        }
+        self.events.lock().unwrap().extend_from_slice(events);
+        self.count.send_modify(|count| *count += events.len());
+        events.iter().map(|_| Ok(())).collect()
+    }
+}
