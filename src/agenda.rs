@@ -129,6 +129,7 @@ impl Inner {
     }
 
     /// Takes up what is due; else says when the first is.
+    #[expect(clippy::vec_box, reason = "they are in boxes already, and stay in them")]
     fn pop(&mut self, now: Timestamp, most: usize) -> (Vec<Box<Delivery>>, Option<Timestamp>) {
         let mut due = Vec::new();
         while due.len() < most {

@@ -169,10 +169,11 @@ mod tests {
                 (group, result)
             }
         };
+        let tasks = tokio_util::task::TaskTracker::new();
         let items: Vec<_> = (0..40)
             .map(|n| {
                 let entrance = entrance.clone();
-                tokio::task::spawn(async move { entrance.submit(n).await })
+                tasks.spawn(async move { entrance.submit(n).await })
             })
             .collect();
         drop(entrance);

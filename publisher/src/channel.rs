@@ -116,9 +116,8 @@ impl Owner {
     /// Waits for messages, with a link up so that the first needn't wait for one. False when there will be none.
     async fn refill(&mut self, waiting: &mut VecDeque<Posted>, link: Option<&(Link, Channel)>) -> bool {
         let lost = async {
-            match link {
-                Some((link, _)) => link.lost().await,
-                None => {}
+            if let Some((link, _)) = link {
+                link.lost().await;
             }
         };
         // Cancel-safe: a message is only taken by the arm that wins.

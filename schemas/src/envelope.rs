@@ -266,6 +266,7 @@ mod tests {
 
     #[test]
     fn what_is_not_an_event_says_why() {
+        let too_long = vec![b' '; LONGEST_BODY_BYTES + 1];
         let check = |content_type, body, why| {
             assert_eq!(open(Message { content_type, headers: &[], body }).err().unwrap(), why);
         };
@@ -273,7 +274,7 @@ mod tests {
         check(None, BODY, Unreadable::ContentType);
         check(Some(STRUCTURED), b"[]", Unreadable::NotJson);
         check(Some(STRUCTURED), b"{", Unreadable::NotJson);
-        check(Some(STRUCTURED), &[b' '; LONGEST_BODY_BYTES + 1], Unreadable::TooLong);
+        check(Some(STRUCTURED), &too_long, Unreadable::TooLong);
         check(Some(STRUCTURED), br#"{"specversion":"0.3","data":{}}"#, Unreadable::Attribute("specversion"));
         check(Some(STRUCTURED), br#"{"specversion":"1.0"}"#, Unreadable::Attribute("data"));
         let controls = br#"{"specversion":"1.0","id":"a\u0001","source":"/x","type":"t","data":{}}"#;

@@ -1,4 +1,5 @@
 //! The examples, the JSON Schema documents and the reader say the same.
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking, its helpers too")]
 
 use std::path::Path;
 
@@ -108,7 +109,10 @@ fn the_status_examples_are_what_workers_write() {
         assert!(schema.is_valid(&example), "{}", path.display());
         let event: StatusEvent = serde_json::from_value(example.clone()).unwrap();
         assert_eq!(serde_json::to_value(&event).unwrap(), example, "{}", path.display());
-        assert_eq!(event.data.reason.as_ref().map(|reason| reason.class), event.data.reason.as_ref().map(|reason| reason.code.class()));
+        assert_eq!(
+            event.data.reason.as_ref().map(|reason| reason.class),
+            event.data.reason.as_ref().map(|reason| reason.code.class())
+        );
         let mut without = example;
         without["data"].as_object_mut().unwrap().remove("sequence");
         assert!(!schema.is_valid(&without), "a status has a sequence");

@@ -120,7 +120,7 @@ impl<P: Ports> Engine<P> {
             let disposition = match verdict {
                 Ok(Verdict::Placing(admitted)) => {
                     self.counts.admitted.fetch_add(1, Ordering::Relaxed);
-                    self.set_out(worker, admission, *admitted, seat.permit.take());
+                    self.set_out(worker, admission, &admitted, seat.permit.take());
                     Disposition::Done
                 }
                 Ok(Verdict::Ended(events)) => {
@@ -169,12 +169,12 @@ impl<P: Ports> Engine<P> {
         self: &Arc<Self>,
         worker: WorkerEpoch,
         admission: Admission,
-        admitted: Admitted,
+        admitted: &Admitted,
         permit: Option<OwnedSemaphorePermit>,
     ) {
         let Plan::Place(placement) = admission.plan.clone() else { return };
         self.relay.send(vec![admitted.event.clone()], Lower::Published);
-        let delivery = Delivery::admitted(admission, *placement, &admitted);
+        let delivery = Delivery::admitted(admission, *placement, admitted);
         if delivery.state != State::Placing {
             self.agenda.learn(delivery);
             return;

@@ -326,20 +326,20 @@ impl<P: Ports> Engine<P> {
             Next::Retry { after, reason } => {
                 change.retire_attempt();
                 change.delivery.state = State::Waiting;
-                self.wait_again(change, *after, reason, now)
+                Self::wait_again(change, *after, reason, now)
             }
             Next::Snooze { wait, reason } => {
                 change.retire_attempt();
                 change.delivery.state = State::Waiting;
                 change.delivery.attempt = change.delivery.attempt.saturating_sub(1);
                 let wait = wait.unwrap_or(Duration::ZERO) + pause.max(Duration::from_millis(100));
-                self.wait_again(change, wait, reason, now)
+                Self::wait_again(change, wait, reason, now)
             }
         }
     }
 
     /// Waits, unless the wait would end too late, or it was taken back meanwhile.
-    fn wait_again(&self, mut change: Change, wait: Duration, reason: &Reason, now: voice_otp_schemas::Timestamp) -> Change {
+    fn wait_again(mut change: Change, wait: Duration, reason: &Reason, now: voice_otp_schemas::Timestamp) -> Change {
         change = ended_if_withdrawn(change, now);
         if change.delivery.state == State::Final {
             return change;

@@ -161,7 +161,7 @@ pub fn classify(refusal: Refusal<'_>) -> CallFailure {
         (401, None) => (CREDENTIALS, "not authorized", CHECK_CREDENTIALS),
         (403, None) => (TENANT, "forbidden", CHECK_CREDENTIALS),
         (404, None) => (TENANT, "not found", CHECK_CREDENTIALS),
-        (408, None) | (500.., None) => (Class::Ambiguous, "trouble at Twilio", TROUBLE),
+        (408 | 500.., None) => (Class::Ambiguous, "trouble at Twilio", TROUBLE),
         (_, None) => (OURS, "an error that the catalogue doesn't have", OUR_MISTAKE),
     };
     CallFailure {

@@ -162,6 +162,8 @@ impl Simulator {
             .route("/simulator/faults", patch(control::faults))
             .route("/simulator/calls", get(control::calls))
             .route("/simulator/stats", get(control::stats))
+            // Not Twilio's either: for a container's health check.
+            .route("/readyz", get(|| async { "ok\n" }))
             .fallback(nothing_here)
             .layer(map_response_with_state(Arc::clone(&self.world), stamped))
             .with_state(Arc::clone(&self.world))

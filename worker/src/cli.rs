@@ -37,14 +37,14 @@ pub enum Verb {
     Simulate(Simulate),
     /// Watch real events go through a real broker and database to simulated phones
     Demo(Demo),
-    /// Exit 0 if the worker at VOICE_OTP_LISTEN is ready, else 1
+    /// Exit 0 if the worker at `VOICE_OTP_LISTEN` is ready, else 1
     Healthcheck(Healthcheck),
 }
 
 /// How to log.
 #[derive(Debug, Clone, Args)]
 pub struct Log {
-    /// Levels: error, warn, info, debug, trace, or by module (voice_otp=debug,info) [default: info for worker and
+    /// Levels: error, warn, info, debug, trace, or by module (`voice_otp=debug,info`) [default: info for worker and
     /// simulate, error for demo, warn for the others]
     #[arg(long = "log", env = "VOICE_OTP_LOG", global = true, value_name = "LEVELS")]
     pub levels: Option<String>,
@@ -294,7 +294,7 @@ pub struct Simulate {
     /// Address to listen on
     #[arg(long, env = "VOICE_OTP_SIMULATE_LISTEN", default_value = "127.0.0.1:8090", value_name = "HOST:PORT")]
     pub listen: String,
-    /// JSON file with the accounts: [{"sid": "AC…", "auth_token": "…", "numbers": ["+1…"]}]; without it one is made and shown
+    /// JSON file with the accounts: an array of objects with sid, `auth_token` and numbers; without it one is made and shown
     #[arg(long, value_name = "FILE")]
     pub accounts: Option<PathBuf>,
     /// Seed: a run with the same one repeats

@@ -68,7 +68,7 @@ impl<P: Ports> Intake<P> {
                     tracing::warn!(error = &*error as &dyn std::error::Error, "no messages from the broker, trying again");
                 }
                 Err(error) => {
-                    tracing::debug!(error = &*error as &dyn std::error::Error, "no messages from the broker, trying again")
+                    tracing::debug!(error = &*error as &dyn std::error::Error, "no messages from the broker, trying again");
                 }
             }
             intake.up.store(false, Ordering::Relaxed);
@@ -255,10 +255,9 @@ async fn give_back_buffered(channel: &Channel, consumer: &mut Consumer) {
 async fn ack(delivery: &Delivery) {
     // One at a time: groups of one channel end in any order.
     let acking = delivery.acker.ack(BasicAckOptions { multiple: false });
-    match tokio::time::timeout(BROKER_TIMEOUT, acking).await {
-        Ok(Ok(true)) => {}
+    if !matches!(tokio::time::timeout(BROKER_TIMEOUT, acking).await, Ok(Ok(true))) {
         // It will come again and be known.
-        Ok(Ok(false) | Err(_)) | Err(_) => tracing::debug!("an acknowledgement was lost with its channel"),
+        tracing::debug!("an acknowledgement was lost with its channel");
     }
 }
 

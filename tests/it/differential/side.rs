@@ -1,6 +1,6 @@
 //! One of the two ledgers, and what happens on it. Every answer is told as text, to be compared with the other's.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -188,9 +188,9 @@ impl<'a, S: Stage> Side<'a, S> {
             None => String::new(),
         };
         let of_user = ledger.find_user(&key.tenant_id, &UserRef::parse(user).unwrap()).await;
-        let of_user = words(of_user.map(|rows| rows.into_iter().map(|row| row.key).collect::<std::collections::BTreeSet<_>>()));
+        let of_user = words(of_user.map(|rows| rows.into_iter().map(|row| row.key).collect::<BTreeSet<_>>()));
         let sids: Vec<CallSid> = (0..800).map(|n| call(n, CallStatus::Queued).sid).collect();
-        let known = words(ledger.known_calls(&sids).await.map(std::collections::BTreeSet::from_iter));
+        let known = words(ledger.known_calls(&sids).await.map(BTreeSet::from_iter));
         let verified = words(ledger.verified(key).await);
         [of_attempt, of_user, known, verified].join("\n")
     }
@@ -260,8 +260,7 @@ fn change(delivery: &Delivery, pick: &Pick, now: Timestamp) -> Option<Change> {
         (State::Calling, 2 | 3) => return news(delivery, pick.sid, CallStatus::InProgress, now),
         (State::Calling, 4) => return news(delivery, pick.sid, CallStatus::Completed, now),
         (State::Calling, 5) => return news(delivery, pick.sid, CallStatus::Busy, now),
-        (State::Calling, _) => change.delivery.polls += 1,
-        (State::Final, _) => change.delivery.polls += 1,
+        (State::Calling | State::Final, _) => change.delivery.polls += 1,
     }
     Some(change)
 }

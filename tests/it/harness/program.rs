@@ -17,7 +17,11 @@ pub(crate) struct Worker {
     log: tempfile::NamedTempFile,
 }
 
+/// The one built beside the tests, or `VOICE_OTP_TEST_BINARY`: an optimised one, for figures.
 fn binary() -> PathBuf {
+    if let Some(path) = std::env::var_os("VOICE_OTP_TEST_BINARY") {
+        return path.into();
+    }
     let here = std::env::current_exe().unwrap();
     let path = here.parent().unwrap().parent().unwrap().join("voice-otp");
     assert!(path.exists(), "{} is missing: cargo build --workspace, or ./dev test", path.display());

@@ -48,6 +48,32 @@ async fn two_hundred_requests_a_second_are_all_delivered_once() {
     system.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_burst_goes_through_as_fast_as_it_can_and_each_is_called_once() {
+    let total = 300 * seconds();
+    let system = System::start(10_000.0).await;
+    let mut statuses = system.broker.statuses().await;
+    let _worker = system.worker_with(&[("VOICE_OTP_LOG", "warn".to_owned())]).await;
+    let start = Instant::now();
+    let publishing = async {
+        for n in 0..total {
+            let event = request(&format!("burst-{n}"), &number(100_000 + n), "493027", Duration::from_secs(180));
+            let message = voice_otp_publisher::event::message(zeroize_bytes(event.to_string())).unwrap();
+            drop(system.publisher.post(message).await.unwrap());
+        }
+    };
+    let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
+        seen.len() >= total && seen.iter().filter(|(_, event)| event.data.status.as_str() == "placed").count() == total
+    };
+    tokio::join!(publishing, statuses.until("all are placed", Duration::from_secs(120), placed));
+    let taken = start.elapsed();
+    eprintln!("{total} requests placed in {taken:?}: {:.0}/s, publishing, Twilio and callbacks on the same cores", total as f64 / taken.as_secs_f64());
+    statuses.finals(total, Duration::from_secs(120)).await;
+    statuses.assert_sound();
+    assert_eq!(system.simulator.calls().len(), total, "each was called once");
+    system.stop().await;
+}
+
 fn zeroize_bytes(text: String) -> zeroize::Zeroizing<Vec<u8>> {
     zeroize::Zeroizing::new(text.into_bytes())
 }

@@ -23,7 +23,7 @@ use super::refusal::Refusal;
 use super::world::World;
 
 /// The longest that a request whose answer never comes is kept waiting.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// How long a slow answer takes, at speed 1.
 const SLOW: Duration = Duration::from_secs(3);

@@ -147,7 +147,7 @@ impl Order {
             from: "+14155550100".to_owned(),
             twiml: String::new(),
             speech: Duration::from_secs(20),
-            timeout: Duration::from_secs(60),
+            timeout: Duration::from_mins(1),
             time_limit: None,
             dialling: Duration::ZERO,
             callback: None,

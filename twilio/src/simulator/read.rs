@@ -53,6 +53,7 @@ pub(crate) async fn balance(
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "Twilio's names")]
 struct Balance {
     account_sid: String,
     balance: String,
@@ -101,6 +102,7 @@ pub(crate) async fn calls(
 }
 
 #[derive(Serialize)]
+#[expect(clippy::struct_field_names, reason = "Twilio's names")]
 struct Page {
     calls: Vec<Resource>,
     page: u32,

@@ -18,7 +18,7 @@ const LETTER: Duration = Duration::from_millis(65);
 const SYLLABLE: Duration = Duration::from_millis(200);
 
 /// Longer than Twilio lets any call last: what comes after isn't worth writing down.
-const LONGEST: Duration = Duration::from_secs(4 * 60 * 60);
+const LONGEST: Duration = Duration::from_hours(4);
 
 /// Languages in which a digit with a full stop is an ordinal: "4." is "the fourth".
 const ORDINAL_LANGUAGES: [&str; 14] = ["cs", "da", "de", "et", "eu", "fi", "hr", "hu", "is", "lv", "nb", "sk", "sl", "tr"];
@@ -203,7 +203,7 @@ mod tests {
     fn endless_repetition_ends_with_the_longest_call() {
         let manner = Manner { language: "en-US".into(), voice: "man".into(), rate: 1.0, spelled: false };
         let mut speaker = Speaker::default();
-        speaker.pause(Duration::from_secs(60 * 60), &manner);
+        speaker.pause(Duration::from_hours(1), &manner);
         speaker.repeat(0, 1_000);
         assert_eq!(speaker.mark(), 5);
     }

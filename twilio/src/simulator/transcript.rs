@@ -187,7 +187,7 @@ mod tests {
         let code = "4 9 2 1";
         let parted = format!(r#"<Response><Say>{code}</Say><Pause length="2"/><Say>{code}</Say></Response>"#);
         assert_eq!(Transcript::of(&parted).unwrap().readings_heard(), ["4921", "4921"]);
-        let run_on = format!(r#"<Response><Say>{code}</Say><Pause/><Say>{code}</Say></Response>"#);
+        let run_on = format!(r"<Response><Say>{code}</Say><Pause/><Say>{code}</Say></Response>");
         assert_eq!(Transcript::of(&run_on).unwrap().readings_heard(), ["49214921"]);
     }
 

@@ -53,8 +53,8 @@ async fn set(args: TenantSet) -> Result<(), Failed> {
     let pool = open(Checks::default(), Some(url)).await?;
 
     let present = settings::load_one(&pool, &keys, &id).await.context("read the present settings")?;
-    let mut draft = present.as_ref().map(draft_of).unwrap_or_else(|| Draft { enabled: true, ..Draft::default() });
-    let missing = present.is_none().then(|| missing_of(&args)).unwrap_or_default();
+    let mut draft = present.as_ref().map_or_else(|| Draft { enabled: true, ..Draft::default() }, draft_of);
+    let missing = if present.is_none() { missing_of(&args) } else { Vec::new() };
     if !missing.is_empty() {
         return Err(Failed::Usage(Wrong(missing)));
     }

@@ -30,7 +30,7 @@ fn refused(changes: &[(&str, &[&str])], code: Option<u32>) {
 fn a_plain_order_has_twilios_defaults() {
     let order = read(&[]).unwrap();
     assert_eq!((order.to.as_str(), order.from.as_str()), (TO, FROM));
-    assert_eq!(order.timeout, Duration::from_secs(60));
+    assert_eq!(order.timeout, Duration::from_mins(1));
     assert_eq!((order.time_limit, order.callback, order.detection), (None, None, None));
     assert!(order.speech > Duration::ZERO);
 }
@@ -82,7 +82,7 @@ fn time_limits_are_kept_within_bounds() {
     refused(&[("TimeLimit", &["0"])], None);
     let order = read(&[("Timeout", &["15"]), ("TimeLimit", &["60"])]).unwrap();
     assert_eq!(order.timeout, Duration::from_secs(15));
-    assert_eq!(order.time_limit, Some(Duration::from_secs(60)));
+    assert_eq!(order.time_limit, Some(Duration::from_mins(1)));
 }
 
 #[test]

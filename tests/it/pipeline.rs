@@ -1,0 +1,11 @@
+//! The engine on the ports in memory, under tokio's paused clock: hours in no time.
+
+mod bench;
+mod cancelling;
+mod failing;
+mod living;
+mod pacing;
+mod publishing;
+mod settling;
+mod stopping;
+mod weather;
