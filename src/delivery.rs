@@ -34,6 +34,10 @@ pub struct AttemptId(pub Uuid);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerEpoch(pub i64);
 
+/// Names the line of a placement, from one account and number to another, as the ledger does.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Line(pub Vec<u8>);
+
 /// The secret part of a delivery. The ledger stores it sealed, and drops it with the final status.
 #[derive(Debug, Clone)]
 pub struct Order {
@@ -113,7 +117,7 @@ pub struct Delivery {
     /// When the current placement was intended.
     pub intent_at: Option<Timestamp>,
     /// Names the line of a placement under way or unsettled, as the ledger does.
-    pub line: Option<Vec<u8>>,
+    pub line: Option<Line>,
     /// When an absence at Twilio counts, while unsettled.
     pub settle_after: Option<Timestamp>,
     /// Twilio's SID of the current call.
@@ -329,6 +333,12 @@ impl State {
     /// The state of a word.
     pub fn from_word(word: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == word)
+    }
+}
+
+impl std::fmt::Debug for Line {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Line(…)")
     }
 }
 

@@ -86,7 +86,9 @@ pub fn script(code: &OtpCode, asked: Option<&Locale>, tenant: Option<&Locale>, c
             parts.push(Part::Symbol(symbol.to_ascii_uppercase()));
         }
         if reading == 0 {
-            heard_after = parts.iter().map(|part| part.length(phrases.ms_per_character)).sum();
+            let reading: Duration = parts.iter().map(|part| part.length(phrases.ms_per_character)).sum();
+            // To the millisecond, as the ledger has it.
+            heard_after = Duration::from_millis(u64::try_from(reading.as_millis()).unwrap_or(u64::MAX));
         }
         parts.push(Part::Break(SYMBOL_BREAK));
         parts.push(Part::Pause(Duration::from_secs(1)));

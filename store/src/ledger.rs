@@ -136,7 +136,7 @@ impl Ledger for PgLedger {
 
     fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool {
         let (Some(line), Some(order)) = (&delivery.line, &delivery.order) else { return false };
-        begin::lines(&self.keys, account.as_str(), from, &order.to).contains(line)
+        begin::lines(&self.keys, account.as_str(), from, &order.to).contains(&line.0)
     }
 
     async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {

@@ -16,7 +16,7 @@ use voice_otp_store::Keyring;
 use voice_otp_store::settings;
 use voice_otp_twilio::simulator::{self, Account, Simulator};
 
-pub(crate) use broker::{Broker, Statuses};
+pub(crate) use broker::Broker;
 pub(crate) use program::{Program, Worker};
 pub(crate) use proxy::Proxy;
 
@@ -49,8 +49,7 @@ impl System {
         let (database, broker) = (Database::fresh().await, Broker::fresh().await);
         let keys_text = Keyring::generate("test");
         let keys = Keyring::parse(&keys_text).unwrap();
-        let account =
-            Account { numbers: vec![FROM.to_owned()], calls_per_second: 1e6, ..Account::new(ACCOUNT, AUTH_TOKEN) };
+        let account = Account { numbers: vec![FROM.to_owned()], calls_per_second: 1e6, ..Account::new(ACCOUNT, AUTH_TOKEN) };
         let simulator = Simulator::new(simulator::Settings { accounts: vec![account], seed: 1, speed: 20.0 });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let twilio_url = format!("http://{}", listener.local_addr().unwrap());

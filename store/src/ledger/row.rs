@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use voice_otp::account::{AccountSid, CallSid};
-use voice_otp::delivery::{AttemptId, Delivery, Key, Order, Slot, State};
+use voice_otp::delivery::{AttemptId, Delivery, Key, Line, Order, Slot, State};
 use voice_otp::ports::LedgerError;
 use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::reason::ReasonCode;
@@ -91,7 +91,7 @@ pub(super) fn delivery(row: &Row, keys: &Keyring) -> Result<Delivery, LedgerErro
         attempt: count("attempt"),
         attempt_id: row.get::<_, Option<uuid::Uuid>>("attempt_id").map(AttemptId),
         intent_at: row.get("intent_at"),
-        line: row.get("line"),
+        line: row.get::<_, Option<Vec<u8>>>("line").map(Line),
         settle_after: row.get("settle_after"),
         call_sid: text("call_sid").and_then(|text| CallSid::parse(text).ok()),
         heard_after: Duration::from_millis(u64::from(count("heard_after_ms"))),

@@ -19,22 +19,59 @@ pub(super) const USERS: [&str; 2] = ["jane", "june"];
 /// One operation. `session` says by which of the two workers, over which of the two connections.
 #[derive(Debug)]
 pub(super) enum Operation {
-    Admit { session: usize, group: Vec<Wish> },
-    Begin { session: usize, picks: Vec<Pick> },
-    Save { session: usize, picks: Vec<Pick> },
-    Cancel { session: usize, key: Key },
-    Claim { session: usize },
+    Admit {
+        session: usize,
+        group: Vec<Wish>,
+    },
+    Begin {
+        session: usize,
+        picks: Vec<Pick>,
+    },
+    Save {
+        session: usize,
+        picks: Vec<Pick>,
+    },
+    Cancel {
+        session: usize,
+        key: Key,
+    },
+    Claim {
+        session: usize,
+    },
     /// A worker goes, and another one comes.
-    Retire { session: usize },
+    Retire {
+        session: usize,
+    },
     /// One in `every` of the events that were told is published.
-    Publish { session: usize, every: usize, from: usize },
-    Sweep { session: usize },
-    Hold { tenant: &'static str, wait: Duration },
-    Prove { tenant: &'static str },
-    Repace { tenant: &'static str, pace: f64 },
-    LookUp { nth_attempt: usize, key: Key, user: &'static str },
+    Publish {
+        session: usize,
+        every: usize,
+        from: usize,
+    },
+    Sweep {
+        session: usize,
+    },
+    Hold {
+        tenant: &'static str,
+        wait: Duration,
+    },
+    Prove {
+        tenant: &'static str,
+    },
+    Repace {
+        tenant: &'static str,
+        pace: f64,
+    },
+    LookUp {
+        nth_attempt: usize,
+        key: Key,
+        user: &'static str,
+    },
     /// Time passes; then some of the workers beat, and who has died starts anew.
-    Wait { time: Duration, beats: [bool; 2] },
+    Wait {
+        time: Duration,
+        beats: [bool; 2],
+    },
 }
 
 /// A request to admit.

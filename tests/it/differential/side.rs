@@ -9,7 +9,7 @@ use voice_otp::Tuning;
 use voice_otp::account::CallSid;
 use voice_otp::delivery::{AttemptId, Change, Delivery, Key, State, WorkerEpoch};
 use voice_otp::event::Event;
-use voice_otp::plan::{Admission, Plan};
+use voice_otp::plan::{Admission, Basis, Plan};
 use voice_otp::ports::{Begin, Ledger, LedgerError, Saved, Verdict};
 use voice_otp::progress::{CallStatus, Progress, progress};
 use voice_otp::settings::Draft;
@@ -120,9 +120,11 @@ impl<'a, S: Stage> Side<'a, S> {
             let (now, settings) = (self.stage.now(), self.stage.settings(&wish.ask.key().tenant_id).await);
             let planned = voice_otp::plan::plan(&wish.ask.incoming(now), settings.as_ref(), &Tuning::default(), now);
             let mut admission = planned.expect("it is a request");
+            if let (Basis::Version(version), true) = (&mut admission.basis, wish.stale) {
+                *version -= 1;
+            }
             if let Plan::Place(placement) = &mut admission.plan {
                 placement.attempt_id = wish.attempt;
-                placement.settings_version -= i64::from(wish.stale);
                 self.attempts.extend(wish.attempt);
             }
             admissions.push(admission);
@@ -148,8 +150,8 @@ impl<'a, S: Stage> Side<'a, S> {
             };
             delivery.revision -= i64::from(pick.outdated);
             self.attempts.push(pick.attempt);
-            let (from, pace_key) = (settings.from, settings.pace_key);
-            group.push(Begin { delivery: Arc::new(delivery), attempt_id: pick.attempt, from, pace_key });
+            let (account_sid, from, pace_key) = (settings.account_sid, settings.from, settings.pace_key);
+            group.push(Begin { delivery: Arc::new(delivery), attempt_id: pick.attempt, account_sid, from, pace_key });
         }
         words(self.ledger(session).begin(self.workers[session], &group).await)
     }
@@ -245,7 +247,9 @@ fn change(delivery: &Delivery, pick: &Pick, now: Timestamp) -> Option<Change> {
         (State::Waiting, 2 | 3) => change.delivery.slot = None,
         (State::Waiting, _) => wait_for_retry(&mut change, now),
         (State::Placing, 0) => return Some(delivery.unbegin(now)),
-        (State::Placing, 1 | 2) => return Some(delivery.unsettle(now + Duration::from_secs(2), now + Duration::from_secs(10), now)),
+        (State::Placing, 1 | 2) => {
+            return Some(delivery.unsettle(now + Duration::from_secs(2), now + Duration::from_secs(10), now));
+        }
         (State::Placing, 3) => {
             change.retire_attempt();
             change.end(now, Status::Failed, Reason::new(ReasonCode::TenantCredentials, "the credentials are wrong"));
@@ -260,7 +264,7 @@ fn change(delivery: &Delivery, pick: &Pick, now: Timestamp) -> Option<Change> {
         (State::Calling, 2 | 3) => return news(delivery, pick.sid, CallStatus::InProgress, now),
         (State::Calling, 4) => return news(delivery, pick.sid, CallStatus::Completed, now),
         (State::Calling, 5) => return news(delivery, pick.sid, CallStatus::Busy, now),
-        (State::Calling | State::Final, _) => change.delivery.polls += 1,
+        (State::Calling | State::Final, _) => change.delivery.tries += 1,
     }
     Some(change)
 }

@@ -40,7 +40,7 @@ impl Broker {
         let made = client.put(format!("{api}/api/vhosts/{vhost}")).send().await.unwrap();
         assert!(made.status().is_success(), "make a vhost: {}", made.status());
         let base = from_environment("VOICE_OTP_AMQP_URL");
-        let authority = base.splitn(4, '/').nth(2).unwrap();
+        let authority = base.split('/').nth(2).unwrap();
         let url = format!("amqp://{authority}/{vhost}");
         let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
         topology::declare_all(&connection).await.unwrap();
@@ -52,7 +52,13 @@ impl Broker {
         let channel = self.connection.create_channel().await.unwrap();
         let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
         let queue = channel.queue_declare("".into(), own, FieldTable::default()).await.unwrap();
-        let bound = channel.queue_bind(queue.name().clone(), topology::STATUS.into(), "#".into(), QueueBindOptions::default(), FieldTable::default());
+        let bound = channel.queue_bind(
+            queue.name().clone(),
+            topology::STATUS.into(),
+            "#".into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
         bound.await.unwrap();
         let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
         let mut consumer = channel.basic_consume(queue.name().clone(), "".into(), options, FieldTable::default()).await.unwrap();
@@ -73,7 +79,8 @@ impl Broker {
 
     /// Publishes to the requests, whatever it is.
     pub(crate) async fn publish(&self, content_type: &[u8], body: &[u8]) {
-        self.publish_with(BasicProperties::default().with_content_type(std::str::from_utf8(content_type).unwrap().into()), body).await;
+        self.publish_with(BasicProperties::default().with_content_type(std::str::from_utf8(content_type).unwrap().into()), body)
+            .await;
     }
 
     /// Publishes to the requests with properties.
@@ -126,7 +133,7 @@ impl Broker {
 
     /// Where the broker listens: for a proxy.
     pub(crate) fn address(&self) -> String {
-        let authority = self.url.expose_secret().splitn(4, '/').nth(2).unwrap().to_owned();
+        let authority = self.url.expose_secret().split('/').nth(2).unwrap().to_owned();
         authority.rsplit('@').next().unwrap().to_owned()
     }
 }
@@ -179,11 +186,18 @@ impl Statuses {
     /// The reason of a delivery's last event.
     pub(crate) fn reason(&self, id: &str) -> String {
         let last = self.of(id).last().and_then(|event| event.data.reason.as_ref().map(|reason| reason.code));
-        last.and_then(|code| serde_json::to_value(code).ok()).and_then(|code| code.as_str().map(str::to_owned)).unwrap_or_default()
+        last.and_then(|code| serde_json::to_value(code).ok())
+            .and_then(|code| code.as_str().map(str::to_owned))
+            .unwrap_or_default()
     }
 
     fn summary(&self) -> Vec<String> {
-        self.seen.iter().rev().take(40).map(|(_, event)| format!("{} {} {}", event.id, event.data.status, event.data.tenant_id)).collect()
+        self.seen
+            .iter()
+            .rev()
+            .take(40)
+            .map(|(_, event)| format!("{} {} {}", event.id, event.data.status, event.data.tenant_id))
+            .collect()
     }
 
     /// Asserts that every delivery ended once, with its statuses in order and without gaps.

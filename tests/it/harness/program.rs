@@ -45,7 +45,7 @@ impl Program {
     /// Runs it to its end.
     pub(crate) async fn run(environment: &[(&'static str, String)], args: &[&str]) -> Output {
         let running = command(environment).args(args).output();
-        tokio::time::timeout(Duration::from_secs(60), running).await.expect("the program ends").unwrap()
+        tokio::time::timeout(Duration::from_mins(1), running).await.expect("the program ends").unwrap()
     }
 
     /// Runs it to its end, with something on standard input.
@@ -54,7 +54,7 @@ impl Program {
         let mut command = command(environment);
         let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
-        tokio::time::timeout(Duration::from_secs(60), child.wait_with_output()).await.expect("the program ends").unwrap()
+        tokio::time::timeout(Duration::from_mins(1), child.wait_with_output()).await.expect("the program ends").unwrap()
     }
 
     /// Starts it, its output piped.
@@ -68,6 +68,7 @@ fn free_port() -> u16 {
 }
 
 impl Worker {
+    #[expect(clippy::unused_async, reason = "it spawns on the runtime")]
     pub(crate) async fn start(
         mut environment: Vec<(&'static str, String)>,
         callbacks: bool,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use voice_otp::delivery::{Delivery, State};
-use voice_otp::plan::Plan;
+use voice_otp::plan::Basis;
 use voice_otp::ports::{Ledger as _, Verdict};
 use voice_otp::settings::Draft;
 use voice_otp_schemas::reason::ReasonCode;
@@ -19,7 +19,7 @@ contract!(
     only_what_is_new_uses_the_accounts_pace,
     settings_that_are_stale_are_told_and_nothing_is_done,
     a_plan_that_ends_becomes_a_final_row_and_its_repeat_is_a_repeat,
-    test_mode_says_two_statuses,
+    in_test_mode_two_statuses_are_said,
     what_was_admitted_can_be_read_back,
     nothing_begins_without_an_attempt,
     only_one_placement_on_a_line_begins_with_its_admission,
@@ -95,9 +95,7 @@ async fn settings_that_are_stale_are_told_and_nothing_is_done<S: Stage>(stage: &
     assert_eq!(placing(&verdict).slot.at, stage.now(), "the stale one used no pace");
     // What is known is known, whatever its plan was made from.
     let mut again = plan(stage, &ask).await;
-    if let Plan::Place(placement) = &mut again.plan {
-        placement.settings_version -= 1;
-    }
+    again.basis = Basis::Version(-7);
     assert!(matches!(admit_group(stage, worker, &[again]).await[0], Verdict::Repeat));
 }
 
@@ -117,7 +115,7 @@ async fn a_plan_that_ends_becomes_a_final_row_and_its_repeat_is_a_repeat<S: Stag
     assert!(matches!(admit(stage, worker, &ask.calling(2)).await, Verdict::Conflict));
 }
 
-async fn test_mode_says_two_statuses<S: Stage>(stage: &S) {
+async fn in_test_mode_two_statuses_are_said<S: Stage>(stage: &S) {
     stage.save_tenant("acme", &Draft { test_mode: true, ..draft(1, 1.0) }).await;
     let worker = enlist(stage).await;
     let verdict = admit(stage, worker, &Ask::new("acme", "a")).await;

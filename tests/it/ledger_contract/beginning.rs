@@ -48,7 +48,7 @@ async fn a_moment_before_its_slot_counts_as_due<S: Stage>(stage: &S) {
     let worker = enlist(stage).await;
     begun(stage, worker, &Ask::new("acme", "a")).await;
     let b = waiting(stage, worker, &Ask::new("acme", "b").calling(2)).await;
-    stage.advance(SECOND - limits().begin_ahead).await;
+    stage.advance(SECOND.checked_sub(limits().begin_ahead).unwrap()).await;
     assert_eq!(begin(stage, worker, &b).await, Begun::Go { slot: b.slot.unwrap(), revision: 2 });
 }
 
@@ -74,7 +74,7 @@ async fn a_slot_used_too_late_is_void<S: Stage>(stage: &S) {
     assert_eq!(slot.at, start + 4 * SECOND);
     let row = find(stage, &b.key).await;
     assert_eq!((row.slot, row.wake_at), (Some(slot), slot.at));
-    stage.advance(2 * SECOND - Duration::from_millis(2)).await;
+    stage.advance((2 * SECOND).checked_sub(Duration::from_millis(2)).unwrap()).await;
     assert_eq!(begin(stage, worker, &row).await, Begun::Go { slot, revision: 3 }, "late, but not too late");
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use voice_otp::delivery::Change;
+use voice_otp::delivery::{Change, Key};
 use voice_otp::plan::Admission;
 use voice_otp::ports::{Begun, Directory as _, Ledger as _, Saved, Verdict};
 use voice_otp_schemas::TenantId;
@@ -162,8 +162,8 @@ async fn two_claims_at_once_take_nothing_twice<S: Stage>(stage: &S) {
         ids.dedup();
         assert_eq!((taken, ids.len()), (10, 10));
         // The next round's are not to be mixed with these.
-        for id in ids {
-            let row = find(stage, &voice_otp::delivery::Key { tenant_id: TenantId::parse("acme").unwrap(), delivery_id: id }).await;
+        for delivery_id in ids {
+            let row = find(stage, &Key { tenant_id: TenantId::parse("acme").unwrap(), delivery_id }).await;
             stage.ledger().save(one, &[row.expire(stage.now())]).await.unwrap();
         }
     }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use voice_otp::account::CallSid;
-use voice_otp::delivery::{AttemptId, Change, Slot, State};
-use voice_otp::ports::{Ledger as _, LedgerError, Lower, Saved};
+use voice_otp::delivery::{AttemptId, Change, Delivery, Slot, State, WorkerEpoch};
+use voice_otp::ports::{Begun, Ledger as _, LedgerError, Lower, Saved};
 use voice_otp::progress::CallStatus;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::status::Status;
 
-use super::stage::{Stage, begun, call, enlist, find, news, save, tenant, waiting};
+use super::stage::{Stage, begin, begun, call, enlist, find, news, save, tenant, waiting};
 use crate::memory::sample::{Ask, key};
 
 contract!(
@@ -77,7 +77,9 @@ async fn what_is_saved_can_be_read_back<S: Stage>(stage: &S) {
     next.ringing_at = Some(later(12));
     next.answered_at = Some(later(13));
     next.withdrawn = Some(ReasonCode::ProviderQueue);
-    next.polls = 4;
+    next.tries = 4;
+    // It goes with the end of the placement.
+    next.line = None;
     next.sequence = 5;
     assert_eq!(save(stage, worker, &change).await, SAVED);
     change.delivery.revision += 1;
@@ -137,11 +139,11 @@ async fn a_call_is_one_deliverys_or_nothing_of_the_group_is_done<S: Stage>(stage
     }
 }
 
-/// A delivery whose placement is begun: with its admission, or right after.
-async fn begun_on<S: Stage>(stage: &S, worker: voice_otp::delivery::WorkerEpoch, id: &str, to: u32) -> voice_otp::delivery::Delivery {
+/// A delivery whose placement to a number is begun.
+async fn begun_on<S: Stage>(stage: &S, worker: WorkerEpoch, id: &str, to: u32) -> Delivery {
     let row = waiting(stage, worker, &Ask::new("acme", id).calling(to)).await;
-    let answer = super::stage::begin(stage, worker, &row).await;
-    assert!(matches!(answer, voice_otp::ports::Begun::Go { .. }), "{answer:?}");
+    let answer = begin(stage, worker, &row).await;
+    assert!(matches!(answer, Begun::Go { .. }), "{answer:?}");
     find(stage, &row.key).await
 }
 

@@ -229,6 +229,7 @@ pub(crate) async fn due<S: Stage>(stage: &S, delivery: &Delivery) -> Begin {
     Begin {
         delivery: Arc::new(delivery.clone()),
         attempt_id: AttemptId(Uuid::new_v4()),
+        account_sid: settings.account_sid,
         from: settings.from,
         pace_key: settings.pace_key,
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use voice_otp::delivery::{Delivery, State, WorkerEpoch};
 use voice_otp::ports::Ledger as _;
 
-use super::stage::{Stage, begun, enlist, find, tenant, waiting};
+use super::stage::{Stage, admit, begun, enlist, find, tenant, waiting};
 use crate::memory::sample::{Ask, limits};
 
 contract!(
@@ -36,7 +36,7 @@ async fn claim<S: Stage>(stage: &S, worker: WorkerEpoch, most: usize) -> Vec<Str
 async fn live_on<S: Stage>(stage: &S, workers: &[WorkerEpoch], time: Duration) {
     let end = stage.now() + time;
     while stage.now() < end {
-        let step = (end - stage.now()).to_std().unwrap().min(limits().lease - SECOND);
+        let step = (end - stage.now()).to_std().unwrap().min(limits().lease.checked_sub(SECOND).unwrap());
         stage.advance(step).await;
         for worker in workers {
             assert!(stage.ledger().beat(*worker).await.unwrap().alive);
@@ -146,7 +146,7 @@ async fn no_more_are_claimed_than_asked_for_the_most_overdue_first<S: Stage>(sta
 
 async fn what_is_over_is_not_claimed<S: Stage>(stage: &S) {
     let (first, second) = (enlist(stage).await, enlist(stage).await);
-    super::stage::admit(stage, first, &Ask::new("ghost", "a")).await;
+    admit(stage, first, &Ask::new("ghost", "a")).await;
     stage.ledger().retire(first).await.unwrap();
     stage.advance(Duration::from_secs(2)).await;
     assert!(claim(stage, second, 10).await.is_empty());

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use voice_otp::delivery::{Delivery, Key, Slot, State, WorkerEpoch};
-use voice_otp::plan::{Admission, Plan};
+use voice_otp::plan::{Admission, Basis, Plan};
 use voice_otp::ports::{Admitted, Verdict};
 use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::status::Status;
@@ -24,7 +24,13 @@ struct Reserved {
 /// Answers for every admission, once all are known.
 type Answers = Vec<Option<Verdict>>;
 
-pub(super) fn admit(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, group: &[Admission], now: Timestamp) -> Vec<Verdict> {
+pub(super) fn admit(
+    tables: &mut Tables,
+    limits: &Limits,
+    worker: WorkerEpoch,
+    group: &[Admission],
+    now: Timestamp,
+) -> Vec<Verdict> {
     let mut answers: Answers = vec![None; group.len()];
     let twins = answer_twins(group, &mut answers);
     let mut fresh = Vec::new();
@@ -74,9 +80,13 @@ fn known_or_stale(tables: &Tables, admission: &Admission) -> Option<Verdict> {
         let same = row.identity == admission.identity.expose();
         return Some(if same { Verdict::Repeat } else { Verdict::Conflict });
     }
-    let Plan::Place(placement) = &admission.plan else { return None };
     let version = tables.tenants.get(&admission.key.tenant_id).map(|tenant| tenant.settings.version);
-    (version != Some(placement.settings_version)).then_some(Verdict::StaleSettings)
+    let current = match admission.basis {
+        Basis::Nothing => true,
+        Basis::NoSettings => version.is_none(),
+        Basis::Version(basis) => version == Some(basis),
+    };
+    (!current).then_some(Verdict::StaleSettings)
 }
 
 /// Slots for the fresh placements of a group. As if every one got a slot; who is too late even so, or only because of
@@ -131,7 +141,8 @@ fn insert(
                 wake_at: if begun { now + limits.rescue } else { slot.at.min(placement.place_by) },
                 event: placement.accepted.clone().filled(slot.at, wait_ms(slot.at, now)),
             };
-            let delivery = Delivery::admitted(admission.clone(), placement.as_ref().clone(), &admitted);
+            let mut delivery = Delivery::admitted(admission.clone(), placement.as_ref().clone(), &admitted);
+            delivery.line = begun.then(|| line.bytes());
             (delivery, begun.then_some(line), Verdict::Placing(Box::new(admitted)))
         }
         (Plan::Place(placement), slot) => {
@@ -141,6 +152,7 @@ fn insert(
                 account_sid: Some(placement.account_sid.clone()),
                 pace_key: Some(placement.pace_key.clone()),
                 place_by: placement.place_by,
+                heard_after: placement.heard_after,
                 ..over(admission, Status::Expired, 1, now)
             };
             let event = placement.backlog.clone().filled(slot.at, wait_ms(slot.at, now));
@@ -185,6 +197,7 @@ fn over(admission: &Admission, ended: Status, sequence: u32, now: Timestamp) -> 
         attempt: 0,
         attempt_id: None,
         intent_at: None,
+        line: None,
         settle_after: None,
         call_sid: None,
         heard_after: Duration::ZERO,
@@ -192,7 +205,7 @@ fn over(admission: &Admission, ended: Status, sequence: u32, now: Timestamp) -> 
         ringing_at: None,
         answered_at: None,
         withdrawn: None,
-        polls: 0,
+        tries: 0,
         sequence,
         ended: Some(ended),
     }

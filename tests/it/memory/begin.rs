@@ -7,7 +7,7 @@ use voice_otp::ports::{Begin, Begun};
 use voice_otp_schemas::Timestamp;
 use voice_otp_store::ledger::Limits;
 
-use super::tables::{Line, Tables, account_of};
+use super::tables::{Line, Tables};
 
 /// A placement that is due and whose line is free.
 struct Judged<'a> {
@@ -22,7 +22,7 @@ struct Judged<'a> {
 
 pub(super) fn begin(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, group: &[Begin], now: Timestamp) -> Vec<Begun> {
     for begin in group {
-        tables.ensure_pace(&begin.pace_key, account_of(begin), now);
+        tables.ensure_pace(&begin.pace_key, begin.account_sid.as_str(), now);
     }
     let mut answers = vec![None; group.len()];
     let mut lines = HashSet::new();
@@ -56,7 +56,8 @@ pub(super) fn begin(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, g
             }
             (_, _, None) => unreachable!("a void slot was reserved again, or is too late"),
         };
-        answers[one.place] = Some(write(tables, limits, worker, one, Slot { at, epoch }, now));
+        let place = one.place;
+        answers[place] = Some(write(tables, limits, worker, &one, Slot { at, epoch }, now));
     }
     answers.into_iter().map(|answer| answer.expect("every placement has an answer")).collect()
 }
@@ -92,14 +93,16 @@ fn reserve(tables: &mut Tables, judged: &[Judged<'_>], now: Timestamp) -> BTreeM
 }
 
 /// Writes the slot, and the intent if the slot is now or in a moment.
-fn write(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, one: Judged<'_>, slot: Slot, now: Timestamp) -> Begun {
+fn write(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, one: &Judged<'_>, slot: Slot, now: Timestamp) -> Begun {
     let go = slot.at <= now + limits.begin_ahead;
     let row = tables.rows.get_mut(&one.begin.delivery.key).expect("it was there a moment ago");
     row.owner = worker;
-    row.line = go.then_some(one.line);
+    row.line = go.then(|| one.line.clone());
     let delivery = &mut row.delivery;
     delivery.revision += 1;
     delivery.pace_key = Some(one.begin.pace_key.clone());
+    delivery.account_sid = Some(one.begin.account_sid.clone());
+    delivery.line = go.then(|| one.line.bytes());
     delivery.slot = Some(slot);
     delivery.state = if go { State::Placing } else { State::Waiting };
     delivery.wake_at = if go { now + limits.rescue } else { slot.at.min(delivery.place_by) };

@@ -62,6 +62,12 @@ impl MemoryDirectory {
             tenant.proven = true;
             tenant.settings.version = version;
             tables.versions = version;
+            // The calls of its own pace are the account's now: the account's next slot is one interval away.
+            let (now, account) = ((self.now)(), settings.account_sid.as_str());
+            tables.ensure_pace(account, account, now);
+            if let Some(pace) = tables.paces.get_mut(account) {
+                pace.tat = pace.tat.max(pace.after(now, 1));
+            }
         }
         drop(tables);
         self.forget(&settings.tenant_id);

@@ -4,18 +4,18 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use voice_otp::account::CallSid;
+use voice_otp::account::{AccountSid, CallSid};
 use voice_otp::delivery::{AttemptId, Change, Delivery, Key, State, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::Admission;
 use voice_otp::ports::{Beat, Begin, Begun, Ledger, LedgerError, Saved, Verdict};
-use voice_otp_schemas::{TenantId, Timestamp, UserRef};
+use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
 use voice_otp_store::ledger::Limits;
 
 use super::clock::Now;
 use super::directory::MemoryDirectory;
 use super::tables::Tables;
-use super::{admit, begin, lives, save};
+use super::{admit, begin, lives, save, tables};
 
 /// The ledger in memory. Clones are connections to the same one.
 #[derive(Clone)]
@@ -156,6 +156,11 @@ impl Ledger for MemoryLedger {
             known.filter(|sid| sids.contains(sid)).collect()
         })
         .await
+    }
+
+    fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool {
+        let (Some(line), Some(order)) = (&delivery.line, &delivery.order) else { return false };
+        tables::Line::Numbers(account.as_str().to_owned(), from.clone(), order.to.clone()).bytes() == *line
     }
 
     async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {

@@ -1,12 +1,12 @@
 //! Workers' lives, what dead ones left, and the outbox.
 
+use std::time::Duration;
+
 use voice_otp::delivery::{Delivery, Key, State, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::ports::Beat;
 use voice_otp_schemas::Timestamp;
 use voice_otp_store::ledger::Limits;
-
-use std::time::Duration;
 
 use super::tables::{Row, Tables};
 
@@ -54,29 +54,27 @@ fn first(tables: &Tables, most: usize, which: impl Fn(&Row) -> bool) -> Vec<Key>
     keys.into_iter().take(most).map(|(_, key)| key.clone()).collect()
 }
 
-/// An event whose forerunner a living worker still has is left to that worker.
+/// Takes a delivery's events by its first.
 pub(super) fn unpublished(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, most: usize, now: Timestamp) -> Vec<Event> {
     let mut others = tables.alive(now);
     others.remove(&worker);
-    let mut left: Vec<(Timestamp, (Key, u32))> = tables
+    let mut firsts: Vec<(Timestamp, Key)> = tables
         .outbox
         .iter()
         .filter(|(_, event)| !others.contains(&event.owner))
         .filter(|(_, event)| event.owner != worker || event.created_at < now - limits.forgotten)
-        .filter(|((key, sequence), _)| {
-            let mut before = tables.outbox.range((key.clone(), 0)..(key.clone(), *sequence));
-            !before.any(|(_, event)| others.contains(&event.owner))
-        })
-        .map(|(place, event)| (event.created_at, place.clone()))
+        .filter(|((key, sequence), _)| tables.outbox.range((key.clone(), 0)..(key.clone(), *sequence)).next().is_none())
+        .map(|((key, _), event)| (event.created_at, key.clone()))
         .collect();
-    left.sort();
-    left.truncate(most);
-    let mut places: Vec<(Key, u32)> = left.into_iter().map(|(_, place)| place).collect();
-    places.sort();
-    let mut take = |place: &(Key, u32)| {
-        let event = tables.outbox.get_mut(place).expect("it was there a moment ago");
-        event.owner = worker;
-        event.event.clone()
-    };
-    places.iter().map(&mut take).collect()
+    firsts.sort();
+    firsts.truncate(most);
+    let taken: std::collections::BTreeSet<Key> = firsts.into_iter().map(|(_, key)| key).collect();
+    let mut events = Vec::new();
+    for ((key, _), event) in &mut tables.outbox {
+        if taken.contains(key) {
+            event.owner = worker;
+            events.push(event.event.clone());
+        }
+    }
+    events
 }

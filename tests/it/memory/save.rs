@@ -8,12 +8,21 @@ use voice_otp::delivery::{AttemptId, Change, Delivery, State, WorkerEpoch};
 use voice_otp::ports::{LedgerError, Lower, Saved};
 use voice_otp_schemas::Timestamp;
 
-use super::tables::Tables;
+use super::tables::{Line, Tables};
 
-pub(super) fn save(tables: &mut Tables, worker: WorkerEpoch, group: &[Change], now: Timestamp) -> Result<Vec<Saved>, LedgerError> {
+pub(super) fn save(
+    tables: &mut Tables,
+    worker: WorkerEpoch,
+    group: &[Change],
+    now: Timestamp,
+) -> Result<Vec<Saved>, LedgerError> {
     let wins: Vec<bool> = group.iter().map(|change| is_current(tables, &change.delivery)).collect();
     check(tables, group.iter().zip(&wins).filter(|(_, wins)| **wins).map(|(change, _)| change))?;
-    Ok(group.iter().zip(wins).map(|(change, wins)| if wins { apply(tables, worker, change, now) } else { Saved::Conflict }).collect())
+    Ok(group
+        .iter()
+        .zip(wins)
+        .map(|(change, wins)| if wins { apply(tables, worker, change, now) } else { Saved::Conflict })
+        .collect())
 }
 
 fn is_current(tables: &Tables, delivery: &Delivery) -> bool {
@@ -68,7 +77,8 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
         ringing_at: new.ringing_at,
         answered_at: new.answered_at,
         withdrawn: new.withdrawn,
-        polls: new.polls,
+        tries: new.tries,
+        line: row.line.as_ref().map(Line::bytes),
         sequence: new.sequence,
         ended: new.ended,
         order: row.delivery.order.take().filter(|_| new.state != State::Final),

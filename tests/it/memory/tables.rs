@@ -135,13 +135,16 @@ impl Line {
 
     pub(super) fn of_begin(begin: &Begin) -> Self {
         match &begin.delivery.order {
-            Some(order) => Self::Numbers(account_of(begin).to_owned(), begin.from.clone(), order.to.clone()),
+            Some(order) => Self::Numbers(begin.account_sid.as_str().to_owned(), begin.from.clone(), order.to.clone()),
             None => Self::Alone(begin.attempt_id),
         }
     }
-}
 
-/// The account that a delivery was admitted for.
-pub(super) fn account_of(begin: &Begin) -> &str {
-    begin.delivery.account_sid.as_ref().map(AccountSid::as_str).unwrap_or_default()
+    /// As a delivery names it.
+    pub(super) fn bytes(&self) -> voice_otp::delivery::Line {
+        voice_otp::delivery::Line(match self {
+            Self::Numbers(account, from, to) => format!("{account} {} {}", from.expose(), to.expose()).into_bytes(),
+            Self::Alone(attempt) => attempt.0.as_bytes().to_vec(),
+        })
+    }
 }

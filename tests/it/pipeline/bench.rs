@@ -1,5 +1,6 @@
 //! Workers on one ledger in memory, and short words for what every test does with them.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -73,8 +74,10 @@ impl Bench {
     }
 
     async fn worker_on(&self, ports: (MemoryLedger, MemoryDirectory, MemoryCaller, MemorySink), name: &str) -> Worker {
-        let seed = name.bytes().map(u64::from).sum();
-        let started = Engine::start(ports, self.tuning.clone(), Dice::seeded(seed), TokioSteady::start(), name).await;
+        // Workers of different names never throw the same attempt ids.
+        let seed = name.bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+        let (tuning, dice) = (self.tuning.clone(), Dice::seeded(seed));
+        let started = Engine::<MemoryPorts>::start(ports, tuning, dice, TokioSteady::start(), name).await;
         let (engine, works) = started.expect("a worker can start");
         let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
         let running = tokio::task::spawn(Arc::clone(&engine).run(works, soft.clone(), hard.clone()));
@@ -90,29 +93,43 @@ impl Bench {
         self.caller.posts().iter().map(|post| post.at).collect()
     }
 
-    /// What has been said of a delivery.
+    /// What has been said of a delivery, repeats included.
     pub(super) fn told(&self, key: &Key) -> Vec<StatusData> {
         self.sink.events().iter().filter(|event| event.key == *key).map(data).collect()
     }
 
-    /// Waits for the end of a delivery of `acme`, and for its last status to be forgotten by the ledger.
+    /// Waits for the end of a delivery of `acme`, as [`ended_of`](Self::ended_of) does.
     pub(super) async fn ended(&self, id: &str) -> Vec<StatusData> {
         self.ended_of(&key("acme", id)).await
     }
 
-    /// Waits for the end of a delivery; gives all that was said of it, which must be whole and in order.
+    /// Waits for the end of a delivery; gives all that was said of it, which must be whole, in order, and nothing twice.
     pub(super) async fn ended_of(&self, key: &Key) -> Vec<StatusData> {
-        self.sink.until(&format!("{key} ends"), |events| events.iter().any(|event| event.key == *key && is_final(event))).await;
+        self.until_over(key).await;
         let told = self.told(key);
         check_whole(key, &told);
         told
+    }
+
+    /// The same where something broke, so that statuses may be repeated: gives each as it was said first.
+    pub(super) async fn ended_with_repeats(&self, key: &Key) -> Vec<StatusData> {
+        self.until_over(key).await;
+        let told: Vec<StatusData> =
+            first_appearances(&self.sink.events()).remove(key).unwrap_or_default().iter().map(data).collect();
+        check_whole(key, &told);
+        told
+    }
+
+    async fn until_over(&self, key: &Key) {
+        let over = |event: &Event| event.key == *key && event.status.is_final();
+        self.sink.until(&format!("{key} ends"), |events| events.iter().any(&over)).await;
     }
 
     /// Waits until a status of `acme`'s delivery is said.
     pub(super) async fn until_told(&self, id: &str, status: &str) {
         let key = key("acme", id);
         let said = |event: &Event| event.key == key && event.status.as_str() == status;
-        self.sink.until(&format!("{key} is {status}"), |events| events.iter().any(said)).await;
+        self.sink.until(&format!("{key} is {status}"), |events| events.iter().any(&said)).await;
     }
 }
 
@@ -135,6 +152,15 @@ impl Worker {
         self.running.await.expect("the worker ends well");
     }
 
+    /// Stops it softly, and when that takes too long, at once: as a program is stopped.
+    pub(super) async fn stop_within(mut self, grace: Duration) {
+        self.soft.cancel();
+        match tokio::time::timeout(grace, &mut self.running).await {
+            Ok(ended) => ended.expect("the worker ends well"),
+            Err(_) => self.kill().await,
+        }
+    }
+
     /// Stops it at once, whatever is in hand.
     pub(super) async fn kill(self) {
         self.hard.cancel();
@@ -148,8 +174,16 @@ pub(super) fn data(event: &Event) -> StatusData {
     event.data
 }
 
-fn is_final(event: &Event) -> bool {
-    event.status.is_final()
+/// What was said of each delivery, in the order in which it was said first.
+pub(super) fn first_appearances(events: &[Event]) -> BTreeMap<Key, Vec<Event>> {
+    let mut seen = BTreeSet::new();
+    let mut first: BTreeMap<Key, Vec<Event>> = BTreeMap::new();
+    for event in events {
+        if seen.insert((event.key.clone(), event.sequence)) {
+            first.entry(event.key.clone()).or_default().push(event.clone());
+        }
+    }
+    first
 }
 
 /// The statuses of a delivery in words.

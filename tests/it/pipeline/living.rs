@@ -1,10 +1,11 @@
 //! How a delivery lives when all goes well, and what is no delivery at all.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use voice_otp::engine::{Dead, Disposition};
 use voice_otp::failure::Class;
-use voice_otp::ports::Directory as _;
+use voice_otp::ports::{Directory as _, Ledger as _};
 use voice_otp::progress::{Call, CallStatus};
 use voice_otp::settings::Draft;
 use voice_otp::speech::Part;
@@ -34,7 +35,8 @@ async fn a_request_is_accepted_placed_and_delivered() {
     assert_eq!(posts.len(), 1);
     assert_eq!((posts[0].to.expose(), posts[0].from.expose()), (number(7).as_str(), "+12025550123"));
     assert_eq!(posts[0].account, account(1));
-    let said: String = posts[0].script.parts.iter().filter_map(|part| if let Part::Symbol(c) = part { Some(*c) } else { None }).collect();
+    let said: String =
+        posts[0].script.parts.iter().filter_map(|part| if let Part::Symbol(c) = part { Some(*c) } else { None }).collect();
     assert_eq!(said, "A1B2A1B2A1B2");
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bench.ledger.outbox_len(), 0, "what is published is forgotten");
@@ -170,12 +172,12 @@ async fn a_callback_may_be_faster_than_the_answer_to_the_post() {
     let ringing: Call = bench.caller.calls().remove(0);
     assert_eq!(ringing.status, CallStatus::Ringing);
     for _ in 0..2 {
-        let found = voice_otp::ports::Ledger::find_attempt(&bench.ledger, attempt).await.unwrap().expect("the attempt is known");
+        let found = bench.ledger.find_attempt(attempt).await.unwrap().expect("the attempt is known");
         worker.engine.news(found, attempt, &ringing).await;
     }
     let told = bench.ended("a").await;
     assert_eq!(words(&told), ["accepted", "placed", "ringing", "answered", "delivered"]);
-    assert_eq!(worker.engine.counts().strays.load(std::sync::atomic::Ordering::Relaxed), 0);
+    assert_eq!(worker.engine.counts().strays.load(Ordering::Relaxed), 0);
 }
 
 #[tokio::test(start_paused = true)]

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use crate::harness::{AUTH_TOKEN, FROM, Program, System, request};
 
-const LIFE: Duration = Duration::from_secs(180);
+const LIFE: Duration = Duration::from_mins(3);
 const CODE: &str = "Qz81Wk";
 const NUMBERS: [&str; 4] = ["+12125557391", "+12025550114", "+12025550118", "+12025550101"];
 
@@ -28,9 +28,13 @@ async fn no_sink_holds_a_code_a_full_number_or_a_secret() {
     let nameless = request("canary-nameless", NUMBERS[0], CODE, LIFE).to_string().replace("\"acme\"", "\"a.b\"");
     system.broker.publish(b"application/cloudevents+json", nameless.as_bytes()).await;
     system.publish_json(&request("canary-waits", NUMBERS[0], CODE, LIFE)).await;
-    statuses.finals(NUMBERS.len() + 2, Duration::from_secs(60)).await;
+    statuses.finals(NUMBERS.len() + 2, Duration::from_mins(1)).await;
     let letters = system.broker.dead_letters(2).await;
-    assert_eq!(system.simulator.calls().iter().filter(|call| call.digits_heard == CODE.to_uppercase()).count(), 3, "they were spoken");
+    assert_eq!(
+        system.simulator.calls().iter().filter(|call| call.digits_heard == CODE.to_uppercase()).count(),
+        3,
+        "they were spoken"
+    );
     // And what waits, its secrets still needed.
     system.tenant("slow", 0.01, |draft| draft.account_sid = format!("AC{}", "9".repeat(32))).await;
     let mut parked = request("canary-parked", NUMBERS[0], CODE, LIFE);
@@ -58,7 +62,8 @@ async fn no_sink_holds_a_code_a_full_number_or_a_secret() {
     assert!(worker.terminate().await.success());
     sinks.push(("log".to_owned(), worker.log()));
 
-    let mut canaries: Vec<String> = vec![CODE.to_owned(), CODE.to_uppercase(), "Qz81WX".to_owned(), AUTH_TOKEN.to_owned(), FROM.to_owned()];
+    let mut canaries: Vec<String> =
+        vec![CODE.to_owned(), CODE.to_uppercase(), "Qz81WX".to_owned(), AUTH_TOKEN.to_owned(), FROM.to_owned()];
     canaries.extend(NUMBERS.iter().map(ToString::to_string));
     let key = system.keys_text.expose_secret().split(':').nth(1).unwrap().to_owned();
     canaries.push(key);
@@ -77,6 +82,9 @@ async fn no_sink_holds_a_code_a_full_number_or_a_secret() {
             }
         }
     }
-    assert!(sinks.iter().all(|(sink, text)| !text.is_empty() || sink.contains("past_attempts") || sink.contains("outbox")), "each sink was read");
+    assert!(
+        sinks.iter().all(|(sink, text)| !text.is_empty() || sink.contains("past_attempts") || sink.contains("outbox")),
+        "each sink was read"
+    );
     system.stop().await;
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::database::Database;
-use crate::harness::{ACCOUNT, AUTH_TOKEN, FROM, Program, System, Worker, number, request};
+use crate::harness::{ACCOUNT, AUTH_TOKEN, FROM, Program, System, number, request};
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
@@ -74,12 +74,34 @@ async fn a_tenant_is_made_changed_shown_listed_and_deleted() {
     for flag in ["--account-sid", "--auth-token-file", "--from"] {
         assert!(text(&bare.stderr).contains(flag), "{}", text(&bare.stderr));
     }
-    let wrong = run(vec!["tenant", "set", "new", "--account-sid", "AC1", "--auth-token-file", "-", "--from", "555", "--locale", "english"], "s3cr3t-t0ken").await;
+    let wrong = run(
+        vec!["tenant", "set", "new", "--account-sid", "AC1", "--auth-token-file", "-", "--from", "555", "--locale", "english"],
+        "s3cr3t-t0ken",
+    )
+    .await;
     assert_eq!(wrong.status.code(), Some(2));
     let told = text(&wrong.stderr);
     assert!(["--account-sid", "--from", "--locale"].iter().all(|flag| told.contains(flag)) && !told.contains("s3cr3t"), "{told}");
     let made = run(
-        vec!["tenant", "set", "new", "--account-sid", ACCOUNT, "--auth-token-file", "-", "--from", FROM, "--calls-per-second", "2.5", "--ring-timeout", "20s", "--allow-country", "US", "--allow-country", "CA"],
+        vec![
+            "tenant",
+            "set",
+            "new",
+            "--account-sid",
+            ACCOUNT,
+            "--auth-token-file",
+            "-",
+            "--from",
+            FROM,
+            "--calls-per-second",
+            "2.5",
+            "--ring-timeout",
+            "20s",
+            "--allow-country",
+            "US",
+            "--allow-country",
+            "CA",
+        ],
         AUTH_TOKEN,
     );
     let made = made.await;
@@ -107,10 +129,16 @@ async fn publish_waits_for_the_ending_and_its_exit_code_tells() {
     let _worker = system.worker().await;
     let environment = system.environment();
     let to = number(11);
-    let good = Program::run_with_input(&environment, &["publish", "--tenant", "acme", "--to", &to, "--code-file", "-", "--wait"], "493027\n").await;
+    let good = Program::run_with_input(
+        &environment,
+        &["publish", "--tenant", "acme", "--to", &to, "--code-file", "-", "--wait"],
+        "493027\n",
+    )
+    .await;
     assert!(good.status.success(), "{}{}", text(&good.stdout), text(&good.stderr));
     assert!(text(&good.stdout).contains("delivered") && !text(&good.stdout).contains(&to), "{}", text(&good.stdout));
-    let busy = Program::run(&environment, &["publish", "--tenant", "acme", "--to", "+12025550101", "--code", "493027", "--wait"]).await;
+    let busy =
+        Program::run(&environment, &["publish", "--tenant", "acme", "--to", "+12025550101", "--code", "493027", "--wait"]).await;
     assert_eq!(busy.status.code(), Some(1));
     assert!(text(&busy.stdout).contains("busy"));
     let bad = Program::run(&environment, &["publish", "--tenant", "a.b", "--to", "555", "--code", "1"]).await;
@@ -124,8 +152,9 @@ async fn a_file_of_events_is_published_and_each_bad_line_is_named() {
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
     let _worker = system.worker().await;
-    let life = Duration::from_secs(180);
-    let mut lines: Vec<String> = (0..20).map(|n| request(&format!("line-{n}"), &number(20 + n), "493027", life).to_string()).collect();
+    let life = Duration::from_mins(3);
+    let mut lines: Vec<String> =
+        (0..20).map(|n| request(&format!("line-{n}"), &number(20 + n), "493027", life).to_string()).collect();
     lines.insert(3, "not json".to_owned());
     lines.insert(7, request("line-bad", "555", "493027", life).to_string());
     let published = Program::run_with_input(&system.environment(), &["publish", "--file", "-"], &lines.join("\n")).await;
@@ -149,7 +178,7 @@ async fn watch_shows_a_tenants_statuses_as_they_happen() {
     // It has no sign of being bound but what it shows.
     let showing = async {
         for n in 0.. {
-            system.publish_json(&request(&format!("watched-{n}"), &number(30 + n), "493027", Duration::from_secs(180))).await;
+            system.publish_json(&request(&format!("watched-{n}"), &number(30 + n), "493027", Duration::from_mins(3))).await;
             let line = tokio::io::AsyncBufReadExt::read_line(&mut lines, &mut seen);
             if tokio::time::timeout(Duration::from_secs(2), line).await.is_ok() {
                 break;
@@ -176,6 +205,5 @@ async fn a_key_is_made_and_the_health_check_tells() {
     drop(worker);
     let sick = Program::run(&[("VOICE_OTP_LISTEN", "127.0.0.1:1".to_owned())], &["healthcheck"]).await;
     assert_eq!(sick.status.code(), Some(1));
-    let _unused = Worker::start;
     system.stop().await;
 }

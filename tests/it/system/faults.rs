@@ -6,7 +6,7 @@ use secrecy::ExposeSecret as _;
 
 use crate::harness::{Proxy, System, number, request};
 
-const LIFE: Duration = Duration::from_secs(180);
+const LIFE: Duration = Duration::from_mins(3);
 
 #[tokio::test]
 async fn a_worker_that_is_asked_to_stop_finishes_and_hands_the_rest_over() {
@@ -23,7 +23,7 @@ async fn a_worker_that_is_asked_to_stop_finishes_and_hands_the_rest_over() {
     let status = first.terminate().await;
     assert!(status.success(), "{}", first.log());
     let _second = system.worker().await;
-    statuses.finals(40, Duration::from_secs(60)).await;
+    statuses.finals(40, Duration::from_mins(1)).await;
     statuses.linger(Duration::from_millis(500)).await;
     statuses.assert_sound();
     for n in 0..40 {
@@ -75,7 +75,9 @@ async fn a_broker_that_goes_away_is_waited_for() {
     let url = behind(system.broker.url.expose_secret(), &proxy.address);
     let mut worker = system.worker_with(&[("VOICE_OTP_AMQP_URL", url)]).await;
     system.publish_json(&request("before", &number(301), "493027", LIFE)).await;
-    let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| seen.iter().any(|(_, event)| event.data.status.as_str() == "placed");
+    let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
+        seen.iter().any(|(_, event)| event.data.status.as_str() == "placed")
+    };
     statuses.until("it is placed", Duration::from_secs(20), placed).await;
     proxy.shut();
     worker.readiness(false).await;
@@ -105,7 +107,9 @@ async fn a_database_that_goes_away_is_waited_for() {
     let proxy = Proxy::to(server).await;
     let mut worker = system.worker_with(&[("VOICE_OTP_DATABASE_URL", behind(&url, &proxy.address))]).await;
     system.publish_json(&request("before", &number(311), "493027", LIFE)).await;
-    let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| seen.iter().any(|(_, event)| event.data.status.as_str() == "placed");
+    let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
+        seen.iter().any(|(_, event)| event.data.status.as_str() == "placed")
+    };
     statuses.until("it is placed", Duration::from_secs(20), placed).await;
     proxy.shut();
     system.publish_json(&request("while-away", &number(312), "493027", LIFE)).await;
@@ -113,12 +117,16 @@ async fn a_database_that_goes_away_is_waited_for() {
     tokio::time::sleep(Duration::from_secs(2)).await;
     proxy.open();
     worker.ready().await;
-    statuses.finals(2, Duration::from_secs(60)).await;
+    statuses.finals(2, Duration::from_mins(1)).await;
     statuses.linger(Duration::from_millis(500)).await;
     let mut ids = std::collections::HashSet::new();
     statuses.seen.retain(|(_, event)| ids.insert(event.id.clone()));
     statuses.assert_sound();
-    assert!(["before", "while-away"].iter().all(|id| statuses.words(id).last() == Some(&"delivered")), "{:?}", statuses.words("before"));
+    assert!(
+        ["before", "while-away"].iter().all(|id| statuses.words(id).last() == Some(&"delivered")),
+        "{:?}",
+        statuses.words("before")
+    );
     assert_eq!((system.calls_to(&number(311)), system.calls_to(&number(312))), (1, 1));
     assert!(worker.terminate().await.success(), "{}", worker.log());
     system.stop().await;

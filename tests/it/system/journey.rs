@@ -7,7 +7,7 @@ use voice_otp_schemas::json_schema::documents;
 
 use crate::harness::{System, Worker, number, request};
 
-const LIFE: Duration = Duration::from_secs(180);
+const LIFE: Duration = Duration::from_mins(3);
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
@@ -64,7 +64,7 @@ async fn every_fate_of_a_call_has_its_ending() {
     for (digits, ..) in fates {
         system.publish_json(&request(&format!("fate-{digits}"), &format!("+120255501{digits}"), "493027", LIFE)).await;
     }
-    statuses.finals(fates.len(), Duration::from_secs(60)).await;
+    statuses.finals(fates.len(), Duration::from_mins(1)).await;
     statuses.linger(Duration::from_secs(1)).await;
     statuses.assert_sound();
     for (digits, status, reason) in fates {
@@ -86,7 +86,7 @@ async fn without_a_public_url_the_poller_learns_every_ending() {
     for (id, to) in [("polled", number(1)), ("polled-busy", "+12025550101".to_owned())] {
         system.publish_json(&request(id, &to, "493027", LIFE)).await;
     }
-    statuses.finals(2, Duration::from_secs(60)).await;
+    statuses.finals(2, Duration::from_mins(1)).await;
     statuses.assert_sound();
     assert_eq!(statuses.words("polled").last(), Some(&"delivered"));
     assert_eq!(statuses.words("polled-busy").last(), Some(&"busy"));
@@ -103,7 +103,9 @@ async fn binary_mode_spanish_an_extension_and_a_trace_are_understood() {
     event["data"]["locale"] = json!("es-MX");
     event["data"]["extension"] = json!("w12#");
     let mut headers = lapin::types::FieldTable::default();
-    let mut put = |name: &str, value: &str| drop(headers.insert(name.into(), lapin::types::AMQPValue::LongString(value.into())));
+    let mut put = |name: &str, value: &str| {
+        headers.insert(name.into(), lapin::types::AMQPValue::LongString(value.into()));
+    };
     for name in ["specversion", "id", "source", "type", "time"] {
         put(&format!("cloudEvents_{name}"), event[name].as_str().unwrap());
     }

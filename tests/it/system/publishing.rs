@@ -74,6 +74,7 @@ async fn a_lost_connection_is_made_anew_and_what_waited_is_published() {
     let error = hasty.publish(message(60, "otp.requested")).await.unwrap_err();
     assert!(matches!(error, PublishError::Unconfirmed(_)), "{error}");
     assert!(started.elapsed() < Duration::from_secs(15), "in bounded time: {:?}", started.elapsed());
-    (publisher.close().await, hasty.close().await);
+    publisher.close().await;
+    hasty.close().await;
     broker.delete().await;
 }
