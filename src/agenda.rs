@@ -16,6 +16,8 @@ use crate::delivery::{Delivery, Key, State};
 pub struct Held {
     /// The delivery, as last known.
     pub delivery: Box<Delivery>,
+    /// Which taking up it is: a task's drop must not let go of what another has taken up since.
+    token: u64,
     agenda: Arc<Agenda>,
 }
 
@@ -36,8 +38,8 @@ struct Inner {
 
 #[derive(Debug)]
 enum Place {
-    /// In a task's hands; whether a newer value has been heard of since.
-    Busy(bool),
+    /// In a task's hands, under this token; whether a newer value has been heard of since.
+    Busy(u64, bool),
     /// Put down, under this entry.
     Down(u64, Box<Delivery>),
 }
@@ -49,15 +51,17 @@ impl Agenda {
         if inner.deliveries.contains_key(&delivery.key) {
             return None;
         }
-        inner.deliveries.insert(delivery.key.clone(), Place::Busy(false));
-        Some(Held { delivery: Box::new(delivery), agenda: Arc::clone(self) })
+        inner.entries += 1;
+        let token = inner.entries;
+        inner.deliveries.insert(delivery.key.clone(), Place::Busy(token, false));
+        Some(Held { delivery: Box::new(delivery), token, agenda: Arc::clone(self) })
     }
 
     /// Takes note of a delivery's newer value. What a task has in hand it will learn by itself.
     pub fn learn(&self, delivery: Delivery) {
         let mut inner = self.lock();
         match inner.deliveries.get_mut(&delivery.key) {
-            Some(Place::Busy(newer)) => {
+            Some(Place::Busy(_, newer)) => {
                 *newer = true;
                 return;
             }
@@ -83,7 +87,8 @@ impl Agenda {
             let now = clock.now();
             let (due, first) = self.lock().pop(now, most);
             if !due.is_empty() {
-                return due.into_iter().map(|delivery| Held { delivery, agenda: Arc::clone(self) }).collect();
+                let held = |(token, delivery)| Held { delivery, token, agenda: Arc::clone(self) };
+                return due.into_iter().map(held).collect();
             }
             match first {
                 Some(at) => tokio::select! {
@@ -99,7 +104,7 @@ impl Agenda {
     pub fn clear(&self) {
         let mut inner = self.lock();
         inner.times.clear();
-        inner.deliveries.retain(|_, place| matches!(place, Place::Busy(_)));
+        inner.deliveries.retain(|_, place| matches!(place, Place::Busy(..)));
     }
 
     /// How many deliveries this worker holds.
@@ -129,8 +134,7 @@ impl Inner {
     }
 
     /// Takes up what is due; else says when the first is.
-    #[expect(clippy::vec_box, reason = "they are in boxes already, and stay in them")]
-    fn pop(&mut self, now: Timestamp, most: usize) -> (Vec<Box<Delivery>>, Option<Timestamp>) {
+    fn pop(&mut self, now: Timestamp, most: usize) -> (Vec<(u64, Box<Delivery>)>, Option<Timestamp>) {
         let mut due = Vec::new();
         while due.len() < most {
             let Some(Reverse((at, ..))) = self.times.peek() else { break };
@@ -139,8 +143,9 @@ impl Inner {
             }
             let Some(Reverse((_, entry, key))) = self.times.pop() else { break };
             let Some(place) = self.deliveries.get_mut(&key) else { continue };
-            match std::mem::replace(place, Place::Busy(false)) {
-                Place::Down(current, delivery) if current == entry => due.push(delivery),
+            match std::mem::replace(place, Place::Busy(entry, false)) {
+                // Entries are never used again, so this one's number is its taking up's as well.
+                Place::Down(current, delivery) if current == entry => due.push((entry, delivery)),
                 other => *place = other,
             }
         }
@@ -151,7 +156,7 @@ impl Inner {
 impl Held {
     /// Whether somebody here changed the delivery since it was taken up: it was taken back, perhaps.
     pub fn is_outdated(&self) -> bool {
-        matches!(self.agenda.lock().deliveries.get(&self.delivery.key), Some(Place::Busy(true)))
+        matches!(self.agenda.lock().deliveries.get(&self.delivery.key), Some(Place::Busy(token, true)) if *token == self.token)
     }
 
     /// Puts it down until its `wake_at`; lets go of it if it is over.
@@ -170,7 +175,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut inner = self.agenda.lock();
-        if matches!(inner.deliveries.get(&self.delivery.key), Some(Place::Busy(_))) {
+        if matches!(inner.deliveries.get(&self.delivery.key), Some(Place::Busy(token, _)) if *token == self.token) {
             inner.deliveries.remove(&self.delivery.key);
         }
     }

@@ -218,6 +218,12 @@ impl Change {
         self.tell(now, status, Details { reason: Some(reason), ..Details::default() });
     }
 
+    /// Ends the delivery that could not be placed in time.
+    pub fn expire(&mut self, now: Timestamp) {
+        let why = "the code was about to expire before a call could be placed; send a new code, or use another channel";
+        self.end(now, Status::Expired, Reason::new(ReasonCode::ExpiredWaiting, why));
+    }
+
     /// Ends the delivery that was taken back.
     pub fn end_withdrawn(&mut self, now: Timestamp, why: ReasonCode) {
         let (status, reason) = withdrawal(why);
@@ -262,8 +268,7 @@ impl Delivery {
     /// It could not be placed in time.
     pub fn expire(&self, now: Timestamp) -> Change {
         let mut change = Change::of(self);
-        let why = "the code was about to expire before a call could be placed; send a new code, or use another channel";
-        change.end(now, Status::Expired, Reason::new(ReasonCode::ExpiredWaiting, why));
+        change.expire(now);
         change
     }
 

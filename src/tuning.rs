@@ -10,7 +10,7 @@ pub struct Tuning {
     pub lead: Duration,
     /// The most POSTs in flight at once.
     pub placing_permits: usize,
-    /// The most look-ups (tries and settlings) in flight at once.
+    /// The most look-ups (polls and settlings) in flight at once.
     pub looking_permits: usize,
     /// How many placements a delivery may spend.
     pub attempts: u32,
@@ -37,7 +37,7 @@ pub struct Tuning {
     pub quiet_without_callbacks: Duration,
     /// How long any call may be in Twilio's queue before that means anything.
     pub queue_moment: Duration,
-    /// The longest pause between two tries of one call.
+    /// The longest pause between two polls of one call.
     pub quiet_longest: Duration,
     /// How long after the code's end a call without an ending is given up as unknown.
     pub give_up: Duration,

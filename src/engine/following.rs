@@ -108,12 +108,11 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn poll(self: Arc<Self>, mut held: Held) {
         // A callback may have told another worker meanwhile.
         let Some(newer) = self.reload(&held.delivery.key).await else { return };
-        let as_known = newer.revision == held.delivery.revision;
-        *held.delivery = newer;
-        if !as_known || held.delivery.state != State::Calling {
-            held.put_down();
+        if newer.revision != held.delivery.revision || newer.state != State::Calling {
+            // Whoever changed it follows it now. If that was this worker, it comes up again as overdue.
             return;
         }
+        *held.delivery = newer;
         let Some(sid) = held.delivery.call_sid.clone() else { return };
         let Ok(permit) = Arc::clone(&self.looking).acquire_owned().await else { return };
         let settings = self.settings_of(&held.delivery.key.tenant_id).await;

@@ -116,13 +116,10 @@ impl<P: Ports> Engine<P> {
     /// Publishes what a crash left unpublished, until told to stop.
     pub(super) async fn sweep_forever(self: Arc<Self>) {
         loop {
-            // While the relay is busy, what the ledger still has is most likely what the relay has.
-            if self.relay.is_idle() {
-                match self.ledger.unpublished(self.life.worker(), self.tuning.group).await {
-                    Ok(events) => self.relay.sweep(events),
-                    Err(error) => {
-                        tracing::debug!(error = &error as &dyn std::error::Error, "can't sweep the outbox, trying again");
-                    }
+            match self.ledger.unpublished(self.life.worker(), self.tuning.group).await {
+                Ok(events) => self.relay.sweep(events),
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "can't sweep the outbox, trying again");
                 }
             }
             tokio::select! {

@@ -74,17 +74,11 @@ impl Relay {
         }
     }
 
-    /// Sends events found in the ledger; not while others wait, which may be the very same.
+    /// Sends events found in the ledger. What is in the queue already is told from what isn't there.
     pub(super) fn sweep(&self, events: Vec<Event>) {
-        if !events.is_empty() && self.is_idle() {
-            tracing::debug!(events = events.len(), "publishing statuses that were left behind");
+        if !events.is_empty() && self.waiting.load(Ordering::Relaxed) < WAITING {
             self.put(events.len(), Sent::Swept(events));
         }
-    }
-
-    /// Whether nothing waits to be published.
-    pub(super) fn is_idle(&self) -> bool {
-        self.waiting.load(Ordering::Relaxed) == 0
     }
 
     fn put(&self, events: usize, sent: Sent) {
@@ -157,7 +151,7 @@ impl<S: StatusSink> Runner<S> {
     }
 
     fn accept(&mut self, sent: Sent) {
-        self.recent.turn();
+        self.recent.turn(&self.queue);
         let (events, lower) = match sent {
             Sent::New(events, lower) => (events, Some(lower)),
             Sent::Swept(events) => (events, None),
@@ -217,9 +211,11 @@ impl Recent {
         self.young.get(key).or_else(|| self.old.get(key)).copied()
     }
 
-    fn turn(&mut self) {
+    fn turn(&mut self, queue: &[Event]) {
         if self.turned.elapsed() > GENERATION {
             self.old = std::mem::take(&mut self.young);
+            // What waits for a broker that is away stays young, however long that takes.
+            self.young.extend(queue.iter().map(|event| (event.key.clone(), event.sequence)));
             self.turned = tokio::time::Instant::now();
         }
     }

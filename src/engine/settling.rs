@@ -126,7 +126,7 @@ impl<P: Ports> Engine<P> {
             let why = "Twilio was in trouble until the attempts were used up, and made no call";
             change.end(now, Status::Failed, Reason::new(ReasonCode::ProviderTrouble, why));
         } else if delivery.too_late(now) {
-            return Some(Change { retired: change.retired, ..delivery.expire(now) });
+            change.expire(now);
         }
         Some(change)
     }

@@ -261,7 +261,7 @@ pub async fn prove(pool: &Pool, settings: &VoiceSettings) -> Result<(), Error> {
                where tenant_id = $1 and version = $2 and not proven returning account_sid) \
              insert into pacing as p (pace_key, account_sid, interval_us, tat) \
              select a.account_sid, a.account_sid, ceil(1e6 / a.calls_per_second)::bigint, \
-               clock_timestamp() + interval '1 second' / a.calls_per_second from accounts a join proven using (account_sid) \
+               clock_timestamp() + ceil(1e6 / a.calls_per_second) * interval '1 microsecond' from accounts a join proven using (account_sid) \
              on conflict (pace_key) do update set tat = greatest(p.tat, excluded.tat)",
             &[&settings.tenant_id.as_str(), &settings.version],
         )

@@ -32,5 +32,6 @@ mod outbox;
 mod pacing;
 mod racing;
 mod saving;
+mod settings;
 pub(crate) mod stage;
 mod workers;

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cancelling;
+mod changing;
 mod failing;
 mod living;
 mod pacing;

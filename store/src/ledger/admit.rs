@@ -1,6 +1,6 @@
 //! Admission of a group.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use deadpool_postgres::Client;
 use tokio_postgres::Row;
@@ -23,45 +23,49 @@ const RACES: usize = 5;
 
 pub(super) async fn admit(ledger: &PgLedger, worker: WorkerEpoch, group: &[Admission]) -> Result<Vec<Verdict>, LedgerError> {
     let mut answers: Answers = vec![None; group.len()];
-    let twins = answer_twins(group, &mut answers);
+    let twins = twins(group);
+    let mut open: Vec<usize> = (0..group.len()).filter(|place| !twins.contains_key(place)).collect();
+    let mut held_back: Vec<usize> = twins.keys().copied().collect();
     for _ in 0..RACES {
-        let open: Vec<usize> = (0..group.len()).filter(|place| matches!(answers.get(*place), Some(None))).collect();
-        if open.is_empty() {
+        let asked: Vec<&Admission> = open.iter().filter_map(|place| group.get(*place)).collect();
+        if asked.is_empty() {
             break;
         }
-        let asked: Vec<&Admission> = open.iter().filter_map(|place| group.get(*place)).collect();
         let rows = ask(ledger, worker, &asked).await?;
         if rows.len() != asked.len() {
             return Err(LedgerError::Nonsense("an admission has no verdict"));
         }
-        for ((place, admission), row) in open.into_iter().zip(asked).zip(&rows) {
-            if let Some(answer) = answers.get_mut(place) {
+        for ((place, admission), row) in open.iter().zip(asked).zip(&rows) {
+            if let Some(answer) = answers.get_mut(*place) {
                 *answer = verdict(admission, row, &ledger.keys)?;
             }
         }
-    }
-    // A twin of what wasn't admitted for now waits with it.
-    for (place, first) in twins {
-        let first_is_stale = matches!(answers.get(first), Some(Some(Verdict::StaleSettings)));
-        if let (true, Some(answer)) = (first_is_stale, answers.get_mut(place)) {
-            *answer = Some(Verdict::StaleSettings);
+        open.retain(|place| matches!(answers.get(*place), Some(None)));
+        if open.is_empty() {
+            // Now that their firsts are known, twins are compared with what stands in the row, like any repeat.
+            for place in std::mem::take(&mut held_back) {
+                let first = twins.get(&place).and_then(|first| answers.get(*first));
+                if matches!(first, Some(Some(Verdict::StaleSettings))) {
+                    // A twin of what wasn't admitted for now waits with it.
+                    answers.get_mut(place).map(|answer| *answer = Some(Verdict::StaleSettings)).unwrap_or_default();
+                } else {
+                    open.push(place);
+                }
+            }
         }
     }
     let complete: Option<Vec<Verdict>> = answers.into_iter().collect();
     complete.ok_or_else(|| LedgerError::Unavailable("an admission was overtaken again and again".into()))
 }
 
-/// The same delivery twice in one group: the first is asked about, the others are its repeats.
-fn answer_twins(group: &[Admission], answers: &mut Answers) -> Vec<(usize, usize)> {
-    let mut firsts: HashMap<&Key, (usize, &Admission)> = HashMap::with_capacity(group.len());
-    let mut twins = Vec::new();
-    for (place, (admission, answer)) in group.iter().zip(answers).enumerate() {
-        if let Some((first, same)) = firsts.get(&admission.key) {
-            let equal = same.identity.expose() == admission.identity.expose();
-            *answer = Some(if equal { Verdict::Repeat } else { Verdict::Conflict });
-            twins.push((place, *first));
-        } else {
-            firsts.insert(&admission.key, (place, admission));
+/// The same delivery twice in one group: where each other one stands, and where the first.
+fn twins(group: &[Admission]) -> BTreeMap<usize, usize> {
+    let mut firsts: HashMap<&Key, usize> = HashMap::with_capacity(group.len());
+    let mut twins = BTreeMap::new();
+    for (place, admission) in group.iter().enumerate() {
+        let first = *firsts.entry(&admission.key).or_insert(place);
+        if first != place {
+            twins.insert(place, first);
         }
     }
     twins

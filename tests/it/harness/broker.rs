@@ -202,17 +202,30 @@ impl Statuses {
 
     /// Asserts that every delivery ended once, with its statuses in order and without gaps.
     pub(crate) fn assert_sound(&self) {
-        let mut ids: Vec<String> = self.seen.iter().map(|(_, event)| event.source.clone() + "/" + &event.subject).collect();
-        ids.sort();
-        ids.dedup();
-        for id in ids {
-            let of = |event: &&StatusEvent| event.source.clone() + "/" + &event.subject == id;
-            let events: Vec<&StatusEvent> = self.seen.iter().map(|(_, event)| event).filter(of).collect();
+        let mut deliveries: std::collections::HashMap<(&str, &str), Vec<&StatusEvent>> = std::collections::HashMap::new();
+        for (_, event) in &self.seen {
+            deliveries.entry((&event.source, &event.subject)).or_default().push(event);
+        }
+        for (id, events) in deliveries {
             let sequences: Vec<u32> = events.iter().map(|event| event.data.sequence).collect();
             let wanted: Vec<u32> = (1..).take(events.len()).collect();
-            assert_eq!(sequences, wanted, "{id}");
-            assert_eq!(events.iter().filter(|event| event.data.is_final).count(), 1, "{id}: {:?}", self.words(&id));
-            assert!(events.last().unwrap().data.is_final, "{id}");
+            assert_eq!(sequences, wanted, "{id:?}");
+            assert_eq!(events.iter().filter(|event| event.data.is_final).count(), 1, "{id:?}");
+            assert!(events.last().unwrap().data.is_final, "{id:?}");
         }
+    }
+
+    /// Waits until this many statuses of this kind have been seen.
+    pub(crate) async fn count(&mut self, word: &str, wanted: usize, longest: Duration) {
+        let mut seen = self.seen.iter().filter(|(_, event)| event.data.status.as_str() == word).count();
+        let waiting = async {
+            while seen < wanted {
+                let next = self.receiver.recv().await.unwrap();
+                seen += usize::from(next.1.data.status.as_str() == word);
+                self.seen.push(next);
+            }
+        };
+        let in_time = tokio::time::timeout(longest, waiting).await;
+        assert!(in_time.is_ok(), "{seen} of {wanted} {word} in {longest:?}");
     }
 }

@@ -75,11 +75,11 @@ async fn calls_that_are_some_deliverys_are_known<S: Stage>(stage: &S) {
     let known = async || stage.ledger().known_calls(&[ours.sid.clone(), other.sid.clone()]).await.unwrap();
     assert_eq!(known().await, Vec::<CallSid>::new());
     save(stage, worker, &news(&row, &ours, stage.now())).await;
-    assert_eq!(known().await, [ours.sid.clone()]);
+    assert_eq!(known().await, std::slice::from_ref(&ours.sid));
     // Also once it is over.
     let row = find(stage, &row.key).await;
     save(stage, worker, &news(&row, &call(1, CallStatus::Busy), stage.now())).await;
-    assert_eq!(known().await, [ours.sid.clone()]);
+    assert_eq!(known().await, std::slice::from_ref(&ours.sid));
     assert!(stage.ledger().known_calls(&[]).await.unwrap().is_empty());
 }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use voice_otp::delivery::{Delivery, Key, Slot, State, WorkerEpoch};
+use voice_otp::delivery::{Delivery, Slot, State, WorkerEpoch};
 use voice_otp::plan::{Admission, Basis, Plan};
 use voice_otp::ports::{Admitted, Verdict};
 use voice_otp_schemas::Timestamp;
@@ -32,10 +32,10 @@ pub(super) fn admit(
     now: Timestamp,
 ) -> Vec<Verdict> {
     let mut answers: Answers = vec![None; group.len()];
-    let twins = answer_twins(group, &mut answers);
+    let twins = twins(group);
     let mut fresh = Vec::new();
     for (place, admission) in group.iter().enumerate() {
-        if answers[place].is_some() {
+        if twins.iter().any(|(twin, _)| *twin == place) {
             continue;
         }
         if let Plan::Place(placement) = &admission.plan {
@@ -51,28 +51,21 @@ pub(super) fn admit(
         let verdict = insert(tables, limits, worker, &group[place], slots.get(&place).copied(), now);
         answers[place] = Some(verdict);
     }
-    // A twin of what wasn't admitted for now waits with it.
+    // Twins are compared with what stands in the row; a twin of what wasn't admitted for now waits with it.
     for (place, first) in twins {
-        if matches!(answers[first], Some(Verdict::StaleSettings)) {
-            answers[place] = Some(Verdict::StaleSettings);
-        }
+        answers[place] = match answers[first] {
+            Some(Verdict::StaleSettings) => Some(Verdict::StaleSettings),
+            _ => known_or_stale(tables, &group[place]),
+        };
     }
     answers.into_iter().map(|answer| answer.expect("every admission has a verdict")).collect()
 }
 
-/// The same delivery twice in one group: the others are compared with the first, whatever the first turns out to be.
-fn answer_twins(group: &[Admission], answers: &mut Answers) -> Vec<(usize, usize)> {
-    let mut firsts: HashMap<&Key, usize> = HashMap::new();
-    let mut twins = Vec::new();
-    for (place, admission) in group.iter().enumerate() {
-        let first = *firsts.entry(&admission.key).or_insert(place);
-        if first != place {
-            let equal = group[first].identity.expose() == admission.identity.expose();
-            answers[place] = Some(if equal { Verdict::Repeat } else { Verdict::Conflict });
-            twins.push((place, first));
-        }
-    }
-    twins
+/// The same delivery twice in one group: where each other one stands, and where the first.
+fn twins(group: &[Admission]) -> Vec<(usize, usize)> {
+    let mut firsts = HashMap::new();
+    let firsts_of = group.iter().enumerate().map(|(place, admission)| (place, *firsts.entry(&admission.key).or_insert(place)));
+    firsts_of.filter(|(place, first)| place != first).collect()
 }
 
 fn known_or_stale(tables: &Tables, admission: &Admission) -> Option<Verdict> {

@@ -13,22 +13,27 @@ use voice_otp::ports::{SinkError, StatusSink};
 pub(crate) struct MemorySink {
     events: Arc<Mutex<Vec<Event>>>,
     down: Arc<AtomicBool>,
+    /// How long a window of publishes takes to be confirmed.
+    latency: Arc<Mutex<Duration>>,
     count: watch::Sender<usize>,
 }
 
 /// How long something is waited for: under a paused clock no time at all.
 const PATIENCE: Duration = Duration::from_hours(1);
-/// How long a window of publishes takes to be confirmed.
-const LATENCY: Duration = Duration::from_millis(1);
 
 impl MemorySink {
     pub(crate) fn new() -> Self {
-        Self { events: Arc::default(), down: Arc::default(), count: watch::Sender::new(0) }
+        let latency = Arc::new(Mutex::new(Duration::from_millis(1)));
+        Self { events: Arc::default(), down: Arc::default(), latency, count: watch::Sender::new(0) }
     }
 
     /// Whether it takes nothing.
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
+    }
+
+    pub(crate) fn set_latency(&self, latency: Duration) {
+        *self.latency.lock().unwrap() = latency;
     }
 
     /// What was published, in order.
@@ -52,7 +57,8 @@ impl MemorySink {
 
 impl StatusSink for MemorySink {
     async fn publish(&self, events: &[Event]) -> Vec<Result<(), SinkError>> {
-        tokio::time::sleep(LATENCY).await;
+        let latency = *self.latency.lock().unwrap();
+        tokio::time::sleep(latency).await;
         if self.down.load(Ordering::SeqCst) {
             return events.iter().map(|_| Err(SinkError("the sink is down".into()))).collect();
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use voice_otp::account::AccountSid;
-use voice_otp::delivery::{AttemptId, Delivery, Key, WorkerEpoch};
+use voice_otp::delivery::{self, AttemptId, Delivery, Key, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::Placement;
 use voice_otp::ports::Begin;
@@ -129,8 +129,7 @@ impl Pace {
 
 impl Line {
     pub(super) fn of_placement(placement: &Placement) -> Self {
-        let account = placement.account_sid.as_str().to_owned();
-        Self::Numbers(account, placement.from.clone(), placement.order.to.clone())
+        Self::Numbers(placement.account_sid.as_str().to_owned(), placement.from.clone(), placement.order.to.clone())
     }
 
     pub(super) fn of_begin(begin: &Begin) -> Self {
@@ -140,10 +139,10 @@ impl Line {
         }
     }
 
-    /// As a delivery names it.
-    pub(super) fn bytes(&self) -> voice_otp::delivery::Line {
-        voice_otp::delivery::Line(match self {
-            Self::Numbers(account, from, to) => format!("{account} {} {}", from.expose(), to.expose()).into_bytes(),
+    /// The line's name.
+    pub(super) fn bytes(&self) -> delivery::Line {
+        delivery::Line(match self {
+            Self::Numbers(account, from, to) => format!("{account}/{}/{}", from.expose(), to.expose()).into_bytes(),
             Self::Alone(attempt) => attempt.0.as_bytes().to_vec(),
         })
     }

@@ -73,6 +73,11 @@ impl Bench {
         self.worker_on(ports, name).await
     }
 
+    /// Starts a worker that publishes elsewhere.
+    pub(super) async fn worker_with_sink(&self, name: &str, sink: MemorySink) -> Worker {
+        self.worker_on((self.ledger.clone(), self.ledger.directory(), self.caller.clone(), sink), name).await
+    }
+
     async fn worker_on(&self, ports: (MemoryLedger, MemoryDirectory, MemoryCaller, MemorySink), name: &str) -> Worker {
         // Workers of different names never throw the same attempt ids.
         let seed = name.bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));

@@ -5,6 +5,7 @@ use std::time::Duration;
 use voice_otp::settings::Draft;
 
 use super::bench::{Bench, first_appearances, steps, words};
+use crate::memory::MemorySink;
 use crate::memory::sample::{Ask, draft, key};
 
 fn asks(count: u32) -> Vec<Ask> {
@@ -95,4 +96,27 @@ async fn what_a_killed_worker_left_unpublished_is_published_by_another() {
     let told = bench.ended_with_repeats(&key("acme", "b")).await;
     assert_eq!(steps(&told), ["accepted", "placed", "ringing", "answered", "delivered"]);
     assert_eq!(bench.caller.posts().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_worker_that_is_never_idle_still_publishes_what_a_dead_one_left() {
+    let bench = Bench::new();
+    bench.directory.save("busy", &Draft { test_mode: true, ..draft(9, 1.0) });
+    let broken = MemorySink::new();
+    broken.set_down(true);
+    let first = bench.worker_with_sink("one", broken).await;
+    let second = bench.worker("two").await;
+    bench.sink.set_latency(Duration::from_millis(20));
+    // A request every few milliseconds: there is always something on its way to the sink.
+    let load = async |requests: std::ops::Range<u32>| {
+        for n in requests {
+            second.take(&[Ask::new("busy", &format!("r{n}"))]).await;
+            tokio::time::sleep(Duration::from_millis(3)).await;
+        }
+    };
+    load(0..300).await;
+    first.take(&[Ask::new("ghost", "left-behind")]).await;
+    first.kill().await;
+    load(300..5_000).await;
+    assert_eq!(words(&bench.told(&key("ghost", "left-behind"))), ["rejected"], "within many seconds of load");
 }

@@ -67,10 +67,7 @@ async fn a_burst_goes_through_as_fast_as_it_can_and_each_is_called_once() {
             drop(system.publisher.post(message).await.unwrap());
         }
     };
-    let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
-        seen.len() >= total && seen.iter().filter(|(_, event)| event.data.status.as_str() == "placed").count() == total
-    };
-    tokio::join!(publishing, statuses.until("all are placed", Duration::from_mins(2), placed));
+    tokio::join!(publishing, statuses.count("placed", total, Duration::from_mins(2)));
     let taken = start.elapsed();
     eprintln!(
         "{total} requests placed in {taken:?}: {:.0}/s, publishing, Twilio and callbacks on the same cores",
