@@ -59,7 +59,9 @@ impl<P: Ports> Engine<P> {
                     permits.push(permit);
                 }
                 let rest = waiting.split_off(permits.len().min(waiting.len()));
-                drop(self.tasks.spawn(Arc::clone(&self).begin(std::mem::replace(&mut waiting, rest), permits)));
+                // One group at a time: while it is under way the next gathers, and groups of one account would only wait
+                // for each other's lock on its pace.
+                Arc::clone(&self).begin(std::mem::replace(&mut waiting, rest), permits).await;
             }
         }
     }
@@ -195,7 +197,6 @@ impl<P: Ports> Engine<P> {
     /// Places a call whose intent is saved, and saves what came of it.
     pub(super) async fn place(self: Arc<Self>, worker: WorkerEpoch, mut held: Held, permit: OwnedSemaphorePermit) {
         let outcome = self.send(worker, &mut held).await;
-        drop(permit);
         let changed = match outcome {
             Ok(call) => {
                 self.counts.placed.fetch_add(1, Ordering::Relaxed);
@@ -204,6 +205,8 @@ impl<P: Ports> Engine<P> {
             Err(Some(next)) => self.apply(&mut held, next).await,
             Err(None) => Changed::Lost,
         };
+        // Kept until now, so that what is placed never runs ahead of what can be saved.
+        drop(permit);
         if changed == Changed::Done {
             held.put_down();
         }
