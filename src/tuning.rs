@@ -10,6 +10,9 @@ pub struct Tuning {
     pub lead: Duration,
     /// The most POSTs in flight at once.
     pub placing_permits: usize,
+    /// The most groups of placements being begun at once: while they are under way the next gathers. Groups of one account
+    /// wait for each other's lock on its pace, so many would only hold connections.
+    pub beginning_permits: usize,
     /// The most look-ups (polls and settlings) in flight at once.
     pub looking_permits: usize,
     /// How many placements a delivery may spend.
@@ -66,6 +69,7 @@ impl Default for Tuning {
         Self {
             lead: Duration::from_secs(30),
             placing_permits: 256,
+            beginning_permits: 3,
             looking_permits: 16,
             attempts: 3,
             post_timeout: Duration::from_secs(15),

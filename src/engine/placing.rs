@@ -59,9 +59,15 @@ impl<P: Ports> Engine<P> {
                     permits.push(permit);
                 }
                 let rest = waiting.split_off(permits.len().min(waiting.len()));
-                // One group at a time: while it is under way the next gathers, and groups of one account would only wait
-                // for each other's lock on its pace.
-                Arc::clone(&self).begin(std::mem::replace(&mut waiting, rest), permits).await;
+                let beginning = tokio::select! {
+                    permit = Arc::clone(&self.beginning).acquire_owned() => permit,
+                    () = self.soft.cancelled() => return,
+                };
+                let (group, engine) = (std::mem::replace(&mut waiting, rest), Arc::clone(&self));
+                drop(self.tasks.spawn(async move {
+                    engine.begin(group, permits).await;
+                    drop(beginning);
+                }));
             }
         }
     }
