@@ -1,11 +1,12 @@
 //! An event that somebody else wrote, checked and published as it is.
 
-use voice_otp_schemas::envelope::{Message as Raw, STRUCTURED, Unreadable};
+use voice_otp_schemas::envelope::{Message as Raw, STRUCTURED, Trace, Unreadable};
 use voice_otp_schemas::request::{CANCELLED, Incoming, REQUESTED, VERIFIED, read};
 use zeroize::Zeroizing;
 
 use crate::message::{Message, PublishError};
-use crate::topology::{CANCELLED_KEY, REQUESTED_KEY, REQUESTS, VERIFIED_KEY};
+use crate::publisher;
+use crate::topology::{CANCELLED_KEY, REQUESTED_KEY, VERIFIED_KEY};
 
 /// Why an event was not published, or isn't known to be.
 #[derive(Debug, thiserror::Error)]
@@ -38,14 +39,5 @@ pub fn message(json: Zeroizing<Vec<u8>>) -> Result<Message, EventError> {
         Incoming::Cancelled(cancelled) => (CANCELLED_KEY, CANCELLED, format!("{}/{}", cancelled.tenant_id, uuid::Uuid::new_v4())),
         Incoming::Verified(verified) => (VERIFIED_KEY, VERIFIED, format!("{}/{}", verified.tenant_id, uuid::Uuid::new_v4())),
     };
-    Ok(Message {
-        exchange: REQUESTS,
-        routing_key: routing_key.to_owned(),
-        message_id,
-        kind,
-        content_type: STRUCTURED,
-        headers: Vec::new(),
-        expiration: None,
-        body: json,
-    })
+    Ok(publisher::event(routing_key, kind, message_id, json, &Trace::default())?)
 }

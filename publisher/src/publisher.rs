@@ -149,7 +149,8 @@ impl Publisher {
     }
 }
 
-fn event(
+/// A message that carries an event on its way to the workers.
+pub(crate) fn event(
     routing_key: &str,
     kind: &'static str,
     message_id: String,
