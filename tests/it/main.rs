@@ -17,10 +17,10 @@
 
 mod database;
 mod differential;
-mod directory;
 mod harness;
 mod ledger_contract;
 mod memory;
 mod pipeline;
+mod port_contract;
 mod system;
 mod tidy;

@@ -7,7 +7,7 @@ mod dead;
 mod demo;
 mod http;
 mod intake;
-mod sink;
+pub mod sink;
 mod tail;
 pub mod telemetry;
 mod verb;

@@ -13,13 +13,14 @@ use zeroize::Zeroizing;
 
 /// Publishes statuses, confirmed.
 #[derive(Clone)]
-pub(crate) struct Sink {
+pub struct Sink {
     publisher: Publisher,
     unbound: Arc<AtomicU64>,
 }
 
 impl Sink {
-    pub(crate) fn new(publisher: Publisher) -> Self {
+    /// A sink over a publisher, which keeps the connection.
+    pub fn new(publisher: Publisher) -> Self {
         Self { publisher, unbound: Arc::default() }
     }
 }

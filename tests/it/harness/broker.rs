@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lapin::options::{BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions};
+use lapin::options::{
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties};
 use secrecy::{ExposeSecret as _, SecretString};
@@ -99,6 +101,13 @@ impl Broker {
         let depth = channel.queue_declare(queue.into(), look, FieldTable::default()).await.unwrap().message_count();
         channel.close(200, "done".into()).await.unwrap();
         depth
+    }
+
+    /// Deletes a queue.
+    pub(crate) async fn delete_queue(&self, queue: &str) {
+        let channel = self.connection.create_channel().await.unwrap();
+        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+        channel.close(200, "done".into()).await.unwrap();
     }
 
     /// Waits for this many dead letters and takes them.

@@ -40,6 +40,13 @@ impl Proxy {
         Self { address, shut, cut, _task: AbortOnDropHandle::new(task) }
     }
 
+    /// A server's URL, by way of this door.
+    pub(crate) fn in_place_of(&self, url: &str) -> String {
+        let (before, after) = url.split_once('@').unwrap();
+        let rest = after.split_once('/').map_or("", |(_, rest)| rest);
+        format!("{before}@{}/{rest}", self.address)
+    }
+
     /// Cuts every connection and refuses new ones.
     pub(crate) fn shut(&self) {
         self.shut.store(true, Ordering::SeqCst);

@@ -128,6 +128,10 @@ impl MemoryCaller {
         self.lock().latency = latency;
     }
 
+    pub(crate) fn set_silence(&self, silence: Duration) {
+        self.lock().silence = silence;
+    }
+
     pub(crate) fn set_list_lag(&self, lag: Duration) {
         self.lock().list_lag = lag;
     }

@@ -27,7 +27,8 @@ impl MemoryDirectory {
     /// Checks and saves a tenant's settings; gives them as they are read from then on.
     pub(crate) fn save(&self, tenant: &str, draft: &Draft) -> VoiceSettings {
         let saved = self.save_untold(tenant, draft);
-        self.forget(&saved.tenant_id);
+        // The account may have another pace now, which is its other tenants' too.
+        self.cache.lock().unwrap().clear();
         saved
     }
 

@@ -61,18 +61,12 @@ async fn what_a_killed_worker_held_is_taken_over_and_nobody_is_called_twice() {
     system.stop().await;
 }
 
-fn behind(environment: &str, address: &str) -> String {
-    let (before, after) = environment.split_once('@').unwrap();
-    let rest = after.split_once('/').map_or("", |(_, rest)| rest);
-    format!("{before}@{address}/{rest}")
-}
-
 #[tokio::test]
 async fn a_broker_that_goes_away_is_waited_for() {
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
     let proxy = Proxy::to(system.broker.address()).await;
-    let url = behind(system.broker.url.expose_secret(), &proxy.address);
+    let url = proxy.in_place_of(system.broker.url.expose_secret());
     let mut worker = system.worker_with(&[("VOICE_OTP_AMQP_URL", url)]).await;
     system.publish_json(&request("before", &number(301), "493027", LIFE)).await;
     let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
@@ -105,7 +99,7 @@ async fn a_database_that_goes_away_is_waited_for() {
     let url = system.database.url.expose_secret().to_owned();
     let server = url.split_once('@').unwrap().1.split('/').next().unwrap().to_owned();
     let proxy = Proxy::to(server).await;
-    let mut worker = system.worker_with(&[("VOICE_OTP_DATABASE_URL", behind(&url, &proxy.address))]).await;
+    let mut worker = system.worker_with(&[("VOICE_OTP_DATABASE_URL", proxy.in_place_of(&url))]).await;
     system.publish_json(&request("before", &number(311), "493027", LIFE)).await;
     let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
         seen.iter().any(|(_, event)| event.data.status.as_str() == "placed")

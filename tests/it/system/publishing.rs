@@ -51,10 +51,7 @@ async fn of_sixteen_tasks_at_once_none_is_told_that_an_unroutable_message_is_sto
 async fn a_lost_connection_is_made_anew_and_what_waited_is_published() {
     let broker = Broker::fresh().await;
     let proxy = Proxy::to(broker.address()).await;
-    let url = secrecy::ExposeSecret::expose_secret(&broker.url).to_owned();
-    let (before, after) = url.split_once('@').unwrap();
-    let vhost = after.split_once('/').unwrap().1;
-    let url = format!("{before}@{}/{vhost}", proxy.address);
+    let url = proxy.in_place_of(secrecy::ExposeSecret::expose_secret(&broker.url));
     let settings = Settings { timeout: Duration::from_secs(20), ..Settings::new(url.into(), "/test") };
     let publisher = Publisher::start(settings.clone()).unwrap();
     publisher.publish(message(0, "otp.requested")).await.unwrap();
