@@ -30,7 +30,7 @@ use crate::settings::VoiceSettings;
 use crate::tuning::Tuning;
 
 pub use following::News;
-pub use intake::{Dead, Disposition};
+pub use intake::{Dead, Disposition, Message};
 use living::Life;
 use relay::Relay;
 

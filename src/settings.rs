@@ -33,6 +33,8 @@ pub struct VoiceSettings {
     pub allowed_countries: Vec<Country>,
     /// Everything but the call: `accepted`, then `delivered` with `test`.
     pub test_mode: bool,
+    /// Which of the broker's users may speak for the tenant. Empty: anybody who may publish.
+    pub publishers: Vec<String>,
     /// The account's pace.
     pub calls_per_second: f64,
     /// Under which key the pace is kept: the account, or the account and the tenant until Twilio has taken the
@@ -96,6 +98,8 @@ pub struct Draft {
     pub allowed_countries: Vec<String>,
     /// See [`VoiceSettings::test_mode`].
     pub test_mode: bool,
+    /// See [`VoiceSettings::publishers`].
+    pub publishers: Vec<String>,
     /// See [`VoiceSettings::calls_per_second`]; what the account has, else 1, where not given.
     pub calls_per_second: Option<f64>,
 }
@@ -114,6 +118,7 @@ pub struct Problem {
 /// (<https://www.twilio.com/docs/voice/api/call-resource>).
 pub const DEFAULT_CALLS_PER_SECOND: f64 = 1.0;
 
+const MOST_PUBLISHERS: usize = 32;
 const DEFAULT_RING_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Draft {
@@ -177,6 +182,10 @@ impl Draft {
                 None => {}
             }
         }
+        let name = |user: &String| (1..=255).contains(&user.len()) && !user.chars().any(char::is_control);
+        if self.publishers.len() > MOST_PUBLISHERS || !self.publishers.iter().all(name) {
+            wrong("publishers", "at most 32 names of RabbitMQ users, each of 1 to 255 bytes");
+        }
         match (account_sid, from) {
             (Some(account_sid), Some(from)) if problems.is_empty() => Ok(VoiceSettings {
                 pace_key: unproven_pace_key(&account_sid, &tenant_id),
@@ -195,10 +204,19 @@ impl Draft {
                 enabled: self.enabled,
                 allowed_countries,
                 test_mode: self.test_mode,
+                publishers: self.publishers.clone(),
                 calls_per_second,
             }),
             _ => Err(problems),
         }
+    }
+}
+
+impl VoiceSettings {
+    /// Whether a message from this user of the broker speaks for the tenant. The broker vouches for the name; a message
+    /// that says none is nobody's.
+    pub fn may_publish(&self, user: Option<&str>) -> bool {
+        self.publishers.is_empty() || user.is_some_and(|user| self.publishers.iter().any(|allowed| allowed == user))
     }
 }
 
@@ -287,6 +305,7 @@ mod tests {
             ring_timeout: Some(Duration::from_secs(1)),
             calls_per_second: Some(0.0),
             allowed_countries: vec!["USA".to_owned()],
+            publishers: vec![String::new()],
             api_key_sid: Some("SK1".to_owned()),
             ..Draft::default()
         };
@@ -302,9 +321,20 @@ mod tests {
             "ring_timeout",
             "calls_per_second",
             "allowed_countries",
+            "publishers",
         ];
         assert_eq!(named, all);
         assert!(!format!("{problems:?}{bad:?}").contains("s3cret"));
+    }
+
+    #[test]
+    fn who_is_not_on_a_tenants_list_does_not_speak_for_it() {
+        let open = draft().check(TenantId::parse("acme").unwrap()).unwrap();
+        assert!(open.may_publish(None) && open.may_publish(Some("anybody")));
+        let listed = Draft { publishers: vec!["auth-login".to_owned()], ..draft() };
+        let closed = listed.check(TenantId::parse("acme").unwrap()).unwrap();
+        assert!(closed.may_publish(Some("auth-login")));
+        assert!(!closed.may_publish(Some("auth-login2")) && !closed.may_publish(None));
     }
 
     #[test]

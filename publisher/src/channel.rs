@@ -25,6 +25,8 @@ pub(crate) struct Posted {
 pub(crate) struct Owner {
     pub(crate) url: SecretString,
     pub(crate) name: String,
+    /// Whom the broker knows this connection as.
+    pub(crate) user: Option<String>,
     pub(crate) declares: Declares,
     pub(crate) inbox: mpsc::Receiver<Posted>,
     /// Whether a link is up and takes messages.
@@ -89,7 +91,7 @@ impl Owner {
                 waiting.push_back(posted);
             }
             let window: Vec<Posted> = waiting.drain(..waiting.len().min(WINDOW)).collect();
-            let kept = publish_window(channel, window).await;
+            let kept = publish_window(channel, self.user.as_deref(), window).await;
             if !kept.is_empty() {
                 if up.is_blocked() {
                     tracing::debug!(messages = kept.len(), "the broker takes no messages, so these wait");
@@ -177,7 +179,7 @@ fn expire(waiting: &mut VecDeque<Posted>, why: &'static str) {
 
 /// Writes a window, waits for its confirms, and answers. Gives back what nobody knows of: to be published again, with
 /// the same ids, on a fresh connection.
-async fn publish_window(channel: &Channel, window: Vec<Posted>) -> Vec<Posted> {
+async fn publish_window(channel: &Channel, user: Option<&str>, window: Vec<Posted>) -> Vec<Posted> {
     let now = Instant::now();
     // Not cut short for one message that is nearly due: that would unsettle all the others.
     let first_due = window.iter().map(|posted| posted.deadline).min().unwrap_or(now);
@@ -188,7 +190,7 @@ async fn publish_window(channel: &Channel, window: Vec<Posted>) -> Vec<Posted> {
         // Mandatory: without it an unroutable message is confirmed all the same. Immediate is not known to RabbitMQ.
         let options = BasicPublishOptions { mandatory: true, immediate: false };
         let (exchange, key) = (message.exchange.into(), message.routing_key.as_str().into());
-        let publish = channel.basic_publish(exchange, key, options, &message.body, message.properties());
+        let publish = channel.basic_publish(exchange, key, options, &message.body, message.properties(user));
         match timeout_at(until, publish).await {
             Ok(Ok(confirm)) => confirms.push(confirm),
             Ok(Err(_)) | Err(_) => break,

@@ -21,7 +21,11 @@ pub mod event;
 pub mod link;
 pub mod message;
 pub mod publisher;
+#[cfg(feature = "spool")]
+pub mod spool;
 pub mod topology;
 
 pub use message::{Message, PublishError};
 pub use publisher::{Publisher, Settings};
+#[cfg(feature = "spool")]
+pub use spool::{Kept, Spool};

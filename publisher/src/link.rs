@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lapin::uri::AMQPUri;
+use lapin::uri::{AMQPUri, SASLMechanism};
 use lapin::{Connection, ConnectionProperties, Event};
 use rand::RngExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -48,6 +48,15 @@ const HEARTBEAT_S: u16 = 10;
 /// [`Error::Url`].
 pub fn check(url: &SecretString) -> Result<(), Error> {
     parse(url).map(drop)
+}
+
+/// Whom the broker knows a connection with this URL as, if the URL tells: by name and password. Workers may ask who a
+/// message is from, and RabbitMQ vouches for that name.
+pub fn user(url: &SecretString) -> Option<String> {
+    let uri = parse(url).ok()?;
+    let by_password = uri.query.auth_mechanism.is_none_or(|mechanism| mechanism != SASLMechanism::External);
+    let name = uri.authority.userinfo.username;
+    (by_password && !name.is_empty() && name.len() <= 255).then_some(name)
 }
 
 fn parse(url: &SecretString) -> Result<AMQPUri, Error> {
@@ -138,6 +147,13 @@ mod tests {
         let error = check(&SecretString::from("http://user:hunter2@host")).unwrap_err();
         assert!(!format!("{error} {error:?}").contains("hunter2"));
         assert!(check(&SecretString::from("amqp://guest:guest@127.0.0.1:5672/%2f")).is_ok());
+    }
+
+    #[test]
+    fn the_user_is_the_one_that_the_password_is_of() {
+        let user = |url: &str| user(&SecretString::from(url));
+        assert_eq!(user("amqp://auth%2Dlogin:secret@host/v").as_deref(), Some("auth-login"));
+        assert_eq!(user("amqps://host/v?auth_mechanism=external"), None, "a certificate says who it is");
     }
 
     #[test]

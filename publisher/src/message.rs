@@ -60,7 +60,8 @@ impl Message {
         Ok(())
     }
 
-    pub(crate) fn properties(&self) -> BasicProperties {
+    /// `user_id` is the connection's own user: RabbitMQ refuses a message that says another.
+    pub(crate) fn properties(&self, user_id: Option<&str>) -> BasicProperties {
         let mut headers = FieldTable::default();
         for (name, value) in &self.headers {
             headers.insert((*name).into(), AMQPValue::LongString(value.as_str().into()));
@@ -73,6 +74,10 @@ impl Message {
             .with_type(self.kind.into())
             .with_app_id("voice-otp".into())
             .with_headers(headers);
+        let properties = match user_id {
+            Some(user_id) => properties.with_user_id(user_id.into()),
+            None => properties,
+        };
         match self.expiration {
             Some(expiration) => properties.with_expiration(expiration.as_millis().to_string().as_str().into()),
             None => properties,

@@ -72,6 +72,7 @@ impl Publisher {
         let owner = Owner {
             url: settings.url.clone(),
             name: settings.connection_name.clone(),
+            user: link::user(&settings.url),
             declares: settings.declares,
             inbox,
             ready: ready_sender,
@@ -87,14 +88,17 @@ impl Publisher {
         *self.ready.borrow()
     }
 
+    /// The events' `source`.
+    pub(crate) fn source(&self) -> &str {
+        &self.settings.source
+    }
+
     /// Publishes a request to read a code out.
     ///
     /// # Errors
     /// [`PublishError`]; only [`PublishError::Unconfirmed`] leaves it open whether the broker has it.
     pub async fn request(&self, request: &Requested) -> Result<(), PublishError> {
-        let message_id = format!("{}/{}", request.tenant_id, request.delivery_id);
-        let body = request.to_json(&self.settings.source);
-        self.publish(event(REQUESTED_KEY, REQUESTED, message_id, body, &request.trace)?).await
+        self.publish(request_message(request, self.source())?).await
     }
 
     /// Takes requests back. `id` is the event's own.
@@ -102,9 +106,7 @@ impl Publisher {
     /// # Errors
     /// As for [`request`](Self::request).
     pub async fn cancel(&self, id: &str, cancelled: &Cancelled, trace: &Trace) -> Result<(), PublishError> {
-        let message_id = format!("{}/{id}", cancelled.tenant_id);
-        let body = cancelled.to_json(id, &self.settings.source, None);
-        self.publish(event(CANCELLED_KEY, CANCELLED, message_id, body, trace)?).await
+        self.publish(cancel_message(id, cancelled, self.source(), trace)?).await
     }
 
     /// Says that a code was entered. `id` is the event's own.
@@ -112,9 +114,7 @@ impl Publisher {
     /// # Errors
     /// As for [`request`](Self::request).
     pub async fn verified(&self, id: &str, verified: &Verified, trace: &Trace) -> Result<(), PublishError> {
-        let message_id = format!("{}/{id}", verified.tenant_id);
-        let body = verified.to_json(id, &self.settings.source, None);
-        self.publish(event(VERIFIED_KEY, VERIFIED, message_id, body, trace)?).await
+        self.publish(verified_message(id, verified, self.source(), trace)?).await
     }
 
     /// Publishes any message: resolves when the broker has it safe.
@@ -147,6 +147,29 @@ impl Publisher {
         self.stop.cancel();
         self.tasks.wait().await;
     }
+}
+
+pub(crate) fn request_message(request: &Requested, source: &str) -> Result<Message, PublishError> {
+    let message_id = format!("{}/{}", request.tenant_id, request.delivery_id);
+    event(REQUESTED_KEY, REQUESTED, message_id, request.to_json(source), &request.trace)
+}
+
+pub(crate) fn cancel_message(id: &str, cancelled: &Cancelled, source: &str, trace: &Trace) -> Result<Message, PublishError> {
+    let message_id = format!("{}/{id}", cancelled.tenant_id);
+    event(CANCELLED_KEY, CANCELLED, message_id, cancelled.to_json(id, source, None), trace)
+}
+
+pub(crate) fn verified_message(id: &str, verified: &Verified, source: &str, trace: &Trace) -> Result<Message, PublishError> {
+    let message_id = format!("{}/{id}", verified.tenant_id);
+    event(VERIFIED_KEY, VERIFIED, message_id, verified.to_json(id, source, None), trace)
+}
+
+/// The type of the events with a routing key.
+#[cfg(feature = "spool")]
+pub(crate) fn kind_of(routing_key: &str) -> Option<&'static str> {
+    [(REQUESTED_KEY, REQUESTED), (CANCELLED_KEY, CANCELLED), (VERIFIED_KEY, VERIFIED)]
+        .into_iter()
+        .find_map(|(key, kind)| (key == routing_key).then_some(kind))
 }
 
 /// A message that carries an event on its way to the workers.

@@ -16,6 +16,8 @@ pub mod envelope;
 pub mod extension;
 pub mod ids;
 pub mod json_schema;
+#[cfg(feature = "keys")]
+pub mod keys;
 pub mod locale;
 pub mod phone;
 pub mod reason;

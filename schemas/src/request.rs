@@ -17,7 +17,7 @@ pub const CANCELLED: &str = "dev.voiceotp.delivery.cancelled.v1";
 pub const VERIFIED: &str = "dev.voiceotp.delivery.verified.v1";
 
 /// What a message said.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Incoming {
     /// A request to read a code out.
     Requested(Box<Requested>),

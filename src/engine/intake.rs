@@ -16,6 +16,22 @@ use crate::delivery::{AttemptId, Delivery, Key, State, WorkerEpoch};
 use crate::plan::{Admission, Placement, Plan, plan};
 use crate::ports::{Admitted, Directory as _, Ledger as _, LedgerError, Lower, Ports, Verdict};
 
+/// A message that could be read.
+#[derive(Debug)]
+pub struct Message {
+    /// What it says.
+    pub incoming: Incoming,
+    /// The broker's user that it is from, where it says; the broker vouches for the name.
+    pub user: Option<String>,
+}
+
+impl From<Incoming> for Message {
+    /// A message from nobody that the broker vouches for.
+    fn from(incoming: Incoming) -> Self {
+        Self { incoming, user: None }
+    }
+}
+
 /// What to do with a message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disposition {
@@ -32,6 +48,8 @@ pub enum Disposition {
 pub enum Dead {
     /// Its id is taken by a request with other content.
     ConflictingDuplicate,
+    /// It is from somebody who may not speak for its tenant.
+    PublisherNotAllowed,
     /// The database refuses it.
     RefusedByDatabase,
 }
@@ -41,6 +59,7 @@ impl Dead {
     pub fn word(self) -> &'static str {
         match self {
             Self::ConflictingDuplicate => "conflicting_duplicate",
+            Self::PublisherNotAllowed => "publisher_not_allowed",
             Self::RefusedByDatabase => "refused_by_database",
         }
     }
@@ -49,7 +68,7 @@ impl Dead {
 /// A request being admitted, and where its answer goes.
 struct Seat<'a> {
     place: usize,
-    incoming: &'a Incoming,
+    message: &'a Message,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -59,23 +78,42 @@ const STALE_ROUNDS: usize = 5;
 impl<P: Ports> Engine<P> {
     /// Takes a group of messages in: a disposition each, in their order. Returns when the ledger has them; an
     /// unavailable ledger is waited for.
-    pub async fn take_in(self: &Arc<Self>, group: &[Incoming]) -> Vec<Disposition> {
+    pub async fn take_in(self: &Arc<Self>, group: &[Message]) -> Vec<Disposition> {
         let mut dispositions = Vec::with_capacity(group.len());
         // Requests together; what takes some back only after those before it, and before those after it.
         for part in group.chunk_by(|one, next| is_request(one) && is_request(next)) {
             match part {
-                [Incoming::Cancelled(cancelled)] => dispositions.push(self.cancel(cancelled).await),
-                [Incoming::Verified(verified)] => dispositions.push(self.verified(verified).await),
+                [Message { incoming: Incoming::Cancelled(cancelled), user }] => {
+                    let allowed = self.may_speak(user.as_deref(), &cancelled.tenant_id).await;
+                    dispositions.push(if let Err(not) = allowed { not } else { self.cancel(cancelled).await });
+                }
+                [Message { incoming: Incoming::Verified(verified), user }] => {
+                    let allowed = self.may_speak(user.as_deref(), &verified.tenant_id).await;
+                    dispositions.push(if let Err(not) = allowed { not } else { self.verified(verified).await });
+                }
                 requests => dispositions.extend(self.take_requests(requests).await),
             }
         }
         dispositions
     }
 
-    async fn take_requests(self: &Arc<Self>, group: &[Incoming]) -> Vec<Disposition> {
+    /// Whether somebody may speak for a tenant; else what to do with the message. Nobody is kept from speaking for a
+    /// tenant that isn't there.
+    async fn may_speak(&self, user: Option<&str>, tenant: &TenantId) -> Result<(), Disposition> {
+        match self.settings(std::slice::from_ref(tenant)).await {
+            None => Err(Disposition::Again),
+            Some(mut found) => match found.remove(tenant) {
+                Some(Ok(settings)) if !settings.may_publish(user) => Err(not_allowed(user, tenant)),
+                Some(Err(_)) => Err(Disposition::Again),
+                Some(Ok(_)) | None => Ok(()),
+            },
+        }
+    }
+
+    async fn take_requests(self: &Arc<Self>, group: &[Message]) -> Vec<Disposition> {
         let mut dispositions = vec![Disposition::Again; group.len()];
         let mut seats: Vec<Seat<'_>> =
-            group.iter().enumerate().map(|(place, incoming)| Seat { place, incoming, permit: None }).collect();
+            group.iter().enumerate().map(|(place, message)| Seat { place, message, permit: None }).collect();
         for _ in 0..STALE_ROUNDS {
             if seats.is_empty() || self.hard.is_cancelled() {
                 break;
@@ -87,13 +125,13 @@ impl<P: Ports> Engine<P> {
 
     /// Admits requests; gives back the ones whose settings were stale.
     async fn admit<'a>(self: &Arc<Self>, seats: Vec<Seat<'a>>, dispositions: &mut [Disposition]) -> Vec<Seat<'a>> {
-        let tenants: HashSet<&TenantId> = seats.iter().filter_map(|seat| tenant_of(seat.incoming)).collect();
+        let tenants: HashSet<&TenantId> = seats.iter().filter_map(|seat| tenant_of(&seat.message.incoming)).collect();
         let tenants: Vec<TenantId> = tenants.into_iter().cloned().collect();
         let Some(settings) = self.settings(&tenants).await else { return Vec::new() };
         let now = self.clock.now();
         let mut planned = Vec::with_capacity(seats.len());
         for mut seat in seats {
-            let known = tenant_of(seat.incoming).and_then(|tenant| settings.get(tenant));
+            let known = tenant_of(&seat.message.incoming).and_then(|tenant| settings.get(tenant));
             let known = match known {
                 Some(Ok(settings)) => Some(settings.as_ref()),
                 Some(Err(error)) => {
@@ -105,7 +143,16 @@ impl<P: Ports> Engine<P> {
                 }
                 None => None,
             };
-            let Some(mut admission) = plan(seat.incoming, known, &self.tuning, now) else { continue };
+            if let Some(settings) = known
+                && !settings.may_publish(seat.message.user.as_deref())
+            {
+                // Not `rejected`: a stranger must neither take the tenant's ids nor speak in its statuses.
+                if let Some(answer) = dispositions.get_mut(seat.place) {
+                    *answer = not_allowed(seat.message.user.as_deref(), &settings.tenant_id);
+                }
+                continue;
+            }
+            let Some(mut admission) = plan(&seat.message.incoming, known, &self.tuning, now) else { continue };
             if let Plan::Place(placement) = &mut admission.plan {
                 seat.permit = Arc::clone(&self.placing).try_acquire_owned().ok();
                 placement.attempt_id = seat.permit.is_some().then(|| self.dice.attempt_id());
@@ -231,8 +278,17 @@ impl<P: Ports> Engine<P> {
     }
 }
 
-fn is_request(incoming: &Incoming) -> bool {
-    matches!(incoming, Incoming::Requested(_) | Incoming::Invalid(_))
+fn not_allowed(user: Option<&str>, tenant: &TenantId) -> Disposition {
+    tracing::warn!(
+        tenant.id = %tenant,
+        user = user.unwrap_or("-"),
+        "a message for a tenant is from somebody who may not speak for it: voice-otp tenant set --publisher"
+    );
+    Disposition::Dead(Dead::PublisherNotAllowed)
+}
+
+fn is_request(message: &Message) -> bool {
+    matches!(message.incoming, Incoming::Requested(_) | Incoming::Invalid(_))
 }
 
 fn tenant_of(incoming: &Incoming) -> Option<&TenantId> {

@@ -5,13 +5,13 @@
 //! before they get here ([`keys`]), and compared by keyed hashes.
 
 pub mod directory;
-pub mod keys;
 pub mod ledger;
 pub mod migrate;
 pub mod pool;
 pub mod settings;
+pub mod test_calls;
 
 pub use directory::Directory;
-pub use keys::Keyring;
 pub use ledger::PgLedger;
 pub use pool::{Pool, connect};
+pub use voice_otp_schemas::keys::{self, Keyring};

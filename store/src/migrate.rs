@@ -16,6 +16,8 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 2, name: "deliveries", sql: include_str!("../migrations/0002_deliveries.sql") },
     Migration { version: 3, name: "admit", sql: include_str!("../migrations/0003_admit.sql") },
     Migration { version: 4, name: "begin", sql: include_str!("../migrations/0004_begin.sql") },
+    Migration { version: 5, name: "publishers", sql: include_str!("../migrations/0005_publishers.sql") },
+    Migration { version: 6, name: "test_calls", sql: include_str!("../migrations/0006_test_calls.sql") },
 ];
 
 /// The oldest Postgres that is known to do.

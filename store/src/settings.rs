@@ -48,7 +48,7 @@ pub struct Summary {
 
 const COLUMNS: &str = "s.tenant_id, s.version, s.account_sid, s.key_id, s.auth_token, s.secondary_auth_token, s.api_key_secret, \
      s.from_number, s.api_key_sid, s.region, s.default_locale, s.ring_timeout_s, s.enabled, s.allowed_countries, \
-     s.test_mode, s.proven, a.calls_per_second";
+     s.test_mode, s.publishers, s.proven, a.calls_per_second";
 
 /// Tenants and their settings; a tenant whose secrets can't be opened with these keys is an error of its own.
 pub type Loaded = BTreeMap<TenantId, Result<VoiceSettings, Error>>;
@@ -111,6 +111,7 @@ fn read(row: &Row, tenant_id: TenantId, keys: &Keyring) -> Result<VoiceSettings,
         enabled: row.get("enabled"),
         allowed_countries: countries.into_iter().filter_map(|country| Country::parse(country).ok()).collect(),
         test_mode: row.get("test_mode"),
+        publishers: row.get("publishers"),
         calls_per_second: row.get("calls_per_second"),
         account_sid,
         tenant_id,
@@ -163,6 +164,7 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
                 &settings.test_mode,
                 &proven,
                 &pace,
+                &settings.publishers,
             ],
         )
         .await
@@ -182,14 +184,14 @@ const SAVE: &str = "with account as (insert into accounts (account_sid, calls_pe
     repaced as (update pacing p set interval_us = n.interval_us, epoch = p.epoch + 1, tat = clock_timestamp() \
       from paced n where n.pace_key = p.pace_key and n.interval_us <> p.interval_us) \
     insert into voice_settings (tenant_id, account_sid, key_id, auth_token, secondary_auth_token, api_key_secret, \
-      from_number, api_key_sid, region, default_locale, ring_timeout_s, enabled, allowed_countries, test_mode, proven) \
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) on conflict (tenant_id) do update set \
+      from_number, api_key_sid, region, default_locale, ring_timeout_s, enabled, allowed_countries, test_mode, proven, publishers) \
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $17) on conflict (tenant_id) do update set \
       version = nextval('voice_settings_version'), account_sid = excluded.account_sid, key_id = excluded.key_id, \
       auth_token = excluded.auth_token, secondary_auth_token = excluded.secondary_auth_token, \
       api_key_secret = excluded.api_key_secret, from_number = excluded.from_number, api_key_sid = excluded.api_key_sid, \
       region = excluded.region, default_locale = excluded.default_locale, ring_timeout_s = excluded.ring_timeout_s, \
       enabled = excluded.enabled, allowed_countries = excluded.allowed_countries, test_mode = excluded.test_mode, \
-      proven = excluded.proven, updated_at = clock_timestamp()";
+      proven = excluded.proven, publishers = excluded.publishers, updated_at = clock_timestamp()";
 
 /// Credentials that Twilio has taken stay proven until they, or the account, are changed.
 async fn already_proven(pool: &Pool, keys: &Keyring, settings: &VoiceSettings) -> Result<bool, Error> {

@@ -8,5 +8,6 @@ mod living;
 mod pacing;
 mod publishing;
 mod settling;
+mod speaking;
 mod stopping;
 mod weather;

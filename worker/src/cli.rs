@@ -222,6 +222,10 @@ pub struct TenantSet {
     /// Everything but the call: accepted, then delivered
     #[arg(long, value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
     pub test_mode: Option<bool>,
+    /// A RabbitMQ user that may speak for the tenant; may be given again; an empty one lets anybody who may publish (so
+    /// it is at first)
+    #[arg(long = "publisher", value_name = "USER")]
+    pub publishers: Vec<String>,
     /// Switch voice on (so it is at first)
     #[arg(long, conflicts_with = "disable")]
     pub enable: bool,

@@ -56,6 +56,7 @@ impl DeadLetters {
             "delivery_id": cause.key.as_ref().map(|key| key.delivery_id.as_str()),
             "body_bytes": body.bytes,
             "body_hmac": { "key_id": body.key_id, "sha256": body.mac },
+            "user_id": delivery.properties.user_id().as_ref().map(lapin::types::ShortString::as_str),
             "redelivered": delivery.redelivered,
         });
         let message = Message {

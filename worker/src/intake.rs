@@ -17,7 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use voice_otp::delivery::Key;
-use voice_otp::engine::{Dead, Disposition, Engine};
+use voice_otp::engine::{self, Dead, Disposition, Engine};
 use voice_otp::ports::Ports;
 use voice_otp_publisher::link::{self, Link};
 use voice_otp_publisher::topology;
@@ -43,7 +43,7 @@ pub(crate) struct Intake<P: Ports> {
 struct Received {
     delivery: Delivery,
     body: Fingerprint,
-    read: Result<Incoming, (Unreadable, Option<Key>)>,
+    read: Result<engine::Message, (Unreadable, Option<Key>)>,
 }
 
 /// Groups that may be on their way to the ledger at once.
@@ -147,7 +147,8 @@ impl<P: Ports> Intake<P> {
         let headers = text_headers(delivery.properties.headers().as_ref());
         let content_type = delivery.properties.content_type().as_ref().map(|text| text.as_str().to_owned());
         let message = Message { content_type: content_type.as_deref(), headers: &headers, body: &delivery.data };
-        let read = read(message).map_err(|error| {
+        let user = delivery.properties.user_id().as_ref().map(|user| user.as_str().to_owned());
+        let read = read(message).map(|incoming| engine::Message { incoming, user }).map_err(|error| {
             let named = names(message).map(|(tenant_id, delivery_id)| Key { tenant_id, delivery_id });
             (error, named)
         });
@@ -197,9 +198,10 @@ impl<P: Ports> Intake<P> {
                 Disposition::Dead(dead) => {
                     let detail = match dead {
                         Dead::ConflictingDuplicate => "the id is taken by a request with another number, code or extension",
+                        Dead::PublisherNotAllowed => "its publisher is not on the tenant's list; the worker's log names it",
                         Dead::RefusedByDatabase => "the database refuses it; the worker's log has its reason",
                     };
-                    let cause = Cause { reason: dead.word(), detail: detail.to_owned(), key: key_of(event) };
+                    let cause = Cause { reason: dead.word(), detail: detail.to_owned(), key: key_of(&event.incoming) };
                     self.bury(delivery, body, &cause).await;
                 }
                 Disposition::Again => not_here.push(delivery),

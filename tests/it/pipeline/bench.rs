@@ -10,7 +10,7 @@ use voice_otp::Tuning;
 use voice_otp::clock::TokioSteady;
 use voice_otp::delivery::Key;
 use voice_otp::dice::Dice;
-use voice_otp::engine::{Disposition, Engine};
+use voice_otp::engine::{Disposition, Engine, Message};
 use voice_otp::event::Event;
 use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::request::Incoming;
@@ -147,8 +147,15 @@ impl Worker {
         assert!(dispositions.iter().all(|disposition| *disposition == Disposition::Done), "{dispositions:?}");
     }
 
+    /// Takes messages in, from nobody that the broker vouches for.
     pub(super) async fn take_in(&self, group: &[Incoming]) -> Vec<Disposition> {
-        self.engine.take_in(group).await
+        self.take_in_from(None, group).await
+    }
+
+    /// Takes messages in from a user of the broker.
+    pub(super) async fn take_in_from(&self, user: Option<&str>, group: &[Incoming]) -> Vec<Disposition> {
+        let message = |incoming: &Incoming| Message { incoming: incoming.clone(), user: user.map(str::to_owned) };
+        self.engine.take_in(&group.iter().map(message).collect::<Vec<_>>()).await
     }
 
     /// Stops it softly: what is in hand is done, the rest is handed over.

@@ -110,7 +110,7 @@ async fn a_ledger_that_was_away_is_waited_for() {
     bench.ledger.meet(Trouble::Away);
     let (engine, ask) = (Arc::clone(&worker.engine), Ask::new("acme", "b").calling(2));
     let published = ask.incoming(bench.now());
-    let taking = tokio::task::spawn(async move { engine.take_in(&[published]).await });
+    let taking = tokio::task::spawn(async move { engine.take_in(&[published.into()]).await });
     tokio::time::sleep(Duration::from_secs(20)).await;
     assert!(!taking.is_finished(), "nothing is acknowledged that is not durable");
     bench.ledger.meet(Trouble::None);

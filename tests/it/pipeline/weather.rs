@@ -144,7 +144,7 @@ fn publish(bench: &Bench, rng: &mut StdRng, n: usize) -> Published {
 /// Has a worker take requests in, for as long as that takes.
 fn take(worker: &Worker, group: &[Published]) -> JoinHandle<Vec<Disposition>> {
     let engine = Arc::clone(&worker.engine);
-    let group: Vec<_> = group.iter().map(|one| one.ask.incoming(one.at)).collect();
+    let group: Vec<_> = group.iter().map(|one| one.ask.incoming(one.at).into()).collect();
     tokio::task::spawn(async move { engine.take_in(&group).await })
 }
 

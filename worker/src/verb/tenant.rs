@@ -106,6 +106,9 @@ fn change(
         draft.allowed_countries.clone_from(&args.allow_countries);
     }
     draft.test_mode = args.test_mode.unwrap_or(draft.test_mode);
+    if !args.publishers.is_empty() {
+        draft.publishers = args.publishers.iter().filter(|user| !user.is_empty()).cloned().collect();
+    }
     draft.enabled = (draft.enabled || args.enable) && !args.disable;
     draft.calls_per_second = args.calls_per_second.or(draft.calls_per_second);
 }
@@ -130,6 +133,7 @@ fn draft_of(settings: &VoiceSettings) -> Draft {
         enabled: settings.enabled,
         allowed_countries: settings.allowed_countries.iter().map(ToString::to_string).collect(),
         test_mode: settings.test_mode,
+        publishers: settings.publishers.clone(),
         calls_per_second: Some(settings.calls_per_second),
     }
 }
@@ -146,6 +150,7 @@ fn flag_of(problem: &voice_otp::settings::Problem) -> String {
         "calls_per_second" => "--calls-per-second",
         "allowed_countries" => "--allow-country",
         "from" => "--from",
+        "publishers" => "--publisher",
         "region" => "--region",
         other => other,
     };
@@ -193,6 +198,7 @@ async fn show(id: &str, as_json: bool, database: &Database, sealing: &Sealing) -
         "default_locale": settings.default_locale,
         "ring_timeout_s": settings.ring_timeout.as_secs(),
         "allowed_countries": settings.allowed_countries.iter().map(Country::as_str).collect::<Vec<_>>(),
+        "publishers": settings.publishers,
         "calls_per_second": settings.calls_per_second,
         "credentials_taken_by_twilio": settings.pace_key == settings.account_sid.as_str(),
     });

@@ -1,0 +1,481 @@
+//! A local file that keeps events through an outage of the broker, and sends them after it, in order.
+//!
+//! An event goes to the broker while that confirms in time. One that isn't confirmed goes into the file, and so does
+//! everything after it until the file is empty again: so what was sent first arrives first. Nothing is reported before
+//! it is either confirmed by the broker or synced to the disk, and the answer says which ([`Kept`]). What has expired
+//! by the time the broker is back is dropped and counted: nobody wants a call that rings an hour late.
+//!
+//! Events hold codes and numbers, so the file holds them sealed. One process has a file at a time.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use voice_otp_schemas::Timestamp;
+use voice_otp_schemas::envelope::Trace;
+use voice_otp_schemas::keys::{Keyring, OpenError};
+use voice_otp_schemas::request::{Cancelled, Requested, Verified};
+use zeroize::Zeroizing;
+
+use crate::link;
+use crate::message::{Message, PublishError};
+use crate::publisher::{Publisher, cancel_message, event, kind_of, request_message, verified_message};
+
+/// How to spool.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The file; made where there is none.
+    pub path: PathBuf,
+    /// What seals the file's events: `id:base64 of 32 bytes`, as `voice-otp keys new` prints it. Not the workers' keys.
+    pub keys: Keyring,
+    /// How long a confirm is waited for before an event goes into the file; 2 s by default.
+    pub patience: Duration,
+    /// The most events in the file; 100,000 by default. Beyond, publishing fails.
+    pub most_events: u64,
+}
+
+/// Where an event is safe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kept {
+    /// With the broker, confirmed.
+    Broker,
+    /// In the file, synced to the disk: it is sent once the broker is back, unless it expires before.
+    File,
+}
+
+/// Why an event is not known to be safe, or the file can't be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// It can't be published, now or later.
+    #[error(transparent)]
+    Publish(#[from] PublishError),
+    /// The file can't be opened.
+    #[error("open the spool {}: {why}", .path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// What to look for.
+        why: &'static str,
+        /// What the store says.
+        #[source]
+        source: Box<redb::Error>,
+    },
+    /// An event in the file was sealed by a key that isn't here.
+    #[error("the spool holds events that can't be opened: give the key they were sealed with, or take the file away")]
+    Key(#[source] OpenError),
+    /// The file can't be read or written.
+    #[error("use the spool")]
+    Store(#[source] Arc<redb::Error>),
+    /// The file holds as many events as it may.
+    #[error("the spool is full: the event is neither with the broker nor in the file")]
+    Full,
+    /// The spool has been closed.
+    #[error("the spool has been closed")]
+    Closed,
+}
+
+/// A publisher with a file behind it. Clones share both.
+#[derive(Clone)]
+pub struct Spool {
+    publisher: Publisher,
+    file: Arc<File>,
+    appends: mpsc::Sender<Append>,
+    patience: Duration,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+struct File {
+    database: Database,
+    keys: Keyring,
+    most: u64,
+    /// Events in the file.
+    waiting: AtomicU64,
+    /// Events that expired in it, or could not be opened any more.
+    dropped: AtomicU64,
+    added: Notify,
+}
+
+/// An event on its way into the file, and whom to answer.
+struct Append {
+    record: Record,
+    answer: oneshot::Sender<Result<(), Error>>,
+}
+
+/// An event as the file has it.
+#[derive(Serialize, Deserialize)]
+struct Record {
+    routing_key: String,
+    message_id: String,
+    traceparent: Option<String>,
+    tracestate: Option<String>,
+    /// Milliseconds since 1970; none: it never expires.
+    expires_at_ms: Option<i64>,
+    body: Zeroizing<String>,
+}
+
+const EVENTS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("events");
+/// The most events that are written, or sent, at once.
+const GROUP: usize = 64;
+
+impl Settings {
+    /// Settings with defaults.
+    pub fn new(path: impl Into<PathBuf>, keys: Keyring) -> Self {
+        Self { path: path.into(), keys, patience: Duration::from_secs(2), most_events: 100_000 }
+    }
+}
+
+impl Spool {
+    /// Opens the file and sends what it still holds.
+    ///
+    /// # Errors
+    /// [`Error`] when the file can't be opened: another process has it, or it holds events of another key.
+    pub async fn start(publisher: Publisher, settings: Settings) -> Result<Self, Error> {
+        let patience = settings.patience;
+        let file = Arc::new(blocking(move || File::open(settings)).await?);
+        let (appends, receiver) = mpsc::channel(GROUP * 4);
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        tasks.spawn(append_all(Arc::clone(&file), receiver));
+        tasks.spawn(drain(Arc::clone(&file), publisher.clone(), stop.clone()));
+        tasks.close();
+        Ok(Self { publisher, file, appends, patience, stop, tasks })
+    }
+
+    /// Publishes or keeps a request to read a code out.
+    ///
+    /// # Errors
+    /// [`Error`]: it is nowhere, or not known to be anywhere.
+    pub async fn request(&self, request: &Requested) -> Result<Kept, Error> {
+        let message = request_message(request, self.publisher.source())?;
+        self.send(message, &request.trace, Some(request.expires_at)).await
+    }
+
+    /// Publishes or keeps the taking back of requests. `id` is the event's own.
+    ///
+    /// # Errors
+    /// As for [`request`](Self::request).
+    pub async fn cancel(&self, id: &str, cancelled: &Cancelled, trace: &Trace) -> Result<Kept, Error> {
+        self.send(cancel_message(id, cancelled, self.publisher.source(), trace)?, trace, None).await
+    }
+
+    /// Publishes or keeps that a code was entered. `id` is the event's own.
+    ///
+    /// # Errors
+    /// As for [`request`](Self::request).
+    pub async fn verified(&self, id: &str, verified: &Verified, trace: &Trace) -> Result<Kept, Error> {
+        self.send(verified_message(id, verified, self.publisher.source(), trace)?, trace, None).await
+    }
+
+    /// How many events wait in the file.
+    pub fn waiting(&self) -> u64 {
+        self.file.waiting.load(Ordering::SeqCst)
+    }
+
+    /// How many events were dropped since the start, because they had expired or couldn't be opened any more.
+    pub fn dropped(&self) -> u64 {
+        self.file.dropped.load(Ordering::SeqCst)
+    }
+
+    /// Stops sending. What waits stays in the file for the next start. The publisher is left open.
+    pub async fn close(self) {
+        let Self { appends, stop, tasks, .. } = self;
+        drop(appends);
+        stop.cancel();
+        tasks.wait().await;
+    }
+
+    async fn send(&self, message: Message, trace: &Trace, expires_at: Option<Timestamp>) -> Result<Kept, Error> {
+        let record = Record::of(&message, trace, expires_at);
+        if self.waiting() == 0 {
+            match tokio::time::timeout(self.patience, self.publisher.publish(message)).await {
+                Ok(Ok(())) => return Ok(Kept::Broker),
+                // It may still arrive by itself; then the one from the file is a repeat, which does no harm.
+                Err(_) | Ok(Err(PublishError::Unconfirmed(_) | PublishError::Refused)) => {}
+                Ok(Err(error)) => return Err(error.into()),
+            }
+        }
+        let (answer, answered) = oneshot::channel();
+        self.appends.send(Append { record, answer }).await.map_err(|_| Error::Closed)?;
+        answered.await.map_err(|_| Error::Closed)??;
+        Ok(Kept::File)
+    }
+}
+
+impl Record {
+    fn of(message: &Message, trace: &Trace, expires_at: Option<Timestamp>) -> Self {
+        Self {
+            routing_key: message.routing_key.clone(),
+            message_id: message.message_id.clone(),
+            traceparent: trace.traceparent.clone(),
+            tracestate: trace.tracestate.clone(),
+            expires_at_ms: expires_at.map(|at| at.timestamp_millis()),
+            // Events are JSON, so nothing is lost.
+            body: Zeroizing::new(String::from_utf8_lossy(&message.body).into_owned()),
+        }
+    }
+
+    /// The event as it was going to be published. None for one that this program doesn't know.
+    fn message(self) -> Option<Message> {
+        let kind = kind_of(&self.routing_key)?;
+        let trace = Trace { traceparent: self.traceparent, tracestate: self.tracestate };
+        event(&self.routing_key, kind, self.message_id, Zeroizing::new(self.body.as_bytes().to_vec()), &trace).ok()
+    }
+
+    fn has_expired(&self) -> bool {
+        self.expires_at_ms.is_some_and(|at| at <= now().timestamp_millis())
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "a publisher's clock is its machine's")]
+fn now() -> Timestamp {
+    std::time::SystemTime::now().into()
+}
+
+impl File {
+    fn open(settings: Settings) -> Result<Self, Error> {
+        let database = make(&settings.path)?;
+        let creating = || -> Result<u64, redb::Error> {
+            let write = database.begin_write()?;
+            let count = write.open_table(EVENTS)?.len()?;
+            write.commit()?;
+            Ok(count)
+        };
+        let waiting = creating().map_err(store)?;
+        let file = Self {
+            keys: settings.keys,
+            most: settings.most_events,
+            waiting: AtomicU64::new(waiting),
+            dropped: AtomicU64::new(0),
+            added: Notify::new(),
+            database,
+        };
+        // Better now than when the broker is back and nobody looks.
+        for (place, bytes) in file.first(usize::MAX)? {
+            if let Err(error @ OpenError::UnknownKey(_)) = file.unseal(place, &bytes) {
+                return Err(Error::Key(error));
+            }
+        }
+        Ok(file)
+    }
+
+    /// Writes a group in one transaction, synced to the disk.
+    fn append(&self, records: &[Record]) -> Result<(), Error> {
+        let writing = || -> Result<(), redb::Error> {
+            let write = self.database.begin_write()?;
+            {
+                let mut table = write.open_table(EVENTS)?;
+                let mut place = table.last()?.map_or(0, |(place, _)| place.value());
+                for record in records {
+                    place += 1;
+                    table.insert(place, self.seal(place, record).as_slice())?;
+                }
+            }
+            write.commit()?;
+            Ok(())
+        };
+        writing().map_err(store)
+    }
+
+    /// The first events and their places, still sealed.
+    fn first(&self, most: usize) -> Result<Vec<(u64, Vec<u8>)>, Error> {
+        let reading = || -> Result<Vec<(u64, Vec<u8>)>, redb::Error> {
+            let table = self.database.begin_read()?.open_table(EVENTS)?;
+            table
+                .iter()?
+                .take(most)
+                .map(|entry| entry.map(|(place, bytes)| (place.value(), bytes.value().to_vec())))
+                .map(|entry| entry.map_err(redb::Error::from))
+                .collect()
+        };
+        reading().map_err(store)
+    }
+
+    fn remove(&self, places: &[u64]) -> Result<(), Error> {
+        let removing = || -> Result<(), redb::Error> {
+            let write = self.database.begin_write()?;
+            {
+                let mut table = write.open_table(EVENTS)?;
+                for place in places {
+                    table.remove(place)?;
+                }
+            }
+            write.commit()?;
+            Ok(())
+        };
+        removing().map_err(store)
+    }
+
+    /// The key's id, its length before it, then the sealed record.
+    fn seal(&self, place: u64, record: &Record) -> Vec<u8> {
+        // A struct of strings and numbers always has a JSON form.
+        let text = Zeroizing::new(serde_json::to_vec(record).unwrap_or_default());
+        let sealed = self.keys.seal(&belongs_to(place), &text);
+        // A key's id has 32 bytes at most.
+        let length = u8::try_from(sealed.key_id.len()).unwrap_or_default();
+        [&[length], sealed.key_id.as_bytes(), &sealed.sealed].concat()
+    }
+
+    fn unseal(&self, place: u64, bytes: &[u8]) -> Result<Record, OpenError> {
+        let broken = || OpenError::Broken("?".to_owned());
+        let (length, rest) = bytes.split_first().ok_or_else(broken)?;
+        let (key_id, sealed) = rest.split_at_checked(usize::from(*length)).ok_or_else(broken)?;
+        let key_id = std::str::from_utf8(key_id).map_err(|_| broken())?;
+        let text = self.keys.open(&belongs_to(place), key_id, sealed)?;
+        serde_json::from_slice(&text).map_err(|_| broken())
+    }
+}
+
+/// A record opens only in its own place, so that nobody shuffles the file.
+fn belongs_to(place: u64) -> String {
+    format!("spool/{place}")
+}
+
+fn make(path: &Path) -> Result<Database, Error> {
+    let failed = |error: redb::DatabaseError| {
+        let why = match &error {
+            redb::DatabaseError::DatabaseAlreadyOpen => "another process has it; give each process a file of its own",
+            redb::DatabaseError::Storage(redb::StorageError::Io(_)) => {
+                "is the directory there, and may this process write in it?"
+            }
+            _ => "it is damaged, or not a spool",
+        };
+        Error::Open { path: path.to_owned(), why, source: Box::new(error.into()) }
+    };
+    Database::create(path).map_err(failed)
+}
+
+fn store(error: redb::Error) -> Error {
+    Error::Store(Arc::new(error))
+}
+
+/// The file is read and written off the runtime's threads.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Closed))
+}
+
+/// Writes events into the file, a group at a time, until there will be none.
+async fn append_all(file: Arc<File>, mut receiver: mpsc::Receiver<Append>) {
+    let mut group = Vec::with_capacity(GROUP);
+    while receiver.recv_many(&mut group, GROUP).await > 0 {
+        let room = usize::try_from(file.most.saturating_sub(file.waiting.load(Ordering::SeqCst))).unwrap_or(usize::MAX);
+        for refused in group.split_off(room.min(group.len())) {
+            drop(refused.answer.send(Err(Error::Full)));
+        }
+        let (records, answers): (Vec<Record>, Vec<_>) = group.drain(..).map(|append| (append.record, append.answer)).unzip();
+        if records.is_empty() {
+            continue;
+        }
+        let (writer, count) = (Arc::clone(&file), records.len());
+        // Before the writing: whoever asks meanwhile must queue behind these.
+        file.waiting.fetch_add(u64::try_from(count).unwrap_or(0), Ordering::SeqCst);
+        let written = blocking(move || writer.append(&records)).await;
+        if let Err(error) = &written {
+            file.waiting.fetch_sub(u64::try_from(count).unwrap_or(0), Ordering::SeqCst);
+            tracing::error!(error = error as &dyn std::error::Error, "can't write the spool");
+        }
+        for answer in answers {
+            let told = match &written {
+                Ok(()) => Ok(()),
+                Err(Error::Store(source)) => Err(Error::Store(Arc::clone(source))),
+                Err(_) => Err(Error::Closed),
+            };
+            // Who no longer waits needs no answer.
+            drop(answer.send(told));
+        }
+        file.added.notify_one();
+    }
+}
+
+/// Sends what the file holds, in order, until told to stop.
+async fn drain(file: Arc<File>, publisher: Publisher, stop: CancellationToken) {
+    let mut tries = 0;
+    loop {
+        if file.waiting.load(Ordering::SeqCst) == 0 {
+            // Cancel-safe: what is added meanwhile leaves its permit.
+            tokio::select! {
+                () = file.added.notified() => continue,
+                () = stop.cancelled() => return,
+            }
+        }
+        let sent = tokio::select! {
+            sent = drain_some(&file, &publisher) => sent,
+            () = stop.cancelled() => return,
+        };
+        tries = match sent {
+            Ok(true) => 0,
+            Ok(false) => tries + 1,
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "can't read the spool, trying again");
+                tries + 1
+            }
+        };
+        if tries > 0 {
+            tokio::select! {
+                () = tokio::time::sleep(link::pause(tries)) => {}
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+}
+
+/// Sends the first events; whether all of them went. Of those after one that didn't go, some may have: they are sent
+/// again after it, so that the order holds.
+async fn drain_some(file: &Arc<File>, publisher: &Publisher) -> Result<bool, Error> {
+    let reader = Arc::clone(file);
+    let sealed = blocking(move || reader.first(GROUP)).await?;
+    if sealed.is_empty() {
+        // Counted, and just being written.
+        file.added.notified().await;
+        return Ok(true);
+    }
+    let mut over = Vec::with_capacity(sealed.len());
+    let mut under_way = Vec::new();
+    for (place, bytes) in sealed {
+        let record = file.unseal(place, &bytes);
+        let message = match record {
+            Ok(record) if record.has_expired() => {
+                tracing::warn!(message.id = record.message_id, "an event expired in the spool and is dropped");
+                None
+            }
+            Ok(record) => record.message(),
+            Err(error) => {
+                tracing::error!(error = &error as &dyn std::error::Error, "an event in the spool can't be opened and is dropped");
+                None
+            }
+        };
+        let answer = match message {
+            Some(message) => Some(publisher.post(message).await),
+            None => None,
+        };
+        under_way.push((place, answer));
+    }
+    let mut dropped = 0;
+    let mut all = true;
+    for (place, answer) in under_way {
+        match answer {
+            None => dropped += 1,
+            Some(Ok(answered)) => {
+                if !matches!(answered.await, Ok(Ok(()))) {
+                    all = false;
+                    break;
+                }
+            }
+            Some(Err(_)) => {
+                all = false;
+                break;
+            }
+        }
+        over.push(place);
+    }
+    let (remover, count) = (Arc::clone(file), u64::try_from(over.len()).unwrap_or(0));
+    blocking(move || remover.remove(&over)).await?;
+    file.dropped.fetch_add(dropped, Ordering::SeqCst);
+    file.waiting.fetch_sub(count, Ordering::SeqCst);
+    Ok(all)
+}
