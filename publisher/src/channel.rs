@@ -1,9 +1,12 @@
 //! The one task that owns a publishing channel.
 
 use std::collections::{HashMap, HashSet, VecDeque};
+use std::future::{Future as _, poll_fn};
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
+use futures_util::future::maybe_done;
 use lapin::Channel;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
 use secrecy::SecretString;
@@ -86,6 +89,8 @@ impl Owner {
                 }
             }
             let Some((up, channel)) = &link else { continue };
+            // Whoever was just answered may have the next message at hand: one window of many beats many of one.
+            tokio::task::yield_now().await;
             while waiting.len() < WINDOW {
                 let Ok(posted) = self.inbox.try_recv() else { break };
                 waiting.push_back(posted);
@@ -184,16 +189,31 @@ async fn publish_window(channel: &Channel, user: Option<&str>, window: Vec<Poste
     // Not cut short for one message that is nearly due: that would unsettle all the others.
     let first_due = window.iter().map(|posted| posted.deadline).min().unwrap_or(now);
     let until = first_due.max(now + LEAST_CONFIRM_TIMEOUT).min(now + CONFIRM_TIMEOUT);
+    let mut writes: Vec<_> = window
+        .iter()
+        .map(|posted| {
+            let message = &posted.message;
+            // Mandatory: without it an unroutable message is confirmed all the same. Immediate is not known to RabbitMQ.
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let (exchange, key) = (message.exchange.into(), message.routing_key.as_str().into());
+            Box::pin(maybe_done(channel.basic_publish(exchange, key, options, &message.body, message.properties(user))))
+        })
+        .collect();
+    // A publish takes its tag and queues its frames when it is polled first, and then waits for the socket. So all are
+    // polled once, in order, and waited for afterwards: one by one, every message would wait for a turn of lapin's thread.
+    poll_fn(|context| {
+        for write in &mut writes {
+            // Its outcome stays in it.
+            let (Poll::Ready(()) | Poll::Pending) = write.as_mut().poll(context);
+        }
+        Poll::Ready(())
+    })
+    .await;
     let mut confirms = Vec::with_capacity(window.len());
-    for posted in &window {
-        let message = &posted.message;
-        // Mandatory: without it an unroutable message is confirmed all the same. Immediate is not known to RabbitMQ.
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let (exchange, key) = (message.exchange.into(), message.routing_key.as_str().into());
-        let publish = channel.basic_publish(exchange, key, options, &message.body, message.properties(user));
-        match timeout_at(until, publish).await {
-            Ok(Ok(confirm)) => confirms.push(confirm),
-            Ok(Err(_)) | Err(_) => break,
+    for mut write in writes {
+        match timeout_at(until, write.as_mut()).await.ok().and_then(|()| write.as_mut().take_output()) {
+            Some(Ok(confirm)) => confirms.push(confirm),
+            Some(Err(_)) | None => break,
         }
     }
     let mut acked: HashMap<usize, bool> = HashMap::with_capacity(confirms.len());
