@@ -9,7 +9,8 @@
 #   *.pid *.log  private servers' process ids and logs
 #   rabbitmq/ postgres/   private servers' data
 
-services=${root:?}/target/services
+# A test that breaks servers has a pair of its own, in a directory of its own.
+services=${VOICE_OTP_DEV_SERVICES_DIR:-${root:?}/target/services}
 
 # shellcheck source=scripts/private.sh
 source "$root/scripts/private.sh"
@@ -176,11 +177,37 @@ port_open() { (: <>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; }
 # One process at a time starts or stops servers. The lock lies beside target/services, which stopping removes.
 services_lock() {
     command -v flock >/dev/null || return 0
-    mkdir -p "$root/target"
-    exec 9>"$root/target/.services.lock"
+    mkdir -p "$(dirname "$services")"
+    exec 9>"$(dirname "$services")/.$(basename "$services").lock"
     flock -w 900 9 || die "another ./dev has been starting or stopping servers for 15 minutes"
 }
 services_unlock() { exec 9>&-; }
+
+# ---- Breaking servers, for tests
+
+# Kills a server as a crash would. services_hold starts it again, with its data.
+services_break() {
+    services_load
+    if [ "$mode" = compose ]; then compose kill --signal KILL "$1" >&2; else halt "$1" KILL 5; fi
+}
+
+# Makes RabbitMQ think that it is short of memory, or not any more: while it is, it reads nothing from publishers.
+services_alarm() {
+    local watermark
+    case $1 in
+        on) watermark=(absolute 1) ;;
+        off) watermark=(0.4) ;;
+        *) die "alarm on, or alarm off" ;;
+    esac
+    services_load
+    if [ "$mode" = compose ]; then
+        compose exec -T rabbitmq rabbitmqctl -q set_vm_memory_high_watermark "${watermark[@]}" >&2
+    else
+        find_rabbitmq || die "no rabbitmqctl was found"
+        "${as[@]}" env ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT="$epmd_port" RABBITMQ_CONF_ENV_FILE="$data/rabbitmq/rabbitmq-env.conf" \
+            "$rabbitmq_bin/rabbitmqctl" -q -n voice-otp@localhost set_vm_memory_high_watermark "${watermark[@]}" >&2
+    fi
+}
 
 # ---- Docker Compose
 
@@ -190,11 +217,11 @@ engine_answers() {
     command -v docker >/dev/null && limited 10 docker compose version >/dev/null 2>&1 && limited 10 docker ps -q >/dev/null 2>&1
 }
 
-# A project per checkout, so that two checkouts never replace each other's servers.
+# A project per directory, so that two checkouts never replace each other's servers.
 compose() {
     VOICE_OTP_RABBITMQ_PORT=$amqp_port VOICE_OTP_RABBITMQ_API_PORT=$api_port VOICE_OTP_POSTGRES_PORT=$postgres_port \
         VOICE_OTP_RABBITMQ_PASSWORD=$rabbitmq_password VOICE_OTP_POSTGRES_PASSWORD=$postgres_password \
-        docker compose -p "voice-otp-dev-$(cksum <<<"$root" | cut -d' ' -f1)" -f "$root/docker-compose.yml" "$@" 9>&-
+        docker compose -p "voice-otp-dev-$(cksum <<<"$services" | cut -d' ' -f1)" -f "$root/docker-compose.yml" "$@" 9>&-
 }
 
 compose_start() {

@@ -45,7 +45,6 @@ impl Vhost {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a bench is configured by ./dev alone")]
 fn from_environment(name: &str) -> anyhow::Result<String> {
     std::env::var(name).with_context(|| format!("{name} is missing: run it with ./dev bench"))
 }

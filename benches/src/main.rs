@@ -1,6 +1,10 @@
 //! Measurements on real servers, each against something else in the same run: machines are noisy, ratios less so.
 //! `./dev bench` starts the servers and runs them all; an argument picks one.
-#![expect(clippy::print_stdout, reason = "a table for people is what this program is for")]
+#![expect(
+    clippy::print_stdout,
+    clippy::disallowed_methods,
+    reason = "it prints a table for people, and has clocks, time-outs and an environment of its own"
+)]
 
 mod broker;
 mod publisher;

@@ -88,6 +88,14 @@ impl Publisher {
         *self.ready.borrow()
     }
 
+    /// Waits until a connection is up. Without one for ever, if the publisher has been closed.
+    pub async fn ready(&self) {
+        let mut ready = self.ready.clone();
+        if ready.wait_for(|ready| *ready).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+
     /// The events' `source`.
     pub(crate) fn source(&self) -> &str {
         &self.settings.source

@@ -427,6 +427,8 @@ async fn drain(file: Arc<File>, publisher: Publisher, stop: CancellationToken) {
 /// Sends the first events; whether all of them went. Of those after one that didn't go, some may have: they are sent
 /// again after it, so that the order holds.
 async fn drain_some(file: &Arc<File>, publisher: &Publisher) -> Result<bool, Error> {
+    // Judged by the time they are sent, not by the time they might be.
+    publisher.ready().await;
     let reader = Arc::clone(file);
     let sealed = blocking(move || reader.first(GROUP)).await?;
     if sealed.is_empty() {

@@ -3,6 +3,7 @@
 mod broker;
 mod program;
 mod proxy;
+mod servers;
 
 use std::time::Duration;
 
@@ -19,6 +20,7 @@ use voice_otp_twilio::simulator::{self, Account, Simulator};
 pub(crate) use broker::{Broker, Statuses};
 pub(crate) use program::{Program, Worker};
 pub(crate) use proxy::Proxy;
+pub(crate) use servers::Servers;
 
 use crate::database::Database;
 

@@ -8,7 +8,7 @@ macro_rules! on_both {
             $(
                 #[tokio::test]
                 async fn $check() {
-                    super::$check(&mut <$in_memory>::new().await).await;
+                    super::$check(&mut <$in_memory>::new()).await;
                 }
             )+
         }

@@ -2,8 +2,10 @@
 
 mod bad_input;
 mod canary;
+mod checking;
 mod commands;
 mod faults;
 mod journey;
 mod load;
+mod outage;
 mod publishing;

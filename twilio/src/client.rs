@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use reqwest::{Response, StatusCode, Url};
+use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use voice_otp::account::CallSid;
@@ -13,7 +13,7 @@ use voice_otp::delivery::AttemptId;
 use voice_otp::failure::{CallFailure, Class, Fault};
 use voice_otp::ports::{CallOrder, Caller};
 use voice_otp::progress::{Call, CallStatus};
-use voice_otp::settings::VoiceSettings;
+use voice_otp::settings::{Region, VoiceSettings};
 use voice_otp_schemas::PhoneNumber;
 
 use crate::catalogue::{Refusal, classify};
@@ -44,17 +44,13 @@ pub struct Client {
     settings: Settings,
 }
 
-/// An account's balance.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct Balance {
-    /// A decimal number.
-    pub balance: String,
-    /// ISO 4217.
-    pub currency: String,
-}
-
 /// The longest `Retry-After` that is believed.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
+
+/// Where a worker answers a probe of its public URL.
+pub const PROBE_PATH: &str = "/twilio/status/probe";
+/// What it answers.
+pub const PROBE_ANSWER: &str = "voice-otp probe: ok\n";
 
 /// Twilio's connection overrides for our callbacks: it tries again up to three times, whatever went wrong. Its default
 /// is one more try, and only when no connection could be made
@@ -83,28 +79,47 @@ impl Client {
 
     /// Where an attempt's callbacks go, as Twilio signs it: without the overrides.
     pub fn callback_url(&self, attempt: AttemptId) -> Option<String> {
-        let base = self.settings.public_url.as_ref()?;
-        Some(format!("{}/twilio/status/{}", base.as_str().trim_end_matches('/'), attempt.0.simple()))
+        self.public(&format!("/twilio/status/{}", attempt.0.simple()))
     }
 
-    /// The account's balance.
-    ///
-    /// # Errors
-    /// [`CallFailure`], as for a call.
-    pub async fn balance(&self, tenant: &VoiceSettings) -> Result<Balance, CallFailure> {
-        let request = self.http.get(self.url(tenant, "Balance")?);
-        let answer = Answer::of(authorized(request, tenant)).await?;
-        answer.parse()
+    /// A request about something of the tenant's account: `Calls`, or a path below it.
+    pub(crate) fn ask(&self, method: Method, tenant: &VoiceSettings, resource: &str) -> Result<RequestBuilder, CallFailure> {
+        let path = format!("/2010-04-01/Accounts/{}/{resource}.json", tenant.account_sid);
+        Ok(authorized(self.request(method, "api", &path, tenant.region.as_ref())?, tenant))
     }
 
-    fn url(&self, tenant: &VoiceSettings, resource: &str) -> Result<Url, CallFailure> {
-        let base = match (&self.settings.base_url, &tenant.region) {
-            (Some(base), _) => base.as_str().trim_end_matches('/').to_owned(),
-            (None, Some(region)) => format!("https://api.{region}.twilio.com"),
-            (None, None) => "https://api.twilio.com".to_owned(),
+    /// A request to one of Twilio's products (`api`, `voice`), where the region has it, without credentials.
+    pub(crate) fn request(
+        &self,
+        method: Method,
+        product: &str,
+        path: &str,
+        region: Option<&Region>,
+    ) -> Result<RequestBuilder, CallFailure> {
+        let host = match region {
+            Some(region) => format!("{product}.{region}.twilio.com"),
+            None => format!("{product}.twilio.com"),
         };
-        let url = format!("{base}/2010-04-01/Accounts/{}/{resource}.json", tenant.account_sid);
-        Url::parse(&url).map_err(|_| ours("the Twilio URL is not valid"))
+        let base = self.settings.base_url.as_ref().map(|base| base.as_str().trim_end_matches('/'));
+        let url = base.map_or_else(|| format!("https://{host}{path}"), |base| format!("{base}{path}"));
+        let request = self.http.request(method, Url::parse(&url).map_err(|_| ours("the Twilio URL is not valid"))?);
+        // Who stands in for Twilio may want to know which of its hosts was meant.
+        Ok(if base.is_some() { request.header("x-forwarded-host", host) } else { request })
+    }
+
+    /// Where the worker's public URL is probed, as it is signed. None: there is no public URL.
+    pub fn probe_url(&self) -> Option<String> {
+        self.public(PROBE_PATH)
+    }
+
+    fn public(&self, path: &str) -> Option<String> {
+        let base = self.settings.public_url.as_ref()?;
+        Some(format!("{}{path}", base.as_str().trim_end_matches('/')))
+    }
+
+    /// Posts a form to the worker's public URL, as Twilio would.
+    pub(crate) fn post_public(&self, url: &str, params: &[(String, String)]) -> RequestBuilder {
+        self.http.post(url).form(params)
     }
 
     fn form(&self, tenant: &VoiceSettings, order: &CallOrder<'_>) -> Result<Vec<(&'static str, String)>, CallFailure> {
@@ -137,33 +152,31 @@ impl Caller for Client {
 
     async fn place(&self, tenant: &VoiceSettings, order: &CallOrder<'_>) -> Result<Call, CallFailure> {
         let form = self.form(tenant, order)?;
-        let request = self.http.post(self.url(tenant, "Calls")?).form(&form);
-        let answer = Answer::of(authorized(request, tenant)).await?;
+        let answer = Answer::of(self.ask(Method::POST, tenant, "Calls")?.form(&form)).await?;
         answer.parse::<CallResource>()?.call()
     }
 
     async fn fetch(&self, tenant: &VoiceSettings, sid: &CallSid) -> Result<Call, CallFailure> {
-        let request = self.http.get(self.url(tenant, &format!("Calls/{sid}"))?);
-        let answer = Answer::of(authorized(request, tenant)).await?;
+        let answer = Answer::of(self.ask(Method::GET, tenant, &format!("Calls/{sid}"))?).await?;
         answer.parse::<CallResource>()?.call()
     }
 
     async fn list(&self, tenant: &VoiceSettings, to: &PhoneNumber) -> Result<Vec<Call>, CallFailure> {
         let query = [("To", to.expose()), ("From", tenant.from.expose()), ("PageSize", "100")];
-        let request = self.http.get(self.url(tenant, "Calls")?).query(&query);
-        let answer = Answer::of(authorized(request, tenant)).await?;
+        let answer = Answer::of(self.ask(Method::GET, tenant, "Calls")?.query(&query)).await?;
         answer.parse::<CallList>()?.calls.into_iter().map(CallResource::call).collect()
     }
 
     async fn hang_up(&self, tenant: &VoiceSettings, sid: &CallSid, even_answered: bool) -> Result<Call, CallFailure> {
         let status = if even_answered { "completed" } else { "canceled" };
-        let request = self.http.post(self.url(tenant, &format!("Calls/{sid}"))?).form(&[("Status", status)]);
-        let answer = Answer::of(authorized(request, tenant)).await?;
+        let request = self.ask(Method::POST, tenant, &format!("Calls/{sid}"))?;
+        let answer = Answer::of(request.form(&[("Status", status)])).await?;
         answer.parse::<CallResource>()?.call()
     }
 }
 
-fn authorized(request: reqwest::RequestBuilder, tenant: &VoiceSettings) -> reqwest::RequestBuilder {
+/// With the credentials that calls are placed with.
+pub(crate) fn authorized(request: RequestBuilder, tenant: &VoiceSettings) -> RequestBuilder {
     match &tenant.credentials.api_key {
         Some(key) => request.basic_auth(key.sid.as_str(), Some(key.secret.expose_secret())),
         None => request.basic_auth(tenant.account_sid.as_str(), Some(tenant.credentials.auth_token.expose_secret())),
@@ -171,14 +184,14 @@ fn authorized(request: reqwest::RequestBuilder, tenant: &VoiceSettings) -> reqwe
 }
 
 /// A success, not yet understood.
-struct Answer {
+pub(crate) struct Answer {
     body: Vec<u8>,
     http_status: u16,
     request_id: Option<String>,
 }
 
 impl Answer {
-    async fn of(request: reqwest::RequestBuilder) -> Result<Self, CallFailure> {
+    pub(crate) async fn of(request: RequestBuilder) -> Result<Self, CallFailure> {
         let response = request.send().await.map_err(|error| transport(&error))?;
         let status = response.status();
         let request_id = header(&response, "twilio-request-id");
@@ -204,7 +217,7 @@ impl Answer {
         Err(CallFailure { request_id, http_status: Some(status.as_u16()), ..failure })
     }
 
-    fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, CallFailure> {
+    pub(crate) fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, CallFailure> {
         serde_json::from_slice(&self.body).map_err(|_| CallFailure {
             class: Class::Ambiguous,
             provider_code: None,

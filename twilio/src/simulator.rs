@@ -6,7 +6,11 @@
 //! GET   /2010-04-01/Accounts/{sid}/Calls.json          list calls, the newest first
 //! GET   /2010-04-01/Accounts/{sid}/Calls/{call}.json   read a call
 //! POST  /2010-04-01/Accounts/{sid}/Calls/{call}.json   cancel it, or hang it up
+//! GET   /2010-04-01/Accounts/{sid}.json                read the account
 //! GET   /2010-04-01/Accounts/{sid}/Balance.json        read the balance
+//! GET   /2010-04-01/Accounts/{sid}/IncomingPhoneNumbers.json   its numbers; ?PhoneNumber=
+//! GET   /2010-04-01/Accounts/{sid}/OutgoingCallerIds.json      its verified caller IDs; ?PhoneNumber=
+//! GET   /v1/DialingPermissions/Countries/{country}     whether it may call there (the voice product)
 //!
 //! POST  /simulator/fates       {"to": "+14155550199", "fate": "busy", "times": 3}: see [`Fate`]; no times is for ever
 //! POST  /simulator/accounts    add or replace an [`Account`]
@@ -68,6 +72,7 @@ use self::dice::Concern;
 use self::refusal::Refusal;
 use self::world::World;
 
+mod about;
 mod account;
 mod auth;
 mod book;
@@ -156,7 +161,11 @@ impl Simulator {
         Router::new()
             .route("/2010-04-01/Accounts/{account}/Calls.json", get(read::calls).post(create::create))
             .route("/2010-04-01/Accounts/{account}/Calls/{call}", get(read::call).post(update::update))
-            .route("/2010-04-01/Accounts/{account}/Balance.json", get(read::balance))
+            .route("/2010-04-01/Accounts/{account}/Balance.json", get(about::balance))
+            .route("/2010-04-01/Accounts/{account}/IncomingPhoneNumbers.json", get(about::numbers))
+            .route("/2010-04-01/Accounts/{account}/OutgoingCallerIds.json", get(about::caller_ids))
+            .route("/2010-04-01/Accounts/{account}", get(about::account))
+            .route("/v1/DialingPermissions/Countries/{country}", get(about::dialing_permission))
             .route("/simulator/fates", post(control::fates))
             .route("/simulator/accounts", post(control::accounts))
             .route("/simulator/faults", patch(control::faults))

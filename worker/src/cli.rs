@@ -77,6 +77,20 @@ pub struct Sealing {
     pub keys: Option<String>,
 }
 
+/// How Twilio and the workers reach each other.
+#[derive(Debug, Clone, Args)]
+pub struct Reach {
+    /// Instead of api.twilio.com and its regions: a simulator or proxy
+    #[arg(long, env = "VOICE_OTP_TWILIO_URL", value_name = "URL")]
+    pub twilio_url: Option<String>,
+    /// Where Twilio reaches the workers, without a path; without it calls are polled
+    #[arg(long, env = "VOICE_OTP_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
+    /// Take a public URL that isn't https (true or false)
+    #[arg(long, env = "VOICE_OTP_ALLOW_HTTP", default_value = "false", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub allow_http: String,
+}
+
 /// Settings of a worker.
 #[derive(Debug, Clone, Args)]
 pub struct Worker {
@@ -89,15 +103,9 @@ pub struct Worker {
     /// The keys.
     #[command(flatten)]
     pub sealing: Sealing,
-    /// Instead of api.twilio.com and its regions: a simulator or proxy
-    #[arg(long, env = "VOICE_OTP_TWILIO_URL", value_name = "URL")]
-    pub twilio_url: Option<String>,
-    /// Where Twilio reaches this worker, without a path; without it calls are polled
-    #[arg(long, env = "VOICE_OTP_PUBLIC_URL", value_name = "URL")]
-    pub public_url: Option<String>,
-    /// Take a public URL that isn't https (true or false)
-    #[arg(long, env = "VOICE_OTP_ALLOW_HTTP", default_value = "false", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
-    pub allow_http: String,
+    /// How Twilio and this worker reach each other.
+    #[command(flatten)]
+    pub reach: Reach,
     /// Address of /livez, /readyz and Twilio's callbacks
     #[arg(long, env = "VOICE_OTP_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
     pub listen: String,
@@ -171,6 +179,25 @@ pub enum Tenant {
         #[command(flatten)]
         database: Database,
     },
+    /// Check that a tenant's settings can work: credentials, From, countries, balance, callbacks; exit 0 if they can
+    Check {
+        /// The tenant
+        id: String,
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// How Twilio and the workers are reached.
+        #[command(flatten)]
+        reach: Reach,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+        /// The keys.
+        #[command(flatten)]
+        sealing: Sealing,
+    },
+    /// Place a real call that reads a random code, and follow it to its end; exit 0 only when delivered
+    TestCall(TestCall),
     /// Delete a tenant's settings
     Delete {
         /// The tenant
@@ -232,6 +259,28 @@ pub struct TenantSet {
     /// Switch voice off
     #[arg(long)]
     pub disable: bool,
+    /// Where the database is.
+    #[command(flatten)]
+    pub database: Database,
+    /// The keys.
+    #[command(flatten)]
+    pub sealing: Sealing,
+}
+
+/// Whom to call for a test.
+#[derive(Debug, Args)]
+pub struct TestCall {
+    /// The tenant
+    pub id: String,
+    /// The number to call, E.164
+    #[arg(long, value_name = "+1…")]
+    pub to: String,
+    /// The language, BCP 47
+    #[arg(long, value_name = "TAG")]
+    pub locale: Option<String>,
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
     /// Where the database is.
     #[command(flatten)]
     pub database: Database,

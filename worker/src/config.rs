@@ -8,7 +8,7 @@ use voice_otp::Tuning;
 use voice_otp_publisher::link;
 use voice_otp_store::Keyring;
 
-use crate::cli::{Broker, Database, Sealing, Worker};
+use crate::cli::{Broker, Database, Reach, Sealing, Worker};
 
 /// Settings that can't be used: a line a problem.
 #[derive(Debug, thiserror::Error)]
@@ -99,6 +99,11 @@ impl Checks {
         number
     }
 
+    /// Twilio's URL, and the workers'.
+    pub(crate) fn reach(&mut self, reach: &Reach) -> (Option<Url>, Option<Url>) {
+        (self.url("VOICE_OTP_TWILIO_URL", reach.twilio_url.as_ref()), self.public_url(reach))
+    }
+
     fn url(&mut self, name: &str, text: Option<&String>) -> Option<Url> {
         let text = text?;
         match Url::parse(text) {
@@ -110,9 +115,9 @@ impl Checks {
         }
     }
 
-    fn public_url(&mut self, worker: &Worker) -> Option<Url> {
-        let url = self.url("VOICE_OTP_PUBLIC_URL", worker.public_url.as_ref())?;
-        let allow_http = match worker.allow_http.as_str() {
+    fn public_url(&mut self, reach: &Reach) -> Option<Url> {
+        let url = self.url("VOICE_OTP_PUBLIC_URL", reach.public_url.as_ref())?;
+        let allow_http = match reach.allow_http.as_str() {
             "true" => true,
             "false" => false,
             _ => {
@@ -142,8 +147,7 @@ pub(crate) fn worker(worker: &Worker) -> Result<WorkerSettings, Wrong> {
     let amqp_url = checks.broker(&worker.broker);
     let database_url = checks.database(&worker.database);
     let keys = checks.keys(&worker.sealing);
-    let twilio_url = checks.url("VOICE_OTP_TWILIO_URL", worker.twilio_url.as_ref());
-    let public_url = checks.public_url(worker);
+    let (twilio_url, public_url) = checks.reach(&worker.reach);
     let lead = checks.duration("VOICE_OTP_LEAD", &worker.lead, seconds(1), seconds(600));
     let grace = checks.duration("VOICE_OTP_GRACE", &worker.grace, seconds(1), seconds(600));
     let post_timeout = checks.duration("VOICE_OTP_POST_TIMEOUT", &worker.post_timeout, seconds(1), seconds(60));

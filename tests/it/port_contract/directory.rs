@@ -32,7 +32,7 @@ struct MemoryStage {
 }
 
 impl MemoryStage {
-    async fn new() -> Self {
+    fn new() -> Self {
         Self { directory: MemoryLedger::new(HandClock::new().reader(), limits()).directory() }
     }
 }

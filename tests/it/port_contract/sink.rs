@@ -34,7 +34,7 @@ struct MemoryStage {
 }
 
 impl MemoryStage {
-    async fn new() -> Self {
+    fn new() -> Self {
         Self { sink: MemorySink::new() }
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
+use voice_otp_schemas::PhoneNumber;
 
 /// A Twilio account or subaccount. `Debug` shows no secret.
 #[derive(Clone, Serialize, Deserialize)]
@@ -21,10 +22,29 @@ pub struct Account {
     /// The numbers that may stand in `From`, in E.164. Any other is refused with 21210.
     #[serde(default)]
     pub numbers: Vec<String>,
+    /// Those of them that can't make calls; refused with 21210 as well.
+    #[serde(default)]
+    pub numbers_without_voice: Vec<String>,
+    /// Numbers of others that the account has verified as its caller IDs: they may stand in `From`, too.
+    #[serde(default)]
+    pub caller_ids: Vec<String>,
+    /// Countries that the geographic permissions block, ISO 3166: calls there are refused with 21215.
+    #[serde(default)]
+    pub blocked_countries: Vec<String>,
+    /// Countries in which the geographic permissions allow premium and fraud-prone numbers.
+    #[serde(default)]
+    pub risky_countries: Vec<String>,
+    /// The region that the auth token and the keys are of. In another they are wrong. A request says by the header
+    /// `X-Forwarded-Host` which of Twilio's hosts was meant; without it the region is right.
+    #[serde(default = "us1")]
+    pub region: String,
     /// How many queued calls are dialled in a second; 1 by default, fractions allowed. More are queued, not refused.
     #[serde(default = "one")]
     pub calls_per_second: f64,
-    /// A suspended account is refused like wrong credentials, with 20003.
+    /// Whether it is a trial account.
+    #[serde(default)]
+    pub trial: bool,
+    /// A suspended account is refused like wrong credentials, with 20003; only the account itself can be read.
     #[serde(default)]
     pub suspended: bool,
     /// What `Balance.json` says; calls don't change it.
@@ -49,6 +69,10 @@ fn one() -> f64 {
     1.0
 }
 
+fn us1() -> String {
+    "us1".to_owned()
+}
+
 fn hundred() -> String {
     "100.00".to_owned()
 }
@@ -65,11 +89,29 @@ impl Account {
             auth_token: auth_token.into(),
             api_keys: Vec::new(),
             numbers: Vec::new(),
+            numbers_without_voice: Vec::new(),
+            caller_ids: Vec::new(),
+            blocked_countries: Vec::new(),
+            risky_countries: Vec::new(),
+            region: us1(),
+            trial: false,
             calls_per_second: one(),
             suspended: false,
             balance: hundred(),
             currency: dollars(),
         }
+    }
+
+    /// Whether calls can come from a number.
+    pub(crate) fn may_call_from(&self, number: &str) -> bool {
+        let has = |numbers: &[String]| numbers.iter().any(|has| has == number);
+        (has(&self.numbers) && !has(&self.numbers_without_voice)) || has(&self.caller_ids)
+    }
+
+    /// Whether the geographic permissions let a number be called.
+    pub(crate) fn may_call(&self, number: &str) -> bool {
+        let country = PhoneNumber::parse(number).ok().and_then(|number| number.country());
+        country.is_none_or(|country| !self.blocked_countries.iter().any(|blocked| blocked == country.as_str()))
     }
 
     /// What no account may have, in words.

@@ -168,7 +168,7 @@ fn numbers<'a>(params: &'a Params, account: &Account) -> Result<(&'a str, &'a st
     if !is_e164(from) || from == "+15005550001" {
         return Err(Refusal::bad(21212, format!("The source phone number provided, {from}, is not valid.")));
     }
-    if !account.numbers.iter().any(|number| number == from) {
+    if !account.may_call_from(from) {
         let message = format!(
             "The source phone number provided, {from}, is not yet verified for your account. You may only make calls \
              from phone numbers that you've verified or purchased from Twilio."
@@ -177,6 +177,9 @@ fn numbers<'a>(params: &'a Params, account: &Account) -> Result<(&'a str, &'a st
     }
     if to == from {
         return Err(Refusal::bad(21211, format!("{to} cannot call itself")));
+    }
+    if !account.may_call(to) {
+        return Err(Refusal::bad(21215, format!("Account not authorized to call {to}")));
     }
     match to {
         "+15005550001" => Err(Refusal::bad(21217, format!("Phone number {to} does not appear to be valid"))),

@@ -1,4 +1,4 @@
-//! What can be read of an account: one call, its calls, its balance.
+//! What can be read of an account's calls: one, or many.
 
 use std::sync::Arc;
 
@@ -40,24 +40,6 @@ pub(crate) async fn call(
 /// The refusal of a call that the account doesn't have.
 pub(crate) fn missing(account: &str, file: &str) -> Refusal {
     Refusal::not_found(&format!("/{API_VERSION}/Accounts/{account}/Calls/{file}"))
-}
-
-/// Handles `GET …/Balance.json`.
-pub(crate) async fn balance(
-    State(world): State<Arc<World>>,
-    Path(account): Path<String>,
-    headers: HeaderMap,
-) -> Result<impl IntoResponse, Refusal> {
-    let account = auth::account(&world.directory(), &account, &headers)?;
-    Ok(Json(Balance { account_sid: account.sid.clone(), balance: account.balance.clone(), currency: account.currency.clone() }))
-}
-
-#[derive(Serialize)]
-#[expect(clippy::struct_field_names, reason = "Twilio's names")]
-struct Balance {
-    account_sid: String,
-    balance: String,
-    currency: String,
 }
 
 /// Handles `GET …/Calls.json`: the newest first.

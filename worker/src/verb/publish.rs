@@ -80,7 +80,8 @@ pub(crate) fn now() -> Timestamp {
     Timestamp::from(SystemTime::now())
 }
 
-async fn publish_one(url: &SecretString, request: &Requested, wait: bool) -> Result<(), Failed> {
+/// Publishes a request; follows its statuses to the end, if wanted: only `delivered` is a success then.
+pub(super) async fn publish_one(url: &SecretString, request: &Requested, wait: bool) -> Result<(), Failed> {
     // Before the request goes, or its first statuses are missed.
     let tail = if wait { Some(Tail::start(url, Some(request.tenant_id.as_str())).await?) } else { None };
     let publisher = Publisher::start(Settings::new(url.clone(), "/voice-otp/cli")).context("use the broker URL")?;

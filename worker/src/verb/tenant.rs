@@ -1,5 +1,8 @@
 //! `voice-otp tenant`.
 
+mod check;
+mod test_call;
+
 use std::io::Read as _;
 use std::path::Path;
 use std::time::Duration;
@@ -22,6 +25,8 @@ pub(crate) async fn run(verb: Tenant) -> Result<(), Failed> {
         Tenant::Set(args) => set(*args).await,
         Tenant::Show { id, json, database, sealing } => show(&id, json, &database, &sealing).await,
         Tenant::List { json, database } => list(json, &database).await,
+        Tenant::Check { id, json, reach, database, sealing } => check::run(&id, json, &reach, &database, &sealing).await,
+        Tenant::TestCall(args) => test_call::run(&args).await,
         Tenant::Delete { id, database } => delete(&id, &database).await,
     }
 }

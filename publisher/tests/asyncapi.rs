@@ -1,0 +1,233 @@
+//! `schemas/asyncapi.json`: the contract as an AsyncAPI 3.0 document, made from the types' schemas, the committed examples
+//! and the topology as it is declared. To write it anew after a change: `VOICE_OTP_BLESS=1 cargo test -p voice-otp-publisher`.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+
+use std::path::{Path, PathBuf};
+
+use serde_json::{Map, Value, json};
+use voice_otp_publisher::topology::{
+    self, Argument, CANCELLED_KEY, DEAD_QUEUE, Queue, REQUESTED_KEY, REQUESTS, REQUESTS_QUEUE, RETURNED_QUEUE, STATUS,
+    STATUS_LOG_QUEUE, VERIFIED_KEY,
+};
+use voice_otp_schemas::envelope::STRUCTURED;
+use voice_otp_schemas::json_schema::documents;
+use voice_otp_schemas::request::{CANCELLED, REQUESTED, VERIFIED};
+use voice_otp_schemas::status;
+
+/// An event's name here, its type, its routing key, its schema document, and an example of it.
+const EVENTS: [(&str, &str, &str, &str, &str); 4] = [
+    ("requested", REQUESTED, REQUESTED_KEY, "delivery.requested.v1.json", "valid/requested.full.json"),
+    ("cancelled", CANCELLED, CANCELLED_KEY, "delivery.cancelled.v1.json", "valid/cancelled.delivery.json"),
+    ("verified", VERIFIED, VERIFIED_KEY, "delivery.verified.v1.json", "valid/verified.json"),
+    ("status", status::STATUS, "status.{status}.{tenant_id}", "delivery.status.v1.json", "status/delivered.json"),
+];
+
+fn schemas_folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas")
+}
+
+#[test]
+fn the_committed_asyncapi_document_is_current() {
+    let path = schemas_folder().join("asyncapi.json");
+    let now = format!("{}\n", serde_json::to_string_pretty(&document()).unwrap());
+    if std::env::var_os("VOICE_OTP_BLESS").is_some() {
+        std::fs::write(&path, &now).unwrap();
+    }
+    let committed = std::fs::read_to_string(&path).unwrap_or_default();
+    assert!(committed == now, "asyncapi.json is stale: VOICE_OTP_BLESS=1 cargo test -p voice-otp-publisher");
+}
+
+#[test]
+fn every_reference_in_the_document_leads_somewhere() {
+    let document = document();
+    let mut references = Vec::new();
+    walk(&document, &mut |object| references.extend(object.get("$ref").and_then(Value::as_str).map(str::to_owned)));
+    assert!(references.len() > 30, "{}", references.len());
+    for reference in references {
+        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+    }
+}
+
+fn document() -> Value {
+    let mut schemas = Map::new();
+    let mut messages = Map::new();
+    let mut channels = Map::new();
+    let mut operations = Map::new();
+    for (name, kind, key, file, example) in EVENTS {
+        let payload = add_schemas(&mut schemas, name, file);
+        let example = std::fs::read_to_string(schemas_folder().join("examples").join(example)).unwrap();
+        messages.insert(name.to_owned(), message(name, kind, &payload, &serde_json::from_str(&example).unwrap()));
+        let is_status = name == "status";
+        channels.insert(name.to_owned(), channel(name, key, if is_status { STATUS } else { REQUESTS }));
+        operations.insert(if is_status { "tell".to_owned() } else { name.to_owned() }, operation(name, is_status));
+    }
+    channels.insert("statusLog".to_owned(), log_channel());
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "voice-otp",
+            "version": "1.0.0",
+            "description": "One-time passwords by phone call. Auth services publish requests; workers place the calls and publish what \
+                becomes of them. `schemas/README.md` says the same in prose, and what to do on each status.",
+            "license": { "name": "MIT OR Apache-2.0" }
+        },
+        "defaultContentType": STRUCTURED,
+        "servers": { "broker": {
+            "host": "rabbitmq.example.com:5671",
+            "protocol": "amqps",
+            "protocolVersion": "0-9-1",
+            "description": "RabbitMQ 3.10 or newer"
+        } },
+        "channels": channels,
+        "operations": operations,
+        "components": { "messages": messages, "schemas": schemas },
+        "x-rabbitmq": {
+            "description": "What the AMQP binding has no place for. Workers declare all of it; a publisher may declare the first two.",
+            "queues": [queue(&RETURNED_QUEUE), queue(&REQUESTS_QUEUE), queue(&DEAD_QUEUE), queue(&STATUS_LOG_QUEUE)],
+            "publishing": "persistent, mandatory, with publisher confirms, message_id set"
+        }
+    })
+}
+
+fn message(name: &str, kind: &str, payload: &str, example: &Value) -> Value {
+    json!({
+        "name": kind,
+        "title": format!("{name}, a CloudEvent 1.0 in structured mode"),
+        "contentType": STRUCTURED,
+        "headers": {
+            "type": "object",
+            "properties": {
+                "traceparent": { "type": "string", "description": "W3C Trace Context; carried from a request to its statuses" },
+                "tracestate": { "type": "string" }
+            }
+        },
+        "payload": { "$ref": format!("#/components/schemas/{payload}") },
+        "bindings": { "amqp": { "messageType": kind, "bindingVersion": "0.3.0" } },
+        "examples": [{ "name": name, "payload": example }]
+    })
+}
+
+fn channel(name: &str, key: &str, exchange: &str) -> Value {
+    let mut channel = json!({
+        "address": key,
+        "messages": { name: { "$ref": format!("#/components/messages/{name}") } },
+        "bindings": { "amqp": {
+            "is": "routingKey",
+            "exchange": { "name": exchange, "type": "topic", "durable": true, "autoDelete": false, "vhost": "/" },
+            "bindingVersion": "0.3.0"
+        } }
+    });
+    if name == "status" {
+        channel["parameters"] = json!({
+            "status": { "description": "The status's word.", "enum": status::Status::ALL.map(status::Status::as_str) },
+            "tenant_id": { "description": "The tenant. It holds no dot." }
+        });
+    }
+    channel
+}
+
+/// The log of all statuses, for whoever starts late.
+fn log_channel() -> Value {
+    json!({
+        "address": topology::STATUS_LOG,
+        "description": "Every status again, for replay: a stream, consumed with x-stream-offset. A broker may be without it.",
+        "messages": { "status": { "$ref": "#/components/messages/status" } },
+        "bindings": { "amqp": {
+            "is": "queue",
+            "queue": { "name": topology::STATUS_LOG, "durable": true, "exclusive": false, "autoDelete": false, "vhost": "/" },
+            "bindingVersion": "0.3.0"
+        } }
+    })
+}
+
+/// What the workers do: AsyncAPI 3 tells operations from the side of the application that it describes.
+fn operation(name: &str, sends: bool) -> Value {
+    let amqp = if sends {
+        json!({ "deliveryMode": 2, "mandatory": true, "bindingVersion": "0.3.0" })
+    } else {
+        json!({ "ack": true, "bindingVersion": "0.3.0" })
+    };
+    json!({
+        "action": if sends { "send" } else { "receive" },
+        "channel": { "$ref": format!("#/channels/{name}") },
+        "messages": [{ "$ref": format!("#/channels/{name}/messages/{name}") }],
+        "bindings": { "amqp": amqp }
+    })
+}
+
+fn queue(queue: &Queue) -> Value {
+    let arguments: Map<String, Value> = queue
+        .arguments
+        .iter()
+        .map(|(name, value)| {
+            let value = match value {
+                Argument::Text(text) => json!(text),
+                Argument::Number(number) => json!(number),
+            };
+            ((*name).to_owned(), value)
+        })
+        .collect();
+    let bound = queue.bound.map(|(exchange, key)| json!({ "exchange": exchange, "routingKey": key }));
+    json!({ "name": queue.name, "arguments": arguments, "binding": bound })
+}
+
+/// Adds an event's schema and the ones that it refers to, in the form that AsyncAPI's own schema format has: that is JSON
+/// Schema draft 7, in which nothing beside a `$ref` counts. Gives the event's name among them.
+fn add_schemas(schemas: &mut Map<String, Value>, name: &str, file: &str) -> String {
+    let mut document = documents().into_iter().find(|document| document.file == file).unwrap().schema;
+    let object = document.as_object_mut().unwrap();
+    let definitions = object.remove("$defs").unwrap_or_default();
+    for key in ["$schema", "$id", "title"] {
+        object.remove(key);
+    }
+    let event = format!("{name}_event");
+    let definitions = definitions.as_object().cloned().unwrap_or_default();
+    for (name, schema) in definitions.into_iter().chain([(event.clone(), document)]) {
+        let schema = draft_7(schema);
+        let before = schemas.insert(name.clone(), schema.clone());
+        assert!(before.is_none_or(|before| before == schema), "two schemas are named {name}");
+    }
+    event
+}
+
+fn draft_7(schema: Value) -> Value {
+    match schema {
+        Value::Object(mut object) => {
+            if let Some(Value::String(reference)) = object.remove("$ref") {
+                let reference = json!({ "$ref": reference.replace("#/$defs/", "#/components/schemas/") });
+                if object.is_empty() {
+                    return reference;
+                }
+                assert!(!object.contains_key("allOf"), "a reference beside allOf");
+                object.insert("allOf".to_owned(), json!([reference]));
+            }
+            for keyword in ["prefixItems", "unevaluatedProperties", "dependentSchemas", "dependentRequired", "$dynamicRef"] {
+                assert!(!object.contains_key(keyword), "draft 7 has no {keyword}");
+            }
+            Value::Object(
+                object
+                    .into_iter()
+                    .map(|(key, value)| {
+                        // An enum or an example is data, not a schema; so is a property's name.
+                        let kept = matches!(key.as_str(), "enum" | "const" | "default" | "examples" | "required");
+                        let value = if kept { value } else { draft_7(value) };
+                        (key, value)
+                    })
+                    .collect(),
+            )
+        }
+        Value::Array(items) => Value::Array(items.into_iter().map(draft_7).collect()),
+        other => other,
+    }
+}
+
+fn walk(value: &Value, see: &mut impl FnMut(&Map<String, Value>)) {
+    match value {
+        Value::Object(object) => {
+            see(object);
+            object.values().for_each(|value| walk(value, see));
+        }
+        Value::Array(items) => items.iter().for_each(|item| walk(item, see)),
+        _ => {}
+    }
+}

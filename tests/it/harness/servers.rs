@@ -1,0 +1,72 @@
+//! A RabbitMQ and a Postgres of a test's own, to be broken.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use secrecy::SecretString;
+use tokio::process::Command;
+
+/// A pair of servers. They are stopped when this is dropped.
+pub(crate) struct Servers {
+    /// The broker's default vhost.
+    pub(crate) amqp_url: SecretString,
+    directory: tempfile::TempDir,
+}
+
+impl Servers {
+    /// Starts a pair.
+    pub(crate) async fn start() -> Self {
+        let mut servers = Self { amqp_url: SecretString::default(), directory: tempfile::tempdir().unwrap() };
+        servers.dev(&["up"]).await;
+        let exports = servers.dev(&["env"]).await;
+        let value = |name: &str| {
+            let line = exports.lines().find_map(|line| line.strip_prefix(&format!("export {name}='")));
+            line.and_then(|rest| rest.strip_suffix('\'')).unwrap_or_else(|| panic!("{name} is not in: {exports}")).to_owned()
+        };
+        servers.amqp_url = value("VOICE_OTP_AMQP_URL").into();
+        servers
+    }
+
+    /// Starts what was broken.
+    pub(crate) async fn mend(&self) {
+        self.dev(&["up"]).await;
+    }
+
+    /// Kills RabbitMQ.
+    pub(crate) async fn kill_rabbitmq(&self) {
+        self.dev(&["break", "rabbitmq"]).await;
+    }
+
+    /// Makes RabbitMQ short of memory, or not any more.
+    pub(crate) async fn memory_alarm(&self, on: bool) {
+        self.dev(&["alarm", if on { "on" } else { "off" }]).await;
+    }
+
+    async fn dev(&self, args: &[&str]) -> String {
+        let running = self.command(args).stderr(Stdio::piped()).output();
+        let output = tokio::time::timeout(Duration::from_mins(3), running).await.expect("./dev ends").unwrap();
+        assert!(output.status.success(), "./dev {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("../dev"));
+        for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("VOICE_OTP_")) {
+            command.env_remove(name);
+        }
+        command.env("VOICE_OTP_DEV_SERVICES_DIR", self.directory.path().join("services"));
+        command.args(args).stdin(Stdio::null());
+        command
+    }
+}
+
+impl Drop for Servers {
+    fn drop(&mut self) {
+        // Whatever became of the test.
+        let stopped = self.command(&["down"]).as_std_mut().stderr(Stdio::null()).status();
+        if !stopped.is_ok_and(|status| status.success()) {
+            eprintln!("the servers in {} could not be stopped", self.directory.path().display());
+        }
+    }
+}
