@@ -18,6 +18,8 @@
 mod database;
 mod differential;
 mod harness;
+#[cfg(feature = "interop")]
+mod interop;
 mod ledger_contract;
 mod memory;
 mod pipeline;

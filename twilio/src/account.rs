@@ -1,4 +1,6 @@
 //! What Twilio says of an account: whether its credentials work, its numbers, its balance, and where it may call.
+//!
+//! By Twilio's own description every field may be null, so each is optional here.
 
 use reqwest::Method;
 use secrecy::{ExposeSecret as _, SecretString};
@@ -14,7 +16,7 @@ use crate::client::{Answer, Client, authorized};
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Account {
     /// `active`, `suspended` or `closed`.
-    pub status: String,
+    pub status: Option<String>,
     /// `Trial` or `Full`.
     #[serde(rename = "type")]
     pub kind: Option<String>,
@@ -26,9 +28,9 @@ pub struct Account {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Balance {
     /// A decimal number.
-    pub balance: String,
+    pub balance: Option<String>,
     /// ISO 4217.
-    pub currency: String,
+    pub currency: Option<String>,
 }
 
 /// Whether an account may call from a number.
@@ -48,13 +50,11 @@ pub enum Ownership {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct DialingPermission {
     /// Ordinary numbers of the country.
-    pub low_risk_numbers_enabled: bool,
+    pub low_risk_numbers_enabled: Option<bool>,
     /// Premium and shared-cost numbers.
-    #[serde(default)]
-    pub high_risk_special_numbers_enabled: bool,
+    pub high_risk_special_numbers_enabled: Option<bool>,
     /// Numbers known for toll fraud.
-    #[serde(default)]
-    pub high_risk_tollfraud_numbers_enabled: bool,
+    pub high_risk_tollfraud_numbers_enabled: Option<bool>,
 }
 
 impl Client {
@@ -99,13 +99,14 @@ impl Client {
         let numbers: Numbers =
             Answer::of(self.ask(Method::GET, settings, "IncomingPhoneNumbers")?.query(&query)).await?.parse()?;
         // Twilio matches parts of numbers, too.
-        if let Some(number) = numbers.incoming_phone_numbers.iter().find(|number| number.phone_number == from.expose()) {
-            let voice = number.capabilities.as_ref().is_none_or(|capabilities| capabilities.voice);
+        if let Some(number) = numbers.incoming_phone_numbers.iter().find(|number| number.is(from)) {
+            // Where Twilio doesn't say, calling shows it.
+            let voice = number.capabilities.as_ref().and_then(|capabilities| capabilities.voice).unwrap_or(true);
             return Ok(if voice { Ownership::Owned } else { Ownership::WithoutVoice });
         }
         let callers: CallerIds =
             Answer::of(self.ask(Method::GET, settings, "OutgoingCallerIds")?.query(&query)).await?.parse()?;
-        let verified = callers.outgoing_caller_ids.iter().any(|number| number.phone_number == from.expose());
+        let verified = callers.outgoing_caller_ids.iter().any(|number| number.is(from));
         Ok(if verified { Ownership::Verified } else { Ownership::NotOwned })
     }
 
@@ -133,12 +134,17 @@ struct CallerIds {
 
 #[derive(Deserialize)]
 struct Number {
-    phone_number: String,
+    phone_number: Option<String>,
     capabilities: Option<Capabilities>,
 }
 
 #[derive(Deserialize)]
 struct Capabilities {
-    #[serde(default)]
-    voice: bool,
+    voice: Option<bool>,
+}
+
+impl Number {
+    fn is(&self, number: &PhoneNumber) -> bool {
+        self.phone_number.as_deref() == Some(number.expose())
+    }
 }

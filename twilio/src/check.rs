@@ -122,13 +122,14 @@ async fn credentials(client: &Client, settings: &VoiceSettings) -> Vec<Finding> 
                 .remedy("take it away if the rotation is over; enter it again if it is still to come"),
         );
     }
-    findings.push(match account.status.as_str() {
-        "active" if account.kind.as_deref() == Some("Trial") => {
+    findings.push(match account.status.as_deref() {
+        Some("active") if account.kind.as_deref() == Some("Trial") => {
             finding(Check::Account, Verdict::Warning, "trial_account", "the account is a trial account: Twilio refuses calls that bring their own text")
                 .remedy("upgrade the account")
         }
-        "active" => finding(Check::Account, Verdict::Ok, "account_active", "the account is active"),
-        status => finding(Check::Account, Verdict::Fault, "account_suspended", format!("the account is {status}: Twilio places no calls for it"))
+        Some("active") => finding(Check::Account, Verdict::Ok, "account_active", "the account is active"),
+        None => finding(Check::Account, Verdict::Unknown, "not_checked", "Twilio doesn't say whether the account is active"),
+        Some(status) => finding(Check::Account, Verdict::Fault, "account_suspended", format!("the account is {status}: Twilio places no calls for it"))
             .remedy("look at the account's notices and billing in the Twilio console; a suspended account is reactivated there or by Twilio's support"),
     });
     findings
@@ -192,10 +193,11 @@ async fn countries(client: &Client, settings: &VoiceSettings) -> Vec<Finding> {
     let (mut open, mut blocked, mut risky) = (Vec::new(), Vec::new(), Vec::new());
     for country in &settings.allowed_countries {
         match client.dialing_permission(settings, *country).await {
-            Ok(permission) if !permission.low_risk_numbers_enabled => blocked.push(country.as_str()),
+            Ok(permission) if permission.low_risk_numbers_enabled != Some(true) => blocked.push(country.as_str()),
             Ok(permission) => {
                 open.push(country.as_str());
-                if permission.high_risk_special_numbers_enabled || permission.high_risk_tollfraud_numbers_enabled {
+                let risks = [permission.high_risk_special_numbers_enabled, permission.high_risk_tollfraud_numbers_enabled];
+                if risks.contains(&Some(true)) {
                     risky.push(country.as_str());
                 }
             }
@@ -248,8 +250,9 @@ async fn balance(client: &Client, settings: &VoiceSettings) -> Finding {
         }
         Err(failure) => return unknown(Check::Balance, &failure),
     };
-    let told = format!("the balance is {} {}", balance.balance, balance.currency);
-    match balance.balance.parse::<f64>() {
+    let amount = balance.balance.unwrap_or_default();
+    let told = format!("the balance is {amount} {}", balance.currency.unwrap_or_default());
+    match amount.parse::<f64>() {
         Ok(amount) if amount <= 0.0 => {
             finding(Check::Balance, Verdict::Fault, "no_balance", told).remedy("add funds in the Twilio console")
         }

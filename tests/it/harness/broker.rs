@@ -7,7 +7,7 @@ use lapin::options::{
     BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
-use lapin::{BasicProperties, Connection, ConnectionProperties};
+use lapin::{BasicProperties, Connection, ConnectionProperties, Consumer};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::mpsc;
 use voice_otp_publisher::topology;
@@ -51,19 +51,7 @@ impl Broker {
 
     /// Sees every status from now on.
     pub(crate) async fn statuses(&self) -> Statuses {
-        let channel = self.connection.create_channel().await.unwrap();
-        let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let queue = channel.queue_declare("".into(), own, FieldTable::default()).await.unwrap();
-        let bound = channel.queue_bind(
-            queue.name().clone(),
-            topology::STATUS.into(),
-            "#".into(),
-            QueueBindOptions::default(),
-            FieldTable::default(),
-        );
-        bound.await.unwrap();
-        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        let mut consumer = channel.basic_consume(queue.name().clone(), "".into(), options, FieldTable::default()).await.unwrap();
+        let mut consumer = self.bound_to(topology::STATUS, "#").await;
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio_util::task::TaskTracker::new().spawn(async move {
             while let Some(Ok(delivery)) = consumer.next().await {
@@ -74,9 +62,34 @@ impl Broker {
                     return;
                 }
             }
-            drop(channel);
         });
         Statuses { receiver, seen: Vec::new() }
+    }
+
+    /// A copy of every message of an exchange with such a routing key, as JSON, from now on.
+    #[cfg(feature = "interop")]
+    pub(crate) async fn copy_of(&self, exchange: &str, key: &str) -> mpsc::UnboundedReceiver<serde_json::Value> {
+        let mut consumer = self.bound_to(exchange, key).await;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        tokio_util::task::TaskTracker::new().spawn(async move {
+            while let Some(Ok(delivery)) = consumer.next().await {
+                if sender.send(serde_json::from_slice(&delivery.data).unwrap()).is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+
+    /// A consumer on a queue of its own, bound to an exchange. It keeps its channel.
+    async fn bound_to(&self, exchange: &str, key: &str) -> Consumer {
+        let channel = self.connection.create_channel().await.unwrap();
+        let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
+        let queue = channel.queue_declare("".into(), own, FieldTable::default()).await.unwrap();
+        let (name, none) = (queue.name().clone(), FieldTable::default());
+        channel.queue_bind(name.clone(), exchange.into(), key.into(), QueueBindOptions::default(), none).await.unwrap();
+        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
+        channel.basic_consume(name, "".into(), options, FieldTable::default()).await.unwrap()
     }
 
     /// Publishes to the requests, whatever it is.

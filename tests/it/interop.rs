@@ -1,0 +1,49 @@
+//! Against other people's software: clients in other languages, AsyncAPI's parser, Twilio's helper libraries, and a mock
+//! made from Twilio's own OpenAPI description. `./dev interop` installs it all and runs these.
+
+mod clients;
+mod prism;
+mod signatures;
+
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+
+/// Where `./dev interop` has installed everything.
+fn folder() -> PathBuf {
+    PathBuf::from(std::env::var_os("VOICE_OTP_INTEROP").expect("VOICE_OTP_INTEROP is missing: run these with ./dev interop"))
+}
+
+fn repository() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+}
+
+/// A script in Node.js. It finds its modules beside itself, so it lies where they were installed.
+fn node(script: &str) -> Command {
+    let mut command = Command::new("node");
+    command.arg(folder().join(script)).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// A script in Python.
+fn python(script: &Path) -> Command {
+    let mut command = Command::new(folder().join("venv/bin/python"));
+    command.arg(script).stdin(Stdio::null()).kill_on_drop(true);
+    command
+}
+
+/// Runs something to its end, which must be a good one; gives what it printed.
+async fn run(mut command: Command) -> String {
+    let output = tokio::time::timeout(Duration::from_mins(1), command.output()).await.expect("it ends").unwrap();
+    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+}
+
+#[tokio::test]
+async fn asyncapis_own_parser_is_content_with_the_document() {
+    let mut command = node("asyncapi.mjs");
+    command.arg(repository().join("schemas/asyncapi.json"));
+    assert_eq!(run(command).await, "5 channels, 4 operations");
+}
