@@ -75,6 +75,9 @@ pub struct Sealing {
     /// id:base64 of 32 bytes[,…]: the first seals, all of them open; make one with `voice-otp keys new`
     #[arg(long = "keys", env = "VOICE_OTP_KEYS", hide_env_values = true, value_name = "KEYS")]
     pub keys: Option<String>,
+    /// File with the keys, in place of them
+    #[arg(long = "keys-file", env = "VOICE_OTP_KEYS_FILE", value_name = "FILE")]
+    pub keys_file: Option<PathBuf>,
 }
 
 /// How Twilio and the workers reach each other.
@@ -148,6 +151,9 @@ pub enum Keys {
         /// Its id: 1 to 32 of A-Z, a-z, 0-9, _ and -; by default k and a random number
         #[arg(long)]
         id: Option<String>,
+        /// Write it to this file, which only its owner may read, instead of printing it; a file that is there is left alone
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
     },
 }
 
@@ -364,6 +370,9 @@ pub struct Demo {
     /// Stop at the end, and exit 0 only if each request ended as it should
     #[arg(long)]
     pub once: bool,
+    /// Use the simulator at this address and workers that run already, instead of starting some
+    #[arg(long, value_name = "URL")]
+    pub simulator: Option<String>,
     /// The keys; made anew where not given.
     #[command(flatten)]
     pub sealing: Sealing,

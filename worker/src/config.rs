@@ -70,8 +70,21 @@ impl Checks {
     }
 
     pub(crate) fn keys(&mut self, sealing: &Sealing) -> Option<Keyring> {
-        let text = SecretString::from(sealing.keys.clone().unwrap_or_default());
-        Keyring::parse(&text).map_err(|error| self.wrong(format!("VOICE_OTP_KEYS: {error}"))).ok()
+        let (name, text) = match (&sealing.keys, &sealing.keys_file) {
+            (Some(_), Some(_)) => {
+                self.wrong("VOICE_OTP_KEYS and VOICE_OTP_KEYS_FILE: one of the two");
+                return None;
+            }
+            (None, Some(file)) => match std::fs::read_to_string(file) {
+                Ok(text) => ("VOICE_OTP_KEYS_FILE", SecretString::from(text.trim())),
+                Err(error) => {
+                    self.wrong(format!("VOICE_OTP_KEYS_FILE: can't read {}: {error}", file.display()));
+                    return None;
+                }
+            },
+            (keys, None) => ("VOICE_OTP_KEYS", SecretString::from(keys.clone().unwrap_or_default())),
+        };
+        Keyring::parse(&text).map_err(|error| self.wrong(format!("{name}: {error}"))).ok()
     }
 
     pub(crate) fn duration(&mut self, name: &str, text: &str, least: Duration, most: Duration) -> Option<Duration> {
@@ -104,7 +117,7 @@ impl Checks {
         (self.url("VOICE_OTP_TWILIO_URL", reach.twilio_url.as_ref()), self.public_url(reach))
     }
 
-    fn url(&mut self, name: &str, text: Option<&String>) -> Option<Url> {
+    pub(crate) fn url(&mut self, name: &str, text: Option<&String>) -> Option<Url> {
         let text = text?;
         match Url::parse(text) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty() => Some(url),

@@ -14,7 +14,7 @@ use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::request::{Cancelled, Target};
 use voice_otp_schemas::status::{Status, StatusEvent};
 use voice_otp_store::{Keyring, connect, migrate};
-use voice_otp_twilio::simulator::Simulator;
+use voice_otp_twilio::simulator::CallReport;
 use zeroize::Zeroizing;
 
 use crate::cli::Demo;
@@ -36,18 +36,23 @@ const AFTERMATH: Duration = Duration::from_secs(2);
 pub(crate) async fn run(args: Demo) -> Result<(), Failed> {
     let mut checks = Checks::default();
     let (amqp_url, database_url) = (checks.broker(&args.broker), checks.database(&args.database));
-    let keys = match &args.sealing.keys {
-        Some(_) => checks.keys(&args.sealing),
-        None => Keyring::parse(&Keyring::generate("demo")).ok(),
-    };
+    let given = args.sealing.keys.is_some() || args.sealing.keys_file.is_some();
+    let keys = if given { checks.keys(&args.sealing) } else { Keyring::parse(&Keyring::generate("demo")).ok() };
+    let elsewhere = checks.url("--simulator", args.simulator.as_ref());
+    if elsewhere.is_some() && !given {
+        checks.wrong("VOICE_OTP_KEYS: the ones of the running workers must be given with --simulator");
+    }
     let (amqp_url, database_url, keys) = checks.done(amqp_url.zip(database_url).zip(keys).map(|((a, d), k)| (a, d, k)))?;
     let (soft, _) = signals();
 
     let pool = connect(&database_url, 2).context("use the database URL")?;
     migrate::apply(&pool).await.context("migrate the database")?;
-    let stage = Stage::set(&amqp_url, &database_url, &keys, &pool).await?;
+    let stage = match elsewhere {
+        Some(simulator) => Stage::find(simulator, &keys, &pool).await?,
+        None => Stage::set(&amqp_url, &database_url, &keys, &pool).await?,
+    };
     let told = tokio::select! {
-        told = perform(&amqp_url, &stage.simulator) => told,
+        told = perform(&amqp_url, &stage) => told,
         () = soft.cancelled() => Err(anyhow!("interrupted")),
     };
     let right = match told {
@@ -79,14 +84,14 @@ async fn watch_on(url: &SecretString, soft: &tokio_util::sync::CancellationToken
     }
 }
 
-async fn perform(url: &SecretString, simulator: &Simulator) -> anyhow::Result<bool> {
+async fn perform(url: &SecretString, stage: &Stage) -> anyhow::Result<bool> {
     let run = uuid::Uuid::new_v4().simple().to_string();
     let run = run.get(..4).unwrap_or("demo");
     let cases = cases::all(run);
     let letters_before = dead_letters(url).await?;
     let mut tail = Tail::start(url, None).await?;
     let publisher = Publisher::start(Settings::new(url.clone(), "/voice-otp/demo"))?;
-    say(&format!("{} requests, 3 tenants, 2 workers, simulated phones at 4 times the speed of life\n", cases.len()))?;
+    say(&format!("{} requests, 3 tenants, {}, simulated phones at 4 times the speed of life\n", cases.len(), stage.workers()))?;
 
     let mut endings: Endings = cases.iter().map(|case| (case.id(), Vec::new())).collect();
     let publishing = async {
@@ -106,7 +111,7 @@ async fn perform(url: &SecretString, simulator: &Simulator) -> anyhow::Result<bo
     }
     let letters = dead_letters(url).await?.saturating_sub(letters_before);
     publisher.close().await;
-    report(&cases, &endings, simulator, letters, all_ended)
+    report(&cases, &endings, &stage.calls().await?, letters, all_ended)
 }
 
 async fn publish(publisher: &Publisher, case: &Case) -> anyhow::Result<()> {
@@ -176,7 +181,7 @@ async fn dead_letters(url: &SecretString) -> anyhow::Result<u32> {
 }
 
 /// Prints what became of everything; true if it is what should have.
-fn report(cases: &[Case], endings: &Endings, simulator: &Simulator, letters: u32, all_ended: bool) -> anyhow::Result<bool> {
+fn report(cases: &[Case], endings: &Endings, calls: &[CallReport], letters: u32, all_ended: bool) -> anyhow::Result<bool> {
     let mut rows: Vec<((Status, Option<ReasonCode>), u32, u32)> = Vec::new();
     let mut wrong = Vec::new();
     for case in cases {
@@ -210,8 +215,7 @@ fn report(cases: &[Case], endings: &Endings, simulator: &Simulator, letters: u32
     }
     say(&format!("{:<37} {:>8} {letters:>8}", "dead letters", cases::DEAD_LETTERS))?;
     let spoken = cases.iter().find(|case| case.ends.0 == Status::Delivered && case.deed == Deed::None);
-    let call =
-        spoken.and_then(|case| Some((case, simulator.calls().into_iter().find(|call| call.to == case.request.to.expose())?)));
+    let call = spoken.and_then(|case| Some((case, calls.iter().find(|call| call.to == case.request.to.expose())?)));
     let mut heard_right = false;
     if let Some((case, call)) = call {
         heard_right = call.digits_heard == case.request.code.expose();
@@ -219,11 +223,11 @@ fn report(cases: &[Case], endings: &Endings, simulator: &Simulator, letters: u32
             "\nWhat {} heard ({} s, picked up by {}):",
             case.request.to,
             call.duration_s.unwrap_or(0),
-            call.picked_up_by.unwrap_or("nobody")
+            call.picked_up_by.as_deref().unwrap_or("nobody")
         ))?;
         say(&format!("  {}", call.transcript))?;
     }
-    let doubles = calls_per_number(simulator, cases);
+    let doubles = called_twice(calls, cases);
     if !doubles.is_empty() {
         wrong.push(format!("  called more than once: {doubles:?}"));
     }
@@ -240,8 +244,7 @@ fn report(cases: &[Case], endings: &Endings, simulator: &Simulator, letters: u32
 }
 
 /// Every number of the demo belongs to one request, so none is called twice.
-fn calls_per_number(simulator: &Simulator, cases: &[Case]) -> Vec<String> {
-    let calls = simulator.calls();
+fn called_twice(calls: &[CallReport], cases: &[Case]) -> Vec<String> {
     let called = |case: &&Case| calls.iter().filter(|call| call.to == case.request.to.expose()).count() > 1;
     cases.iter().filter(called).map(Case::id).collect()
 }

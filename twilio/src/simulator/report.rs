@@ -4,17 +4,16 @@ use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use chrono::SecondsFormat;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::call::Call;
 use super::fate::Fate;
-use super::plan::Callee;
 use super::transcript::Transcript;
 use super::world::World;
 
 /// What became of a call, and what the person on the phone heard.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CallReport {
     /// The call's SID.
     pub sid: String,
@@ -25,7 +24,7 @@ pub struct CallReport {
     /// The caller's number.
     pub from: String,
     /// Twilio's status of the call now.
-    pub status: &'static str,
+    pub status: String,
     /// What the simulator had in store for it.
     pub fate: Fate,
     /// When it was created, in RFC 3339.
@@ -33,7 +32,7 @@ pub struct CallReport {
     /// How long it had to wait in the account's queue, in milliseconds.
     pub queue_time_ms: u64,
     /// `human` or `machine`, once somebody has answered; also when no detection was ordered.
-    pub picked_up_by: Option<&'static str>,
+    pub picked_up_by: Option<String>,
     /// How long the call lasted, in whole seconds; once it has ended.
     pub duration_s: Option<u64>,
     /// What was heard, once the call has ended: words, characters, and pauses as in `(0.6 s)`.
@@ -57,11 +56,11 @@ impl CallReport {
             account_sid: call.account.sid.clone(),
             to: call.order.to.clone(),
             from: call.order.from.clone(),
-            status: call.stage.status(),
+            status: call.stage.status().to_owned(),
             fate: call.fate,
             created: call.created.to_rfc3339_opts(SecondsFormat::Millis, true),
             queue_time_ms: u64::try_from(call.queue_time.as_millis()).unwrap_or(u64::MAX),
-            picked_up_by: call.picked_up_by().map(Callee::name),
+            picked_up_by: call.picked_up_by().map(|callee| callee.name().to_owned()),
             duration_s: call.ended.map(|_| call.duration_s()),
             transcript: heard.to_string(),
             digits_heard: heard.digits_heard(),

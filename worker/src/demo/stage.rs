@@ -10,21 +10,30 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 use voice_otp::Tuning;
 use voice_otp::settings::Draft;
-use voice_otp_schemas::TenantId;
+use voice_otp_schemas::request::rfc3339;
+use voice_otp_schemas::{TenantId, Timestamp};
 use voice_otp_store::{Keyring, pool::Pool, settings};
-use voice_otp_twilio::simulator::{Account, Settings, Simulator};
+use voice_otp_twilio::simulator::{Account, CallReport, Settings, Simulator};
 
 use super::cases::{ACME, GLOBEX, INITECH};
 use crate::config::WorkerSettings;
-use crate::verb::worker;
+use crate::verb::{publish_clock, worker};
 
-pub(super) struct Stage {
-    pub(super) simulator: Simulator,
-    workers: TaskTracker,
-    soft: CancellationToken,
-    simulating: TaskTracker,
-    curtain: CancellationToken,
+pub(super) enum Stage {
+    /// Of the demo's own.
+    Own {
+        simulator: Simulator,
+        workers: TaskTracker,
+        soft: CancellationToken,
+        simulating: TaskTracker,
+        curtain: CancellationToken,
+    },
+    /// A simulator and workers that run elsewhere.
+    Found { http: reqwest::Client, simulator: Url, since: Timestamp },
 }
+
+/// The longest a simulator elsewhere may take to answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 struct Tenant {
     id: &'static str,
@@ -70,30 +79,8 @@ impl Stage {
         keys: &Keyring,
         pool: &Pool,
     ) -> anyhow::Result<Self> {
-        for tenant in &TENANTS {
-            let draft = Draft {
-                account_sid: tenant.account_sid.to_owned(),
-                auth_token: SecretString::from(tenant.auth_token),
-                from: tenant.from.to_owned(),
-                enabled: true,
-                test_mode: tenant.test_mode,
-                ..Draft::default()
-            };
-            let id = TenantId::parse(tenant.id).map_err(|error| anyhow!(error))?;
-            let checked = draft.check(id).map_err(|problems| anyhow!("{problems:?}"))?;
-            settings::save(pool, keys, &checked, Some(tenant.calls_per_second)).await.context("save a tenant")?;
-            // As after a first call: from then on a tenant has its account's pace, and not one of its own.
-            if let Some(saved) = settings::load_one(pool, keys, &checked.tenant_id).await.context("read a tenant")? {
-                settings::prove(pool, &saved).await.context("prove a tenant")?;
-            }
-        }
-        let accounts = TENANTS.iter().map(|tenant| Account {
-            numbers: vec![tenant.from.to_owned()],
-            // The pace is kept on our side; Twilio's own is wider, so that its queue doesn't hide a mistake of ours.
-            calls_per_second: 100.0,
-            ..Account::new(tenant.account_sid, tenant.auth_token)
-        });
-        let simulator = Simulator::new(Settings { accounts: accounts.collect(), seed: 1, speed: 4.0 });
+        save_tenants(keys, pool).await?;
+        let simulator = Simulator::new(Settings { accounts: accounts(), seed: 1, speed: 4.0 });
         let (curtain, simulating) = (CancellationToken::new(), TaskTracker::new());
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listen for the simulator")?;
         let twilio_url = url_of(&listener)?;
@@ -130,18 +117,84 @@ impl Stage {
                 }
             });
         }
-        Ok(Self { simulator, workers, soft, simulating, curtain })
+        Ok(Self::Own { simulator, workers, soft, simulating, curtain })
     }
 
-    /// Stops the workers, then the simulator.
-    pub(super) async fn strike(self) {
-        self.soft.cancel();
-        self.workers.close();
-        self.workers.wait().await;
-        self.curtain.cancel();
-        self.simulating.close();
-        self.simulating.wait().await;
+    /// Brings the demo's accounts to a simulator that runs, and its tenants to the workers there.
+    pub(super) async fn find(simulator: Url, keys: &Keyring, pool: &Pool) -> anyhow::Result<Self> {
+        let http = reqwest::Client::builder().timeout(PATIENCE).build().context("make an HTTP client")?;
+        for account in accounts() {
+            let url = simulator.join("simulator/accounts").context("make a URL")?;
+            let put = http.post(url).json(&account).send().await.and_then(reqwest::Response::error_for_status);
+            put.context("add an account to the simulator")?;
+        }
+        save_tenants(keys, pool).await?;
+        Ok(Self::Found { http, simulator, since: publish_clock() })
     }
+
+    /// Who places the calls.
+    pub(super) fn workers(&self) -> &'static str {
+        match self {
+            Self::Own { .. } => "2 workers",
+            Self::Found { .. } => "the workers that run",
+        }
+    }
+
+    /// The demo's calls.
+    pub(super) async fn calls(&self) -> anyhow::Result<Vec<CallReport>> {
+        match self {
+            Self::Own { simulator, .. } => Ok(simulator.calls()),
+            Self::Found { http, simulator, since } => {
+                let mut url = simulator.join("simulator/calls").context("make a URL")?;
+                url.query_pairs_mut().append_pair("since", &rfc3339(*since));
+                let answer = http.get(url).send().await.and_then(reqwest::Response::error_for_status);
+                answer.context("ask the simulator for its calls")?.json().await.context("read the simulator's calls")
+            }
+        }
+    }
+
+    /// Stops the workers, then the simulator, if they are the demo's own.
+    pub(super) async fn strike(self) {
+        let Self::Own { workers, soft, simulating, curtain, .. } = self else { return };
+        soft.cancel();
+        workers.close();
+        workers.wait().await;
+        curtain.cancel();
+        simulating.close();
+        simulating.wait().await;
+    }
+}
+
+/// The demo's accounts at Twilio.
+fn accounts() -> Vec<Account> {
+    let account = |tenant: &Tenant| Account {
+        numbers: vec![tenant.from.to_owned()],
+        // The pace is kept on our side; Twilio's own is wider, so that its queue doesn't hide a mistake of ours.
+        calls_per_second: 100.0,
+        ..Account::new(tenant.account_sid, tenant.auth_token)
+    };
+    TENANTS.iter().map(account).collect()
+}
+
+async fn save_tenants(keys: &Keyring, pool: &Pool) -> anyhow::Result<()> {
+    for tenant in &TENANTS {
+        let draft = Draft {
+            account_sid: tenant.account_sid.to_owned(),
+            auth_token: SecretString::from(tenant.auth_token),
+            from: tenant.from.to_owned(),
+            enabled: true,
+            test_mode: tenant.test_mode,
+            ..Draft::default()
+        };
+        let id = TenantId::parse(tenant.id).map_err(|error| anyhow!(error))?;
+        let checked = draft.check(id).map_err(|problems| anyhow!("{problems:?}"))?;
+        settings::save(pool, keys, &checked, Some(tenant.calls_per_second)).await.context("save a tenant")?;
+        // As after a first call: from then on a tenant has its account's pace, and not one of its own.
+        if let Some(saved) = settings::load_one(pool, keys, &checked.tenant_id).await.context("read a tenant")? {
+            settings::prove(pool, &saved).await.context("prove a tenant")?;
+        }
+    }
+    Ok(())
 }
 
 fn url_of(listener: &TcpListener) -> anyhow::Result<Url> {

@@ -1,6 +1,11 @@
 //! `voice-otp keys`.
 
-use anyhow::anyhow;
+use std::fs::OpenOptions;
+use std::io::{ErrorKind, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
 use rand::RngExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use voice_otp_store::Keyring;
@@ -11,10 +16,28 @@ use crate::telemetry::say;
 use crate::verb::Failed;
 
 pub(crate) fn run(keys: Keys) -> Result<(), Failed> {
-    let Keys::New { id } = keys;
+    let Keys::New { id, file } = keys;
     let id = id.unwrap_or_else(|| format!("k{}", rand::rng().random_range(1000..10_000)));
     let key = Keyring::generate(&id);
     let readable = Keyring::parse(&SecretString::from(key.expose_secret()));
     readable.map_err(|_| Wrong(vec!["--id: 1 to 32 of A-Z, a-z, 0-9, _ and -".to_owned()]))?;
-    say(key.expose_secret()).map_err(|_| Failed::Error(anyhow!("can't write the key")))
+    match file {
+        Some(file) => write(&file, &key),
+        None => say(key.expose_secret()).map_err(|_| Failed::Error(anyhow!("can't write the key"))),
+    }
+}
+
+/// Writes a key where there is none: to lose one is to lose every secret that it sealed.
+fn write(file: &Path, key: &SecretString) -> Result<(), Failed> {
+    let opened = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file);
+    let mut opened = match opened {
+        Ok(opened) => opened,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => {
+            return Ok(say(&format!("{} is there already and is left alone", file.display()))?);
+        }
+        Err(error) => return Err(Failed::Error(anyhow!(error).context(format!("make {}", file.display())))),
+    };
+    writeln!(opened, "{}", key.expose_secret()).and_then(|()| opened.sync_all()).context("write the key")?;
+    say(&format!("wrote a key to {}", file.display()))?;
+    Ok(())
 }

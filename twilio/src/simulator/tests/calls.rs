@@ -23,7 +23,7 @@ async fn a_call_is_dialled_answered_and_told_step_by_step() {
     let report = rig.report(&sid);
     assert_eq!(report.transcript, "Your code is: 4 9 2 1 Again: 4 9 2 1");
     assert_eq!((report.digits_heard.as_str(), report.readings_heard), ("4921", 2));
-    assert_eq!((report.status, report.picked_up_by), ("completed", Some("human")));
+    assert_eq!((report.status.as_str(), report.picked_up_by.as_deref()), ("completed", Some("human")));
     assert_eq!(report.sequence_numbers, [0, 1, 2, 3]);
     assert_eq!(report.callback_path.as_deref(), Some("/calls/attempt-1"));
 
@@ -70,7 +70,7 @@ async fn only_a_detection_that_was_ordered_tells_the_machine() {
     let mut rig = Rig::at(1_000.0, 1_000.0).await;
     let unordered = rig.call("+14155550104", &[]).await;
     assert_eq!(rig.end().await.field("AnsweredBy"), "");
-    assert_eq!(rig.report(&unordered).picked_up_by, Some("machine"));
+    assert_eq!(rig.report(&unordered).picked_up_by.as_deref(), Some("machine"));
     rig.call("+14155550104", &[("MachineDetection", "Enable")]).await;
     assert_eq!(rig.end().await.field("AnsweredBy"), "machine_start");
     rig.call(TO, &[("MachineDetection", "DetectMessageEnd")]).await;
