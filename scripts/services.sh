@@ -11,6 +11,11 @@
 
 # A test that breaks servers has a pair of its own, in a directory of its own.
 services=${VOICE_OTP_DEV_SERVICES_DIR:-${root:?}/target/services}
+case $services in /*) ;; *) die "VOICE_OTP_DEV_SERVICES_DIR must be an absolute path" ;; esac
+# What stopping removes must be ours.
+if [ -e "$services" ] && [ ! -e "$services/users" ] && [ -n "$(ls -A "$services" 2>/dev/null)" ]; then
+    die "$services holds something else: choose a directory that isn't there yet"
+fi
 
 # shellcheck source=scripts/private.sh
 source "$root/scripts/private.sh"

@@ -2,7 +2,10 @@
 //!
 //! It asks for a call, tells what becomes of it, and takes the request back when the person gives up (Ctrl-C).
 //!
+//! Its spool has a key of its own, made with `voice-otp keys new`: never the workers', which open every tenant's credentials.
+//!
 //! ```console
+//! $ export LOGIN_SPOOL_KEYS=$(voice-otp keys new) LOGIN_SPOOL_FILE=$PWD/login.spool
 //! $ cargo run -p voice-otp-publisher --features spool --example login -- acme +12125550142
 //! ```
 #![expect(
@@ -34,9 +37,8 @@ async fn main() -> anyhow::Result<()> {
 
     // One publisher for the whole service. The file keeps requests while the broker is away.
     let publisher = Publisher::start(Settings::new(url.clone().into(), "/auth/login"))?;
-    let keys = Keyring::parse(&variable("VOICE_OTP_KEYS")?.into())?;
-    let file = std::env::temp_dir().join("voice-otp-login.spool");
-    let spool = Spool::start(publisher.clone(), spool::Settings::new(file, keys)).await?;
+    let keys = Keyring::parse(&variable("LOGIN_SPOOL_KEYS")?.into())?;
+    let spool = Spool::start(publisher.clone(), spool::Settings::new(variable("LOGIN_SPOOL_FILE")?, keys)).await?;
 
     let request = request(&tenant, &to)?;
     // Bound before the request goes, so that no status is missed.
@@ -119,5 +121,5 @@ async fn statuses(url: &str, tenant: &str) -> anyhow::Result<Consumer> {
 }
 
 fn variable(name: &str) -> anyhow::Result<String> {
-    std::env::var(name).with_context(|| format!("{name} is missing: eval \"$(./dev env)\""))
+    std::env::var(name).with_context(|| format!("{name} is missing"))
 }

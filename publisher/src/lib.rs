@@ -5,6 +5,11 @@
 //! of publishes are written by one hand and returned messages are matched by their `message_id`. A publish resolves
 //! when a quorum of the broker's nodes has the message, or says why it isn't known to.
 //!
+//! # Silence lapin
+//!
+//! The AMQP library underneath logs messages that the broker returns, at level `warn` and with their bodies: codes and numbers.
+//! Whoever logs by `tracing` must leave out what has the target `lapin`, for example by the directive `lapin=off`.
+//!
 //! ```no_run
 //! use voice_otp_publisher::{Publisher, Settings};
 //! use voice_otp_schemas::request::Requested;

@@ -29,6 +29,10 @@ pub struct Settings {
     pub timeout: Duration,
     /// What is declared on every new connection.
     pub declares: Declares,
+    /// Whether messages say, by the AMQP property `user_id`, whom they are from: the user of the URL. A tenant may have a list of
+    /// who speaks for it. RabbitMQ refuses messages that say another user than the connection's, so switch it off where the
+    /// broker knows the connection by another name than the URL's. On by default.
+    pub say_user: bool,
     /// What the connection is called, for people who look at the broker.
     pub connection_name: String,
 }
@@ -54,6 +58,7 @@ impl Settings {
             source: source.to_owned(),
             timeout: Duration::from_secs(30),
             declares: Declares::Requests,
+            say_user: true,
             connection_name: "voice-otp publisher".to_owned(),
         }
     }
@@ -72,7 +77,7 @@ impl Publisher {
         let owner = Owner {
             url: settings.url.clone(),
             name: settings.connection_name.clone(),
-            user: link::user(&settings.url),
+            user: if settings.say_user { link::user(&settings.url) } else { None },
             declares: settings.declares,
             inbox,
             ready: ready_sender,

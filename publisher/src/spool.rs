@@ -141,7 +141,7 @@ impl Spool {
         let file = Arc::new(blocking(move || File::open(settings)).await?);
         let (appends, receiver) = mpsc::channel(GROUP * 4);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        tasks.spawn(append_all(Arc::clone(&file), receiver));
+        tasks.spawn(append_all(Arc::clone(&file), receiver, stop.clone()));
         tasks.spawn(drain(Arc::clone(&file), publisher.clone(), stop.clone()));
         tasks.close();
         Ok(Self { publisher, file, appends, patience, stop, tasks })
@@ -182,15 +182,16 @@ impl Spool {
         self.file.dropped.load(Ordering::SeqCst)
     }
 
-    /// Stops sending. What waits stays in the file for the next start. The publisher is left open.
+    /// Stops sending, for every clone. What waits stays in the file for the next start. The publisher is left open.
     pub async fn close(self) {
-        let Self { appends, stop, tasks, .. } = self;
-        drop(appends);
+        let Self { stop, tasks, .. } = self;
         stop.cancel();
         tasks.wait().await;
     }
 
     async fn send(&self, message: Message, trace: &Trace, expires_at: Option<Timestamp>) -> Result<Kept, Error> {
+        // What the broker could never take must not stand in front of what it could.
+        message.check()?;
         let record = Record::of(&message, trace, expires_at);
         if self.waiting() == 0 {
             match tokio::time::timeout(self.patience, self.publisher.publish(message)).await {
@@ -359,10 +360,21 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + S
     tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Closed))
 }
 
-/// Writes events into the file, a group at a time, until there will be none.
-async fn append_all(file: Arc<File>, mut receiver: mpsc::Receiver<Append>) {
+/// Writes events into the file, a group at a time, until there will be none, or told to stop: then what has come is still written.
+async fn append_all(file: Arc<File>, mut receiver: mpsc::Receiver<Append>, stop: CancellationToken) {
     let mut group = Vec::with_capacity(GROUP);
-    while receiver.recv_many(&mut group, GROUP).await > 0 {
+    loop {
+        // Cancel-safe: events are only taken by the arm that wins.
+        let got = tokio::select! {
+            got = receiver.recv_many(&mut group, GROUP) => got,
+            () = stop.cancelled(), if !receiver.is_closed() => {
+                receiver.close();
+                continue;
+            }
+        };
+        if got == 0 {
+            return;
+        }
         let room = usize::try_from(file.most.saturating_sub(file.waiting.load(Ordering::SeqCst))).unwrap_or(usize::MAX);
         for refused in group.split_off(room.min(group.len())) {
             drop(refused.answer.send(Err(Error::Full)));
@@ -403,10 +415,12 @@ async fn drain(file: Arc<File>, publisher: Publisher, stop: CancellationToken) {
                 () = stop.cancelled() => return,
             }
         }
-        let sent = tokio::select! {
-            sent = drain_some(&file, &publisher) => sent,
+        // Judged by the time they are sent, not by the time they might be.
+        tokio::select! {
+            () = publisher.ready() => {}
             () = stop.cancelled() => return,
-        };
+        }
+        let sent = drain_some(&file, &publisher, &stop).await;
         tries = match sent {
             Ok(true) => 0,
             Ok(false) => tries + 1,
@@ -426,14 +440,15 @@ async fn drain(file: Arc<File>, publisher: Publisher, stop: CancellationToken) {
 
 /// Sends the first events; whether all of them went. Of those after one that didn't go, some may have: they are sent
 /// again after it, so that the order holds.
-async fn drain_some(file: &Arc<File>, publisher: &Publisher) -> Result<bool, Error> {
-    // Judged by the time they are sent, not by the time they might be.
-    publisher.ready().await;
+async fn drain_some(file: &Arc<File>, publisher: &Publisher, stop: &CancellationToken) -> Result<bool, Error> {
     let reader = Arc::clone(file);
     let sealed = blocking(move || reader.first(GROUP)).await?;
     if sealed.is_empty() {
         // Counted, and just being written.
-        file.added.notified().await;
+        tokio::select! {
+            () = file.added.notified() => {}
+            () = stop.cancelled() => {}
+        }
         return Ok(true);
     }
     let mut over = Vec::with_capacity(sealed.len());
@@ -460,18 +475,21 @@ async fn drain_some(file: &Arc<File>, publisher: &Publisher) -> Result<bool, Err
     let mut dropped = 0;
     let mut all = true;
     for (place, answer) in under_way {
-        match answer {
-            None => dropped += 1,
-            Some(Ok(answered)) => {
-                if !matches!(answered.await, Ok(Ok(()))) {
-                    all = false;
-                    break;
-                }
+        let went = match answer {
+            None | Some(Err(PublishError::Invalid(_))) => {
+                dropped += 1;
+                true
             }
-            Some(Err(_)) => {
-                all = false;
-                break;
-            }
+            Some(Ok(answered)) => tokio::select! {
+                answer = answered => matches!(answer, Ok(Ok(()))),
+                // It may arrive all the same, and is sent again at the next start.
+                () = stop.cancelled() => false,
+            },
+            Some(Err(_)) => false,
+        };
+        if !went {
+            all = false;
+            break;
         }
         over.push(place);
     }

@@ -100,14 +100,23 @@ impl<P: Ports> Engine<P> {
     /// Whether somebody may speak for a tenant; else what to do with the message. Nobody is kept from speaking for a
     /// tenant that isn't there.
     async fn may_speak(&self, user: Option<&str>, tenant: &TenantId) -> Result<(), Disposition> {
-        match self.settings(std::slice::from_ref(tenant)).await {
-            None => Err(Disposition::Again),
-            Some(mut found) => match found.remove(tenant) {
-                Some(Ok(settings)) if !settings.may_publish(user) => Err(not_allowed(user, tenant)),
-                Some(Err(_)) => Err(Disposition::Again),
-                Some(Ok(_)) | None => Ok(()),
-            },
+        // What is remembered may be a moment old, and a dead letter can't be followed any more: so it is looked at anew.
+        for remembered in [true, false] {
+            match self.settings_of(tenant).await {
+                Some(Ok(settings)) if settings.may_publish(user) => return Ok(()),
+                Some(Ok(_)) if remembered => self.directory.forget(tenant),
+                Some(Ok(_)) => break,
+                Some(Err(_)) => return Err(Disposition::Again),
+                None if self.hard.is_cancelled() => return Err(Disposition::Again),
+                None => return Ok(()),
+            }
         }
+        tracing::warn!(
+            tenant.id = %tenant,
+            user = user.unwrap_or("-"),
+            "a message for a tenant is from somebody who may not speak for it: voice-otp tenant set --publisher"
+        );
+        Err(Disposition::Dead(Dead::PublisherNotAllowed))
     }
 
     async fn take_requests(self: &Arc<Self>, group: &[Message]) -> Vec<Disposition> {
@@ -145,10 +154,11 @@ impl<P: Ports> Engine<P> {
             };
             if let Some(settings) = known
                 && !settings.may_publish(seat.message.user.as_deref())
+                && let Err(not) = self.may_speak(seat.message.user.as_deref(), &settings.tenant_id).await
             {
                 // Not `rejected`: a stranger must neither take the tenant's ids nor speak in its statuses.
                 if let Some(answer) = dispositions.get_mut(seat.place) {
-                    *answer = not_allowed(seat.message.user.as_deref(), &settings.tenant_id);
+                    *answer = not;
                 }
                 continue;
             }
@@ -276,15 +286,6 @@ impl<P: Ports> Engine<P> {
             }
         }
     }
-}
-
-fn not_allowed(user: Option<&str>, tenant: &TenantId) -> Disposition {
-    tracing::warn!(
-        tenant.id = %tenant,
-        user = user.unwrap_or("-"),
-        "a message for a tenant is from somebody who may not speak for it: voice-otp tenant set --publisher"
-    );
-    Disposition::Dead(Dead::PublisherNotAllowed)
 }
 
 fn is_request(message: &Message) -> bool {

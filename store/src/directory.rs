@@ -36,7 +36,7 @@ struct Cache {
 
 #[derive(Default)]
 struct Entries {
-    known: HashMap<TenantId, Option<Arc<VoiceSettings>>>,
+    known: HashMap<TenantId, Arc<VoiceSettings>>,
     /// Counts what was forgotten: what is read meanwhile must not be kept.
     forgotten: u64,
 }
@@ -138,8 +138,7 @@ impl ports::Directory for Directory {
             let entries = self.cache.entries.lock().unwrap_or_else(PoisonError::into_inner);
             for tenant in tenants {
                 match entries.known.get(tenant) {
-                    Some(Some(settings)) => drop(answer.insert(tenant.clone(), Ok(Arc::clone(settings)))),
-                    Some(None) => {}
+                    Some(settings) => drop(answer.insert(tenant.clone(), Ok(Arc::clone(settings)))),
                     None => {
                         missing.insert(tenant.clone());
                     }
@@ -167,10 +166,11 @@ impl ports::Directory for Directory {
                     continue;
                 }
             };
-            if fresh {
-                entries.known.insert(tenant.clone(), found.clone());
-            }
             if let Some(found) = found {
+                // Tenants that aren't there are not remembered: anybody can make some up.
+                if fresh {
+                    entries.known.insert(tenant.clone(), Arc::clone(&found));
+                }
                 answer.insert(tenant, Ok(found));
             }
         }

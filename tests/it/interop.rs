@@ -1,5 +1,5 @@
 //! Against other people's software: clients in other languages, AsyncAPI's parser, Twilio's helper libraries, and a mock
-//! made from Twilio's own OpenAPI description. `./dev interop` installs it all and runs these.
+//! made from Twilio's own `OpenAPI` description. `./dev interop` installs it all and runs these.
 
 mod clients;
 mod prism;

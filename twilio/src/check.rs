@@ -59,8 +59,18 @@ pub enum Verdict {
 
 /// Less than this is little: some dozens of calls.
 const LITTLE: f64 = 5.0;
+/// Twilio's code for a restricted API key without the permission that it would need.
+const LACKS_PERMISSION: u32 = 70051;
 /// Regions that credentials are looked for in when the configured one refuses them.
 const REGIONS: [&str; 3] = ["us1", "ie1", "au1"];
+
+impl Finding {
+    /// Whether calls may fail for all that is known: a fault, or something that matters and could not be checked.
+    pub fn is_bad(&self) -> bool {
+        let matters = matches!(self.check, Check::Credentials | Check::Account | Check::From | Check::Countries);
+        self.verdict == Verdict::Fault || (matters && self.verdict == Verdict::Unknown)
+    }
+}
 
 /// Checks a tenant's settings. Nothing is changed, and no call is made.
 pub async fn check(client: &Client, settings: &VoiceSettings) -> Vec<Finding> {
@@ -102,7 +112,7 @@ async fn credentials(client: &Client, settings: &VoiceSettings) -> Vec<Finding> 
     if settings.credentials.api_key.is_some() {
         findings.push(match client.may_list_calls(settings).await {
             Ok(()) => finding(Check::Credentials, Verdict::Ok, "api_key_works", "Twilio takes the API key"),
-            Err(failure) if is_refused(&failure) => finding(
+            Err(failure) if is_refused(&failure) || failure.provider_code == Some(LACKS_PERMISSION) => finding(
                 Check::Credentials,
                 Verdict::Fault,
                 "api_key_refused",
@@ -201,12 +211,11 @@ async fn countries(client: &Client, settings: &VoiceSettings) -> Vec<Finding> {
                     risky.push(country.as_str());
                 }
             }
-            Err(failure) => {
-                findings.push(unknown(Check::Countries, &failure));
-                return findings;
-            }
+            Err(failure) => findings.push(unknown(Check::Countries, &failure)),
         }
     }
+    // One is enough to say that it could not be checked.
+    findings.truncate(1);
     if !open.is_empty() {
         findings.push(finding(Check::Countries, Verdict::Ok, "countries_open", format!("may be called: {}", open.join(", "))));
     }

@@ -185,7 +185,8 @@ pub enum Tenant {
         #[command(flatten)]
         database: Database,
     },
-    /// Check that a tenant's settings can work: credentials, From, countries, balance, callbacks; exit 0 if they can
+    /// Check that a tenant's settings can work: credentials, From, countries, balance, callbacks; exit 0 if
+    /// nothing is wrong, and everything that calls need could be checked
     Check {
         /// The tenant
         id: String,

@@ -118,7 +118,8 @@ impl Checks {
     }
 
     pub(crate) fn url(&mut self, name: &str, text: Option<&String>) -> Option<Url> {
-        let text = text?;
+        // Set to nothing is not set: Compose can't unset a variable.
+        let text = text.filter(|text| !text.is_empty())?;
         match Url::parse(text) {
             Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty() => Some(url),
             Ok(_) | Err(_) => {

@@ -93,6 +93,8 @@ async fn status<P: Ports>(
 async fn probe<P: Ports>(State(http): State<Arc<Http<P>>>, headers: HeaderMap, body: Bytes) -> Response {
     let probed = async {
         let params = form(&headers, &body)?;
+        // Whoever can't sign learns nothing, not even which tenants there are.
+        headers.get("x-twilio-signature").ok_or(StatusCode::FORBIDDEN)?;
         let tenant = params.iter().find(|(name, _)| name == "Tenant").and_then(|(_, tenant)| TenantId::parse(tenant).ok());
         let tenant = tenant.ok_or(StatusCode::BAD_REQUEST)?;
         let url = http.twilio.probe_url().ok_or(StatusCode::NOT_FOUND)?;
@@ -100,6 +102,7 @@ async fn probe<P: Ports>(State(http): State<Arc<Http<P>>>, headers: HeaderMap, b
     };
     match probed.await {
         Ok(()) => (StatusCode::OK, PROBE_ANSWER).into_response(),
+        Err(StatusCode::NOT_FOUND) => StatusCode::FORBIDDEN.into_response(),
         Err(status) => status.into_response(),
     }
 }

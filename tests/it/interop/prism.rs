@@ -1,4 +1,4 @@
-//! A mock server made from Twilio's own OpenAPI description: it refuses whatever the description doesn't allow.
+//! A mock server made from Twilio's own `OpenAPI` description: it refuses whatever the description doesn't allow.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -116,6 +116,6 @@ async fn a_worker_places_calls_that_the_description_accepts() {
     for n in 0..5 {
         system.publish_json(&request(&format!("prism-{n}"), &number(n), "493027", Duration::from_mins(3))).await;
     }
-    statuses.count("placed", 5, Duration::from_secs(60)).await;
+    statuses.count("placed", 5, Duration::from_mins(1)).await;
     system.stop().await;
 }

@@ -60,6 +60,8 @@ pub(crate) async fn serve(
     let name = format!("{} {}", hostname(), std::process::id());
     let publisher = Publisher::start(Settings {
         declares: Declares::All,
+        // Statuses and dead letters are the workers' whoever that is.
+        say_user: false,
         connection_name: format!("{name} statuses"),
         ..Settings::new(settings.amqp_url.clone(), "/voice-otp")
     })?;

@@ -38,8 +38,7 @@ pub(super) async fn run(id: &str, json: bool, reach: &Reach, database: &Database
             say("voice is switched off for the tenant: voice-otp tenant set --enable")?;
         }
     }
-    let faults = findings.iter().filter(|finding| finding.verdict == Verdict::Fault).count();
-    if faults > 0 { Err(Failed::Told) } else { Ok(()) }
+    if findings.iter().any(Finding::is_bad) { Err(Failed::Told) } else { Ok(()) }
 }
 
 /// A finding for a person.
