@@ -100,6 +100,8 @@ async fn python_and_node_publish_and_follow_and_every_message_fits_its_schema() 
 #[tokio::test]
 async fn a_client_says_that_nothing_is_stored_when_nothing_is() {
     let system = System::start(50.0).await;
+    // The test's own publisher declares the queue when it connects: before it is deleted, not after.
+    system.publisher.ready().await;
     system.broker.delete_queue(topology::REQUESTS).await;
     let clients = repository().join("schemas/clients");
     for mut command in [python(&clients.join("python/publish.py")), node("publish.mjs")] {
