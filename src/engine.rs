@@ -69,6 +69,10 @@ pub struct Counts {
     pub ended: AtomicU64,
     /// Calls that weren't any delivery's, hung up.
     pub strays: AtomicU64,
+    /// Deliveries that are not over long after their codes' ends, as counted last. Must be 0.
+    pub finals_missing: AtomicU64,
+    /// Deliveries of which a second final status was published. Must be 0.
+    pub finals_double: AtomicU64,
 }
 
 /// The parts of an engine that [`Engine::run`] sets going.
@@ -139,6 +143,7 @@ impl<P: Ports> Engine<P> {
             self.tasks.spawn(Arc::clone(&self).claim_forever()),
             self.tasks.spawn(Arc::clone(&self).sweep_forever()),
             self.tasks.spawn(Arc::clone(&self).run_agenda()),
+            self.tasks.spawn(Arc::clone(&self).tidy_forever()),
         ] {
             drop(forever);
         }

@@ -10,7 +10,7 @@ use voice_otp_schemas::status::{Status, StatusData, Timings};
 use voice_otp_schemas::{Context, Locale, PhoneNumber, Timestamp, UserRef};
 
 use crate::account::AccountSid;
-use crate::delivery::{AttemptId, Key, Order};
+use crate::delivery::{AttemptId, Key, Order, withdrawal};
 use crate::event::{DUE_AT, Event, WAIT_MS};
 use crate::settings::VoiceSettings;
 use crate::speech::{self, Script};
@@ -166,6 +166,14 @@ fn refused(invalid: &Invalid, now: Timestamp) -> Admission {
     let reason = Reason::new(invalid.code, clauses.join("; "));
     admission.plan = Plan::End(vec![admission.event(now, 1, Status::Rejected, Some(reason), Extra::None)]);
     admission
+}
+
+impl Admission {
+    /// Ends the request at once instead of placing a call: it was taken back before it came, or superseded.
+    pub fn unwanted(&mut self, why: ReasonCode, now: Timestamp) {
+        let (status, reason) = withdrawal(why);
+        self.plan = Plan::End(vec![self.event(now, 1, status, Some(reason), Extra::None)]);
+    }
 }
 
 /// What is said for an order: in the request's language, else the tenant's, else the number's country's.

@@ -6,6 +6,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
 
 use crate::account::{AccountSid, CallSid};
@@ -65,6 +66,9 @@ pub enum Verdict {
     Conflict,
     /// The tenant's settings are newer than the plan's.
     StaleSettings,
+    /// It is new and must not be placed: it was taken back before it came, or a newer request of its user is known. Nothing
+    /// was done; it is to be ended with this reason.
+    Unwanted(ReasonCode),
 }
 
 /// A delivery just admitted.
@@ -78,8 +82,10 @@ pub struct Admitted {
     pub begun: bool,
     /// When something is to be done about it.
     pub wake_at: Timestamp,
-    /// What was said.
-    pub event: Event,
+    /// What was said. None where it was said before: the answer to this very admission had been lost.
+    pub event: Option<Event>,
+    /// Whether older requests of the same user are not over yet.
+    pub has_rivals: bool,
 }
 
 /// A delivery whose placement is due.
@@ -116,6 +122,10 @@ pub enum Begun {
     },
     /// Another call from the same number to the same number is just being placed.
     LineBusy,
+    /// A call to the same user is being placed or goes on.
+    UserBusy,
+    /// A newer request of the same user is known.
+    Superseded,
     /// Somebody changed it.
     Conflict,
 }
@@ -175,6 +185,19 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Reads a user's deliveries that are not over.
     fn find_user(&self, tenant: &TenantId, user: &UserRef) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
+
+    /// Reads the deliveries of the same user that are older than this one and not over.
+    fn rivals(&self, key: &Key) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
+
+    /// Takes a delivery back that isn't there yet: its request, should it come, is not followed. False if it is there.
+    fn forbid(&self, key: &Key) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+
+    /// Puts away some of what has been over for long, and drops what need not be known any more. Gives how many deliveries it put
+    /// away: if any, there may be more.
+    fn tidy(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// How many deliveries are not over although their calls have been given up long ago: must be 0.
+    fn finals_missing(&self, overdue: Duration) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
     /// Which of these calls are some delivery's already.
     fn known_calls(&self, sids: &[CallSid]) -> impl Future<Output = Result<Vec<CallSid>, LedgerError>> + Send;

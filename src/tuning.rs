@@ -58,6 +58,10 @@ pub struct Tuning {
     pub sweep: Duration,
     /// How old an unpublished event of our own must be to be taken for forgotten.
     pub sweep_age: Duration,
+    /// How often what has been over for long is put away.
+    pub tidy: Duration,
+    /// How long after a call is given up its delivery counts as missing its final status, if it has none.
+    pub final_margin: Duration,
     /// The longest life of a code: `expires_at` may be this far ahead.
     pub longest_life: Duration,
     /// Twilio's `TimeLimit`: the longest a call may last, so that nobody pays for an hour of hold music.
@@ -92,6 +96,8 @@ impl Default for Tuning {
             group: 400,
             sweep: Duration::from_secs(1),
             sweep_age: Duration::from_secs(3),
+            tidy: Duration::from_mins(1),
+            final_margin: Duration::from_mins(1),
             longest_life: Duration::from_hours(1),
             call_limit: Duration::from_mins(3),
         }

@@ -2,7 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::OwnedSemaphorePermit;
@@ -69,6 +69,8 @@ impl Dead {
 struct Seat<'a> {
     place: usize,
     message: &'a Message,
+    /// Why it must not be placed, once the ledger has said so.
+    unwanted: Option<ReasonCode>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -122,7 +124,7 @@ impl<P: Ports> Engine<P> {
     async fn take_requests(self: &Arc<Self>, group: &[Message]) -> Vec<Disposition> {
         let mut dispositions = vec![Disposition::Again; group.len()];
         let mut seats: Vec<Seat<'_>> =
-            group.iter().enumerate().map(|(place, message)| Seat { place, message, permit: None }).collect();
+            group.iter().enumerate().map(|(place, message)| Seat { place, message, unwanted: None, permit: None }).collect();
         for _ in 0..STALE_ROUNDS {
             if seats.is_empty() || self.hard.is_cancelled() {
                 break;
@@ -163,6 +165,9 @@ impl<P: Ports> Engine<P> {
                 continue;
             }
             let Some(mut admission) = plan(&seat.message.incoming, known, &self.tuning, now) else { continue };
+            if let (Plan::Place(_), Some(why)) = (&admission.plan, seat.unwanted) {
+                admission.unwanted(why, now);
+            }
             if let Plan::Place(placement) = &mut admission.plan {
                 seat.permit = Arc::clone(&self.placing).try_acquire_owned().ok();
                 placement.attempt_id = seat.permit.is_some().then(|| self.dice.attempt_id());
@@ -171,7 +176,7 @@ impl<P: Ports> Engine<P> {
         }
         let (seats, admissions): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
         let worker = self.life.worker();
-        let verdicts = self.admit_group(worker, &admissions).await;
+        let (verdicts, lost) = self.admit_group(worker, &admissions).await;
         let mut stale = Vec::new();
         for ((mut seat, admission), verdict) in seats.into_iter().zip(admissions).zip(verdicts) {
             let disposition = match verdict {
@@ -189,8 +194,20 @@ impl<P: Ports> Engine<P> {
                     self.relay.send(events, Lower::Published);
                     Disposition::Done
                 }
-                Ok(Verdict::Repeat) => Disposition::Done,
+                Ok(Verdict::Repeat) => {
+                    if lost {
+                        // Perhaps its own row, admitted a moment ago: the answer that said so was lost.
+                        drop(self.tasks.spawn(Arc::clone(self).find_again(admission.key.clone())));
+                    }
+                    Disposition::Done
+                }
                 Ok(Verdict::Conflict) => Disposition::Dead(Dead::ConflictingDuplicate),
+                Ok(Verdict::Unwanted(why)) => {
+                    seat.permit = None;
+                    seat.unwanted = Some(why);
+                    stale.push(seat);
+                    continue;
+                }
                 Ok(Verdict::StaleSettings) => {
                     self.directory.forget(&admission.key.tenant_id);
                     seat.permit = None;
@@ -207,17 +224,31 @@ impl<P: Ports> Engine<P> {
         stale
     }
 
-    async fn admit_group(&self, worker: WorkerEpoch, admissions: &[Admission]) -> Vec<Result<Verdict, BatchError>> {
+    /// The verdicts, and whether an answer was lost on the way to them.
+    async fn admit_group(&self, worker: WorkerEpoch, admissions: &[Admission]) -> (Vec<Result<Verdict, BatchError>>, bool) {
+        let lost = AtomicBool::new(false);
+        let lost_here = &lost;
         let work = |group: Vec<Admission>| async move {
             let result = self.ledger.admit(worker, &group).await;
+            lost_here.fetch_or(matches!(result, Err(LedgerError::Unavailable(_))), Ordering::Relaxed);
             (group, result)
         };
         if admissions.is_empty() {
-            return Vec::new();
+            return (Vec::new(), false);
         }
-        tokio::select! {
+        let verdicts = tokio::select! {
             verdicts = work_on(admissions.to_vec(), &work, "admit") => verdicts,
             () = self.hard.cancelled() => admissions.iter().map(|_| Err(BatchError::Closed)).collect(),
+        };
+        (verdicts, lost.load(Ordering::Relaxed))
+    }
+
+    /// Takes a delivery that waits into the agenda. Should another worker have it, the revision tells them apart.
+    async fn find_again(self: Arc<Self>, key: Key) {
+        if let Some(found) = self.reload(&key).await
+            && found.state == State::Waiting
+        {
+            self.agenda.learn(found);
         }
     }
 
@@ -230,7 +261,11 @@ impl<P: Ports> Engine<P> {
         permit: Option<OwnedSemaphorePermit>,
     ) {
         let Plan::Place(placement) = admission.plan.clone() else { return };
-        self.relay.send(vec![admitted.event.clone()], Lower::Published);
+        // What was said before the answer got lost is in the ledger, and the sweeper's.
+        self.relay.send(admitted.event.clone().into_iter().collect(), Lower::Published);
+        if admitted.has_rivals {
+            drop(self.tasks.spawn(Arc::clone(self).supersede(admission.key.clone())));
+        }
         let delivery = Delivery::admitted(admission, *placement, admitted);
         if delivery.state != State::Placing {
             self.agenda.learn(delivery);
@@ -248,7 +283,11 @@ impl<P: Ports> Engine<P> {
             let found = match &cancelled.target {
                 Target::Delivery(delivery_id) => {
                     let key = Key { tenant_id: tenant_id.clone(), delivery_id: delivery_id.clone() };
-                    self.ledger.find(&key).await.map(|found| found.into_iter().collect())
+                    match self.ledger.find(&key).await {
+                        Ok(None) => self.forbid(&key).await,
+                        found => found,
+                    }
+                    .map(|found| found.into_iter().collect())
                 }
                 Target::User(user) => self.ledger.find_user(tenant_id, user).await,
             };
@@ -265,6 +304,31 @@ impl<P: Ports> Engine<P> {
             self.withdraw(delivery, ReasonCode::CancelledByRequest).await;
         }
         Disposition::Done
+    }
+
+    /// Notes that a delivery was taken back before it came; finds it if it has come meanwhile.
+    async fn forbid(&self, key: &Key) -> Result<Option<Delivery>, LedgerError> {
+        if self.ledger.forbid(key).await? { Ok(None) } else { self.ledger.find(key).await }
+    }
+
+    /// Takes back the older deliveries of the user that a new one is for.
+    pub(super) async fn supersede(self: Arc<Self>, newer: Key) {
+        loop {
+            match self.ledger.rivals(&newer).await {
+                Ok(rivals) => {
+                    for rival in rivals {
+                        self.withdraw(rival, ReasonCode::Superseded).await;
+                    }
+                    return;
+                }
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "can't look older requests up, trying again")
+                }
+            }
+            if self.pause_or_hard(Duration::from_millis(250)).await {
+                return;
+            }
+        }
     }
 
     /// Notes that a code was entered.

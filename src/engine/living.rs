@@ -1,5 +1,6 @@
 //! The worker's life in the ledger: renewing its lease, and taking over what nobody holds.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -109,6 +110,34 @@ impl<P: Ports> Engine<P> {
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.soft.cancelled() => return,
+            }
+        }
+    }
+
+    /// Puts away what has been over for long, and looks for what should be over and isn't, until told to stop.
+    pub(super) async fn tidy_forever(self: Arc<Self>) {
+        loop {
+            // Not all workers at one moment.
+            let pause = self.tuning.tidy / 2 + self.dice.below(self.tuning.tidy);
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = self.soft.cancelled() => return,
+            }
+            let tidied = async {
+                while self.ledger.tidy().await? > 0 && !self.soft.is_cancelled() {
+                    // A little at a time, so that nobody waits for it.
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                self.ledger.finals_missing(self.tuning.give_up + self.tuning.final_margin).await
+            };
+            match tidied.await {
+                Ok(missing) => {
+                    if missing > 0 {
+                        tracing::error!(missing, "deliveries are not over long after their codes' ends");
+                    }
+                    self.counts.finals_missing.store(missing, Ordering::Relaxed);
+                }
+                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't tidy up, trying again"),
             }
         }
     }

@@ -11,7 +11,7 @@ use voice_otp_schemas::status::Status;
 use super::{Changed, Engine};
 use crate::agenda::Held;
 use crate::batch::work_on;
-use crate::delivery::{Change, Delivery, State, WorkerEpoch};
+use crate::delivery::{AttemptId, Change, Delivery, State, WorkerEpoch};
 use crate::failure::{self, CallFailure, Class, Next};
 use crate::plan::script;
 use crate::ports::{Begin, Begun, CallOrder, Caller as _, Directory as _, DirectoryError, Ledger as _, Ports};
@@ -154,7 +154,14 @@ impl<P: Ports> Engine<P> {
                 let why = "another call from the same number to the same number is just being placed";
                 drop(self.tasks.spawn(Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::LineBusy, why))));
             }
-            Begun::Conflict => drop(self.tasks.spawn(Arc::clone(self).look_again(held))),
+            Begun::UserBusy => {
+                delivery.wake_at = (self.clock.now() + LINE_PAUSE).min(delivery.place_by);
+                let why = "an earlier call to the same user is not over yet";
+                drop(self.tasks.spawn(Arc::clone(self).supersede(delivery.key.clone())));
+                drop(self.tasks.spawn(Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::LineBusy, why))));
+            }
+            Begun::Superseded => drop(self.tasks.spawn(Arc::clone(self).end_superseded(held))),
+            Begun::Conflict => drop(self.tasks.spawn(Arc::clone(self).look_again(worker, held, permit, begin.attempt_id))),
         }
     }
 
@@ -175,10 +182,29 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    /// Somebody else changed it: goes on with the newer value.
-    pub(super) async fn look_again(self: Arc<Self>, mut held: Held) {
-        if let Some(newer) = self.reload(&held.delivery.key).await {
-            *held.delivery = newer;
+    /// It isn't as it was: somebody changed it, or the answer to this very beginning had been lost, and it was begun. Goes on
+    /// with the newer value.
+    async fn look_again(
+        self: Arc<Self>,
+        worker: WorkerEpoch,
+        mut held: Held,
+        permit: OwnedSemaphorePermit,
+        attempt_id: AttemptId,
+    ) {
+        let Some(newer) = self.reload(&held.delivery.key).await else { return };
+        let begun = newer.state == State::Placing && newer.attempt_id == Some(attempt_id);
+        *held.delivery = newer;
+        if begun {
+            self.place(worker, held, permit).await;
+        } else {
+            held.put_down();
+        }
+    }
+
+    /// A newer request of the user has come while it waited.
+    async fn end_superseded(self: Arc<Self>, mut held: Held) {
+        let changed = self.change(&mut held, |delivery, now| delivery.withdraw(ReasonCode::Superseded, now)).await;
+        if changed == Changed::Done {
             held.put_down();
         }
     }

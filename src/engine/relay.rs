@@ -26,6 +26,7 @@ pub(super) struct Runner<S> {
     /// Events on their way in and in the queue.
     waiting: Arc<AtomicUsize>,
     recent: Recent,
+    finals: Finals,
     /// Read, and not known to be published.
     queue: Vec<Event>,
     /// Published, and not known to be forgotten by the ledger.
@@ -47,6 +48,16 @@ struct Recent {
     turned: tokio::time::Instant,
 }
 
+/// Final statuses that were lately published, by delivery and sequence: of one delivery there must not be two. Two generations.
+struct Finals {
+    young: HashMap<Key, u32>,
+    old: HashMap<Key, u32>,
+    turned: tokio::time::Instant,
+    doubles: u64,
+}
+
+/// How long a generation of [`Finals`] is.
+const FINALS_GENERATION: Duration = Duration::from_mins(1);
 /// The most events that wait for the broker in memory. What is beyond stays in the ledger, for the sweeper.
 const WAITING: usize = 50_000;
 /// The most events in one window of publishes.
@@ -62,7 +73,7 @@ pub(super) fn new<S>(sink: S) -> (Relay, Runner<S>) {
     let waiting = Arc::new(AtomicUsize::new(0));
     (
         Relay { sender, waiting: Arc::clone(&waiting) },
-        Runner { sink, receiver, waiting, recent, queue: Vec::new(), done: Vec::new() },
+        Runner { sink, receiver, waiting, recent, finals: Finals::new(), queue: Vec::new(), done: Vec::new() },
     )
 }
 
@@ -144,7 +155,9 @@ impl<S: StatusSink> Runner<S> {
         let (results, not_forgotten) = tokio::join!(publish, forget);
         let stuck = !not_forgotten.is_empty() && window.is_empty();
         self.done = not_forgotten;
-        if self.sort_out(window, results) || stuck {
+        let waits = self.sort_out(window, results) || stuck;
+        engine.counts.finals_double.fetch_add(std::mem::take(&mut self.finals.doubles), Ordering::Relaxed);
+        if waits {
             tokio::time::sleep(SINK_PAUSE).await;
         }
         true
@@ -184,6 +197,7 @@ impl<S: StatusSink> Runner<S> {
             match results.next() {
                 Some(Ok(())) if !failed.contains(&event.key) => {
                     self.waiting.fetch_sub(1, Ordering::Relaxed);
+                    self.finals.note(&event);
                     self.done.push((event.key.clone(), event.sequence));
                 }
                 Some(Err(error)) => {
@@ -203,6 +217,32 @@ impl<S: StatusSink> Runner<S> {
         again.append(&mut self.queue);
         self.queue = again;
         any
+    }
+}
+
+impl Finals {
+    fn new() -> Self {
+        Self { young: HashMap::new(), old: HashMap::new(), turned: tokio::time::Instant::now(), doubles: 0 }
+    }
+
+    /// Notes an event that was published.
+    fn note(&mut self, event: &Event) {
+        if !event.status.is_final() {
+            return;
+        }
+        if self.turned.elapsed() > FINALS_GENERATION {
+            self.old = std::mem::take(&mut self.young);
+            self.turned = tokio::time::Instant::now();
+        }
+        let before = self.young.insert(event.key.clone(), event.sequence).or_else(|| self.old.get(&event.key).copied());
+        if before.is_some_and(|before| before != event.sequence) {
+            self.doubles += 1;
+            tracing::error!(
+                tenant.id = %event.key.tenant_id,
+                delivery.id = %event.key.delivery_id,
+                "a second final status of a delivery was published"
+            );
+        }
     }
 }
 

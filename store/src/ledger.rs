@@ -36,6 +36,10 @@ pub struct Limits {
     pub rescue: Duration,
     /// How overdue a delivery or event of one's own must be to be taken for forgotten.
     pub forgotten: Duration,
+    /// How long a delivery stays at hand after its end: twice the longest life of a code, at least.
+    pub recent: Duration,
+    /// How long what is over is known, against repeats.
+    pub retention: Duration,
 }
 
 /// The ledger on Postgres.
@@ -45,6 +49,9 @@ pub struct PgLedger {
     keys: Keyring,
     limits: Limits,
 }
+
+/// The most deliveries that are put away in one statement.
+const TIDIED_AT_ONCE: i32 = 1_000;
 
 impl PgLedger {
     /// A ledger on a migrated database.
@@ -72,11 +79,11 @@ fn failed(error: tokio_postgres::Error) -> LedgerError {
     }
 }
 
-/// Whether two placements met on one line, which the begun and the admitted settle among themselves.
+/// Whether two placements met on one line, or at one user, which the begun and the admitted settle among themselves.
 fn is_line_conflict(error: &LedgerError) -> bool {
     let LedgerError::Data(source) = error else { return false };
     let database = source.downcast_ref::<tokio_postgres::Error>().and_then(tokio_postgres::Error::as_db_error);
-    database.is_some_and(|error| error.constraint() == Some("deliveries_line"))
+    database.is_some_and(|error| matches!(error.constraint(), Some("deliveries_line" | "deliveries_user_line")))
 }
 
 impl Ledger for PgLedger {
@@ -126,6 +133,38 @@ impl Ledger for PgLedger {
         let sql = "select * from deliveries where tenant_id = $1 and user_mac = any ($2) and state <> 'final'";
         let rows = self.query(sql, &[&tenant.as_str(), &macs]).await?;
         rows.iter().map(|row| row::delivery(row, &self.keys)).collect()
+    }
+
+    async fn rivals(&self, key: &Key) -> Result<Vec<Delivery>, LedgerError> {
+        let sql = "select r.* from deliveries d join deliveries r on r.tenant_id = d.tenant_id and r.user_mac = d.user_mac \
+                   where d.tenant_id = $1 and d.delivery_id = $2 and r.state <> 'final' \
+                     and (r.user_time, r.delivery_id) < (d.user_time, d.delivery_id)";
+        let rows = self.query(sql, &[&key.tenant_id.as_str(), &key.delivery_id.as_str()]).await?;
+        rows.iter().map(|row| row::delivery(row, &self.keys)).collect()
+    }
+
+    async fn forbid(&self, key: &Key) -> Result<bool, LedgerError> {
+        // Its request is told from a repeat by the empty identity.
+        let sql = "insert into deliveries (tenant_id, delivery_id, state, wake_at, identity_key, identity_mac, context, admitted_at, \
+                     expires_at, place_by, sequence, ended, ended_at) \
+                   select $1, $2, 'final', t, '', '', '{}', t, t, t, 0, 'cancelled', t from clock_timestamp() as t \
+                     where not exists (select 1 from finished where tenant_id = $1 and delivery_id = $2) \
+                   on conflict (tenant_id, delivery_id) do nothing returning 1";
+        Ok(!self.query(sql, &[&key.tenant_id.as_str(), &key.delivery_id.as_str()]).await?.is_empty())
+    }
+
+    async fn tidy(&self) -> Result<u64, LedgerError> {
+        let sql = "select tidy($1::double precision * interval '1 second', $2::double precision * interval '1 second', $3)";
+        let (recent, retention) = (self.limits.recent.as_secs_f64(), self.limits.retention.as_secs_f64());
+        let rows = self.query(sql, &[&recent, &retention, &TIDIED_AT_ONCE]).await?;
+        Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0)).unsigned_abs())
+    }
+
+    async fn finals_missing(&self, overdue: Duration) -> Result<u64, LedgerError> {
+        let sql = "select count(*) from deliveries where state <> 'final' \
+                   and expires_at < clock_timestamp() - $1::double precision * interval '1 second'";
+        let rows = self.query(sql, &[&overdue.as_secs_f64()]).await?;
+        Ok(rows.first().map_or(0, |row| row.get::<_, i64>(0)).unsigned_abs())
     }
 
     async fn known_calls(&self, sids: &[CallSid]) -> Result<Vec<CallSid>, LedgerError> {

@@ -18,6 +18,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 4, name: "begin", sql: include_str!("../migrations/0004_begin.sql") },
     Migration { version: 5, name: "publishers", sql: include_str!("../migrations/0005_publishers.sql") },
     Migration { version: 6, name: "test_calls", sql: include_str!("../migrations/0006_test_calls.sql") },
+    Migration { version: 7, name: "users_and_retention", sql: include_str!("../migrations/0007_users_and_retention.sql") },
 ];
 
 /// The oldest Postgres that is known to do.

@@ -33,6 +33,8 @@ pub(crate) struct WorkerSettings {
     pub(crate) grace: Duration,
     pub(crate) prefetch: u16,
     pub(crate) database_pool: usize,
+    /// How long what is over is known.
+    pub(crate) retention: Duration,
     pub(crate) tuning: Tuning,
 }
 
@@ -166,6 +168,7 @@ pub(crate) fn worker(worker: &Worker) -> Result<WorkerSettings, Wrong> {
     let grace = checks.duration("VOICE_OTP_GRACE", &worker.grace, seconds(1), seconds(600));
     let post_timeout = checks.duration("VOICE_OTP_POST_TIMEOUT", &worker.post_timeout, seconds(1), seconds(60));
     let settle_after = checks.duration("VOICE_OTP_SETTLE_AFTER", &worker.settle_after, seconds(1), seconds(300));
+    let retention = checks.duration("VOICE_OTP_RETENTION", &worker.retention, seconds(24 * 3600), seconds(400 * 24 * 3600));
     let concurrency = checks.number("VOICE_OTP_CONCURRENCY", &worker.concurrency, 1, 10_000);
     let prefetch = checks.number("VOICE_OTP_PREFETCH", &worker.prefetch, 1, 10_000);
     let pool = checks.number("VOICE_OTP_DATABASE_POOL", &worker.database_pool, 3, 100);
@@ -192,6 +195,7 @@ pub(crate) fn worker(worker: &Worker) -> Result<WorkerSettings, Wrong> {
             grace: grace?,
             prefetch: u16::try_from(prefetch?).ok()?,
             database_pool: usize::try_from(pool?).ok()?,
+            retention: retention?,
             tuning,
         })
     })();

@@ -11,6 +11,7 @@ use voice_otp::event::Event;
 use voice_otp::plan::{Admission, Basis, Placement, Plan};
 use voice_otp::ports::{Admitted, LedgerError, Verdict};
 use voice_otp_schemas::Timestamp;
+use voice_otp_schemas::reason::ReasonCode;
 
 use super::{PgLedger, failed, is_line_conflict, row};
 use crate::keys::Keyring;
@@ -45,9 +46,10 @@ pub(super) async fn admit(ledger: &PgLedger, worker: WorkerEpoch, group: &[Admis
             // Now that their firsts are known, twins are compared with what stands in the row, like any repeat.
             for place in std::mem::take(&mut held_back) {
                 let first = twins.get(&place).and_then(|first| answers.get(*first));
-                if matches!(first, Some(Some(Verdict::StaleSettings))) {
+                if let Some(Some(wait @ (Verdict::StaleSettings | Verdict::Unwanted(_)))) = first {
                     // A twin of what wasn't admitted for now waits with it.
-                    answers.get_mut(place).map(|answer| *answer = Some(Verdict::StaleSettings)).unwrap_or_default();
+                    let wait = wait.clone();
+                    answers.get_mut(place).map(|answer| *answer = Some(wait)).unwrap_or_default();
                 } else {
                     open.push(place);
                 }
@@ -89,6 +91,8 @@ fn verdict(admission: &Admission, row: &Row, keys: &Keyring) -> Result<Option<Ve
         (Some(at), Some(epoch)) => Ok(Slot { at, epoch }),
         _ => Err(LedgerError::Nonsense("a slot is missing")),
     };
+    // Its own row of a moment ago, whose answer was lost.
+    let was_known = row.get::<_, Option<&str>>("identity_key").is_some();
     let wait_ms: i64 = row.get::<_, Option<i64>>("wait_ms").unwrap_or(0);
     Ok(Some(match (row.get("verdict"), &admission.plan) {
         ("place", Plan::Place(placement)) => {
@@ -97,7 +101,8 @@ fn verdict(admission: &Admission, row: &Row, keys: &Keyring) -> Result<Option<Ve
                 admitted_at: row.get("admitted_at"),
                 begun: row.get("begun"),
                 wake_at: row.get("wake_at"),
-                event: placement.accepted.clone().filled(slot.at, wait_ms),
+                event: (!was_known).then(|| placement.accepted.clone().filled(slot.at, wait_ms)),
+                has_rivals: row.get("rivals"),
                 slot,
             }))
         }
@@ -112,6 +117,8 @@ fn verdict(admission: &Admission, row: &Row, keys: &Keyring) -> Result<Option<Ve
             }
         }
         ("stale", _) => Verdict::StaleSettings,
+        ("withdrawn", Plan::Place(_)) => Verdict::Unwanted(ReasonCode::CancelledByRequest),
+        ("superseded", Plan::Place(_)) => Verdict::Unwanted(ReasonCode::Superseded),
         ("raced", _) => return Ok(None),
         _ => return Err(LedgerError::Nonsense("a verdict is unknown")),
     }))
@@ -172,8 +179,13 @@ impl<'a> Columns<'a> {
     fn push(&mut self, admission: &'a Admission, keys: &Keyring) {
         let key = &admission.key;
         let (identity_key, identity_mac) = keys.hash("identity", admission.identity.expose());
-        let user_mac =
-            admission.user_ref.as_ref().map(|user| keys.hash("user", &format!("{}\0{}", key.tenant_id, user.as_str())).1);
+        // Only what may be called takes a user's older requests back.
+        let places = matches!(admission.plan, Plan::Place(_));
+        let user_mac = admission
+            .user_ref
+            .as_ref()
+            .filter(|_| places)
+            .map(|user| keys.hash("user", &format!("{}\0{}", key.tenant_id, user.as_str())).1);
         self.tenant.push(key.tenant_id.as_str());
         self.delivery.push(key.delivery_id.as_str());
         self.identity_key.push(identity_key);

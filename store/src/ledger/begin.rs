@@ -79,6 +79,8 @@ fn answer(row: &Row) -> Result<Begun, LedgerError> {
         // Nothing was reserved for one that is late: its slot only says how late.
         "wait" | "late" => Begun::Wait { slot: slot()?, revision },
         "line_busy" => Begun::LineBusy,
+        "user_busy" => Begun::UserBusy,
+        "superseded" => Begun::Superseded,
         "conflict" => Begun::Conflict,
         _ => return Err(LedgerError::Nonsense("an answer is unknown")),
     })

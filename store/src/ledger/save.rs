@@ -23,6 +23,7 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
       withdrawn = i.withdrawn, tries = i.tries, sequence = i.sequence, ended = i.ended, \
       ended_at = case when i.ended is not null then clock_timestamp() end, \
       line = case when i.state in ('placing', 'unsettled') then d.line end, \
+      user_line = case when i.state in ('placing', 'unsettled', 'calling') then d.user_line end, \
       sealed = case when i.state <> 'final' then d.sealed end, \
       sealed_key = case when i.state <> 'final' then d.sealed_key end \
     from input i where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id and d.revision = i.revision \

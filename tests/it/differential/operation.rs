@@ -23,6 +23,19 @@ pub(super) enum Operation {
         session: usize,
         group: Vec<Wish>,
     },
+    /// The last group again, as after a lost answer.
+    AdmitAgain {
+        session: usize,
+    },
+    /// A delivery is taken back that isn't there yet.
+    Forbid {
+        session: usize,
+        key: Key,
+    },
+    /// What has been over for long is put away.
+    Tidy {
+        session: usize,
+    },
     Begin {
         session: usize,
         picks: Vec<Pick>,
@@ -111,7 +124,10 @@ impl Operation {
             83..85 => Self::Hold { tenant: any(rng, &TENANTS[..3]), wait: Duration::from_secs(rng.random_range(1..20)) },
             85 => Self::Prove { tenant: any(rng, &TENANTS[..3]) },
             86 => Self::Repace { tenant: any(rng, &TENANTS[..3]), pace: any(rng, &[0.1, 0.5, 7.0]) },
-            87..89 => Self::LookUp { nth_attempt: rng.random_range(0..1000), key: any_key(rng), user: any(rng, &USERS) },
+            87 => Self::Forbid { session, key: any_key(rng) },
+            88 => Self::Tidy { session },
+            89..91 => Self::AdmitAgain { session },
+            91..93 => Self::LookUp { nth_attempt: rng.random_range(0..1000), key: any_key(rng), user: any(rng, &USERS) },
             _ => Self::Wait { time: some_time(rng), beats: [rng.random_bool(0.7), rng.random_bool(0.7)] },
         }
     }
@@ -123,7 +139,8 @@ fn wish(rng: &mut StdRng) -> Wish {
         .reading(any(rng, &["111111", "111111", "111111", "222222", "3"]))
         .living(Duration::from_secs(any(rng, &[20, 31, 36, 45, 70, 180, 600])));
     if rng.random_bool(0.5) {
-        ask = ask.of_user(any(rng, &USERS));
+        // What was asked for earlier may come later.
+        ask = ask.of_user(any(rng, &USERS)).asked_ago(Duration::from_millis(any(rng, &[0, 0, 0, 300, 5_000])));
     }
     Wish { ask, attempt: rng.random_bool(0.7).then(|| attempt(rng)), stale: rng.random_bool(0.05) }
 }
@@ -157,6 +174,6 @@ fn any<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
 
 /// Around all that anything waits for: moments, slots, leases, rescues.
 fn some_time(rng: &mut StdRng) -> Duration {
-    let about = any(rng, &[0, 40, 150, 250, 900, 2_000, 3_500, 6_000, 11_000, 37_000, 61_500]);
+    let about = any(rng, &[0, 40, 150, 250, 900, 2_000, 3_500, 6_000, 11_000, 37_000, 61_500, 7_300_000]);
     Duration::from_millis(about + rng.random_range(0..60))
 }

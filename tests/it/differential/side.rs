@@ -29,6 +29,8 @@ pub(super) struct Side<'a, S: Stage> {
     told: Vec<(Key, u32)>,
     /// Every attempt there was.
     attempts: Vec<AttemptId>,
+    /// The group that was admitted last.
+    last: Vec<Admission>,
 }
 
 /// More than there ever is.
@@ -40,13 +42,25 @@ impl<'a, S: Stage> Side<'a, S> {
             stage.save_tenant(tenant, &draft(account, 0.5)).await;
         }
         stage.save_tenant("testy", &Draft { test_mode: true, ..draft(3, 1.0) }).await;
-        Self { stage, workers: [enlist(stage).await, enlist(stage).await], told: Vec::new(), attempts: Vec::new() }
+        Self {
+            stage,
+            workers: [enlist(stage).await, enlist(stage).await],
+            told: Vec::new(),
+            attempts: Vec::new(),
+            last: Vec::new(),
+        }
     }
 
     /// Does it, and tells what came of it.
     pub(super) async fn perform(&mut self, operation: &Operation) -> String {
         match operation {
             Operation::Admit { session, group } => self.admit(*session, group).await,
+            Operation::AdmitAgain { session } => {
+                let group = std::mem::take(&mut self.last);
+                self.admit_group(*session, group).await
+            }
+            Operation::Forbid { session, key } => words(self.ledger(*session).forbid(key).await),
+            Operation::Tidy { session } => words(self.ledger(*session).tidy().await),
             Operation::Begin { session, picks } => self.begin(*session, picks).await,
             Operation::Save { session, picks } => self.save(*session, picks).await,
             Operation::Cancel { session, key } => self.cancel(*session, key).await,
@@ -129,12 +143,17 @@ impl<'a, S: Stage> Side<'a, S> {
             }
             admissions.push(admission);
         }
+        self.admit_group(session, admissions).await
+    }
+
+    async fn admit_group(&mut self, session: usize, admissions: Vec<Admission>) -> String {
         let verdicts = self.ledger(session).admit(self.workers[session], &admissions).await;
+        self.last = admissions;
         for verdict in verdicts.iter().flatten() {
             match verdict {
-                Verdict::Placing(admitted) => self.note(std::slice::from_ref(&admitted.event)),
+                Verdict::Placing(admitted) => self.note(admitted.event.as_slice()),
                 Verdict::Ended(events) => self.note(events),
-                Verdict::Repeat | Verdict::Conflict | Verdict::StaleSettings => {}
+                Verdict::Repeat | Verdict::Conflict | Verdict::StaleSettings | Verdict::Unwanted(_) => {}
             }
         }
         words(verdicts)
@@ -194,7 +213,9 @@ impl<'a, S: Stage> Side<'a, S> {
         let sids: Vec<CallSid> = (0..800).map(|n| call(n, CallStatus::Queued).sid).collect();
         let known = words(ledger.known_calls(&sids).await.map(BTreeSet::from_iter));
         let verified = words(ledger.verified(key).await);
-        [of_attempt, of_user, known, verified].join("\n")
+        let rivals = words(ledger.rivals(key).await.map(|rows| rows.into_iter().map(|row| row.key).collect::<BTreeSet<_>>()));
+        let missing = words(ledger.finals_missing(Duration::from_mins(1)).await);
+        [of_attempt, of_user, known, verified, rivals, missing].join("\n")
     }
 
     async fn wait(&mut self, time: Duration, beats: [bool; 2]) -> String {

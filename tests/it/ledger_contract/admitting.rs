@@ -9,7 +9,7 @@ use voice_otp::settings::Draft;
 use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::status::{Status, StatusEvent};
 
-use super::stage::{Stage, admit, admit_group, begun, enlist, find, over, placing, plan, plan_to_wait, tenant, waiting};
+use super::stage::{Stage, admit, admit_group, begun, enlist, find, over, placing, plan, plan_to_wait, said, tenant, waiting};
 use crate::memory::sample::{Ask, draft, key, limits, number};
 
 contract!(
@@ -182,14 +182,14 @@ async fn what_was_answered_is_what_the_outbox_has<S: Stage>(stage: &S) {
         group.push(plan_to_wait(stage, &ask).await);
     }
     let verdicts = admit_group(stage, worker, &group).await;
-    let second: StatusEvent = serde_json::from_str(&placing(&verdicts[1]).event.body).unwrap();
+    let second: StatusEvent = serde_json::from_str(&said(&verdicts[1]).body).unwrap();
     let due_at = voice_otp_schemas::request::rfc3339(stage.now() + Duration::from_secs(10));
     assert_eq!(second.data.due_at, Some(due_at));
     let backlog: StatusEvent = serde_json::from_str(&over(&verdicts[2])[0].body).unwrap();
     let reason = backlog.data.reason.expect("an early ending says why");
     assert_eq!((backlog.data.status, reason.code), (Status::Expired, ReasonCode::AccountBacklog));
     assert_eq!(reason.estimated_wait_ms, Some(20_000));
-    let answered = vec![placing(&verdicts[0]).event.clone(), placing(&verdicts[1]).event.clone(), over(&verdicts[2])[0].clone()];
+    let answered = vec![said(&verdicts[0]), said(&verdicts[1]), over(&verdicts[2])[0].clone()];
     stage.ledger().retire(worker).await.unwrap();
     let sweeper = enlist(stage).await;
     assert_eq!(stage.ledger().unpublished(sweeper, 10).await.unwrap(), answered, "byte for byte");

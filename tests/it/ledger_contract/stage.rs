@@ -211,6 +211,11 @@ pub(crate) fn placing(verdict: &Verdict) -> &Admitted {
     }
 }
 
+/// What was said of a delivery that is new and to be placed.
+pub(crate) fn said(verdict: &Verdict) -> Event {
+    placing(verdict).event.clone().expect("it was said just now")
+}
+
 /// What a verdict says of a delivery that is new and over.
 pub(crate) fn over(verdict: &Verdict) -> &[Event] {
     match verdict {

@@ -3,11 +3,13 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use voice_otp::delivery::{Delivery, Slot, State, WorkerEpoch};
+use voice_otp::delivery::{Delivery, Key, Slot, State, WorkerEpoch};
 use voice_otp::plan::{Admission, Basis, Plan};
 use voice_otp::ports::{Admitted, Verdict};
-use voice_otp_schemas::Timestamp;
+use voice_otp_schemas::envelope::Trace;
+use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::status::Status;
+use voice_otp_schemas::{Context, DeliveryId, Timestamp};
 use voice_otp_store::ledger::Limits;
 
 use super::tables::{Line, Row, Tables};
@@ -46,6 +48,15 @@ pub(super) fn admit(
             None => fresh.push(place),
         }
     }
+    let firsts = group.iter().enumerate().filter(|(place, _)| !twins.iter().any(|(twin, _)| twin == place));
+    let firsts: Vec<&Admission> = firsts.map(|(_, admission)| admission).collect();
+    fresh.retain(|&place| match unwanted(tables, &firsts, &group[place], now) {
+        Some(why) => {
+            answers[place] = Some(Verdict::Unwanted(why));
+            false
+        }
+        None => true,
+    });
     let slots = reserve(tables, group, &fresh, now);
     for place in fresh {
         let verdict = insert(tables, limits, worker, &group[place], slots.get(&place).copied(), now);
@@ -55,7 +66,14 @@ pub(super) fn admit(
     for (place, first) in twins {
         answers[place] = match answers[first] {
             Some(Verdict::StaleSettings) => Some(Verdict::StaleSettings),
-            _ => known_or_stale(tables, &group[place]),
+            Some(Verdict::Unwanted(why)) => Some(Verdict::Unwanted(why)),
+            _ => {
+                // Asked about, like any other.
+                if let Plan::Place(placement) = &group[place].plan {
+                    tables.ensure_pace(&placement.pace_key, placement.account_sid.as_str(), now);
+                }
+                known_or_stale(tables, &group[place])
+            }
         };
     }
     answers.into_iter().map(|answer| answer.expect("every admission has a verdict")).collect()
@@ -69,9 +87,30 @@ fn twins(group: &[Admission]) -> Vec<(usize, usize)> {
 }
 
 fn known_or_stale(tables: &Tables, admission: &Admission) -> Option<Verdict> {
-    if let Some(row) = tables.rows.get(&admission.key) {
-        let same = row.identity == admission.identity.expose();
-        return Some(if same { Verdict::Repeat } else { Verdict::Conflict });
+    let compared = |identity: &str| if identity == admission.identity.expose() { Verdict::Repeat } else { Verdict::Conflict };
+    if let Some((row, identity)) = tables.rows.get(&admission.key).and_then(|row| Some((row, row.identity.as_ref()?))) {
+        let attempt = match &admission.plan {
+            Plan::Place(placement) => placement.attempt_id,
+            Plan::End(_) => None,
+        };
+        let delivery = &row.delivery;
+        let ours =
+            delivery.state == State::Placing && delivery.revision == 1 && attempt.is_some() && delivery.attempt_id == attempt;
+        return Some(match delivery.slot {
+            // The admission's own row, whose answer was lost.
+            Some(slot) if ours => Verdict::Placing(Box::new(Admitted {
+                slot,
+                admitted_at: delivery.admitted_at,
+                begun: true,
+                wake_at: delivery.wake_at,
+                event: None,
+                has_rivals: false,
+            })),
+            _ => compared(identity),
+        });
+    }
+    if let Some((identity, _)) = tables.finished.get(&admission.key) {
+        return Some(compared(identity));
     }
     let version = tables.tenants.get(&admission.key.tenant_id).map(|tenant| tenant.settings.version);
     let current = match admission.basis {
@@ -80,6 +119,28 @@ fn known_or_stale(tables: &Tables, admission: &Admission) -> Option<Verdict> {
         Basis::Version(basis) => version == Some(basis),
     };
     (!current).then_some(Verdict::StaleSettings)
+}
+
+/// Why a fresh placement must not be made: it was taken back before it came, or a newer one of its user is known.
+fn unwanted(tables: &Tables, group: &[&Admission], admission: &Admission, now: Timestamp) -> Option<ReasonCode> {
+    if !matches!(admission.plan, Plan::Place(_)) {
+        return None;
+    }
+    if tables.rows.contains_key(&admission.key) {
+        return Some(ReasonCode::CancelledByRequest);
+    }
+    let (tenant, own) = (&admission.key.tenant_id, asked(admission, now)?);
+    let user = admission.user_ref.as_ref()?;
+    let others = group.iter().filter(|other| other.key.tenant_id == *tenant && other.user_ref.as_ref() == Some(user));
+    let newer_here = others.filter_map(|other| asked(other, now)).any(|other| other > own);
+    let newer = newer_here || tables.of_user(tenant, user).filter_map(Row::asked).any(|other| other > own);
+    newer.then_some(ReasonCode::Superseded)
+}
+
+/// The place of a placement among its user's requests.
+fn asked(admission: &Admission, now: Timestamp) -> Option<(Timestamp, &DeliveryId)> {
+    let places = matches!(admission.plan, Plan::Place(_)) && admission.user_ref.is_some();
+    places.then(|| (admission.requested_at.unwrap_or(now).min(now), &admission.key.delivery_id))
 }
 
 /// Slots for the fresh placements of a group. As if every one got a slot; who is too late even so, or only because of
@@ -122,17 +183,23 @@ fn insert(
     slot: Option<Reserved>,
     now: Timestamp,
 ) -> Verdict {
+    let user = asked(admission, now).and_then(|(time, _)| Some((admission.user_ref.clone()?, time)));
+    let of_user = || user.iter().flat_map(|(name, _)| tables.of_user(&admission.key.tenant_id, name));
+    let user_is_busy = of_user().any(|row| row.user_line);
+    let own = asked(admission, now);
+    let has_rivals = of_user().any(|row| row.delivery.state != State::Final && row.asked() < own);
     let (delivery, line, verdict) = match (&admission.plan, slot) {
         (Plan::Place(placement), Some(slot)) if slot.in_time => {
             let line = Line::of_placement(placement);
             let soon = slot.at <= now + limits.begin_ahead;
-            let begun = soon && placement.attempt_id.is_some() && !tables.line_is_taken(&line);
+            let begun = soon && placement.attempt_id.is_some() && !tables.line_is_taken(&line) && !user_is_busy;
             let admitted = Admitted {
                 slot: Slot { at: slot.at, epoch: slot.epoch },
                 admitted_at: now,
                 begun,
                 wake_at: if begun { now + limits.rescue } else { slot.at.min(placement.place_by) },
-                event: placement.accepted.clone().filled(slot.at, wait_ms(slot.at, now)),
+                event: Some(placement.accepted.clone().filled(slot.at, wait_ms(slot.at, now))),
+                has_rivals,
             };
             let mut delivery = Delivery::admitted(admission.clone(), placement.as_ref().clone(), &admitted);
             delivery.line = begun.then(|| line.bytes());
@@ -146,45 +213,70 @@ fn insert(
                 pace_key: Some(placement.pace_key.clone()),
                 place_by: placement.place_by,
                 heard_after: placement.heard_after,
-                ..over(admission, Status::Expired, 1, now)
+                ..ended(admission, Status::Expired, 1, now)
             };
             let event = placement.backlog.clone().filled(slot.at, wait_ms(slot.at, now));
             (delivery, None, Verdict::Ended(vec![event]))
         }
         (Plan::End(events), _) => {
             let last = events.last().expect("an ending says something");
-            (over(admission, last.status, last.sequence, now), None, Verdict::Ended(events.clone()))
+            (ended(admission, last.status, last.sequence, now), None, Verdict::Ended(events.clone()))
         }
     };
     match &verdict {
-        Verdict::Placing(admitted) => tables.tell(admitted.event.clone(), worker, now),
+        Verdict::Placing(admitted) => admitted.event.iter().for_each(|event| tables.tell(event.clone(), worker, now)),
         Verdict::Ended(events) => events.iter().for_each(|event| tables.tell(event.clone(), worker, now)),
-        Verdict::Repeat | Verdict::Conflict | Verdict::StaleSettings => unreachable!("it is new"),
+        Verdict::Repeat | Verdict::Conflict | Verdict::StaleSettings | Verdict::Unwanted(_) => unreachable!("it is new"),
     }
-    let identity = admission.identity.expose().to_owned();
-    let row = Row { delivery, owner: worker, identity, user: admission.user_ref.clone(), line };
+    let mut delivery = delivery;
+    // In the place of a tombstone.
+    delivery.revision += i64::from(tables.rows.contains_key(&admission.key));
+    let row = Row {
+        owner: worker,
+        identity: Some(admission.identity.expose().to_owned()),
+        user_line: user.is_some() && line.is_some(),
+        user,
+        ended_at: (delivery.state == State::Final).then_some(now),
+        line,
+        delivery,
+    };
     tables.rows.insert(admission.key.clone(), row);
     verdict
 }
 
 /// A delivery that is over with its admission.
-fn over(admission: &Admission, ended: Status, sequence: u32, now: Timestamp) -> Delivery {
+fn ended(admission: &Admission, ended: Status, sequence: u32, now: Timestamp) -> Delivery {
     Delivery {
-        key: admission.key.clone(),
+        to_masked: admission.to_masked.clone(),
+        context: admission.context.clone(),
+        trace: admission.trace.clone(),
+        requested_at: admission.requested_at,
+        expires_at: admission.expires_at,
+        place_by: admission.expires_at,
+        sequence,
+        ended: Some(ended),
+        ..over(&admission.key, now)
+    }
+}
+
+/// A tombstone.
+pub(super) fn over(key: &Key, now: Timestamp) -> Delivery {
+    Delivery {
+        key: key.clone(),
         revision: 1,
         state: State::Final,
         wake_at: now,
         order: None,
-        to_masked: admission.to_masked.clone(),
+        to_masked: None,
         locale: None,
-        context: admission.context.clone(),
-        trace: admission.trace.clone(),
+        context: Context::default(),
+        trace: Trace::default(),
         account_sid: None,
         pace_key: None,
-        requested_at: admission.requested_at,
+        requested_at: None,
         admitted_at: now,
-        expires_at: admission.expires_at,
-        place_by: admission.expires_at,
+        expires_at: now,
+        place_by: now,
         slot: None,
         announced_at: None,
         attempt: 0,
@@ -199,8 +291,8 @@ fn over(admission: &Admission, ended: Status, sequence: u32, now: Timestamp) -> 
         answered_at: None,
         withdrawn: None,
         tries: 0,
-        sequence,
-        ended: Some(ended),
+        sequence: 0,
+        ended: Some(Status::Cancelled),
     }
 }
 

@@ -33,6 +33,10 @@ pub(super) fn begin(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, g
             answers[place] = Some(Begun::Conflict);
             continue;
         };
+        if let Some(answer) = user_says(tables, begin) {
+            answers[place] = Some(answer);
+            continue;
+        }
         let line = Line::of_begin(begin);
         if tables.line_is_taken(&line) || !lines.insert(line.clone()) {
             answers[place] = Some(Begun::LineBusy);
@@ -60,6 +64,17 @@ pub(super) fn begin(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, g
         answers[place] = Some(write(tables, limits, worker, &one, Slot { at, epoch }, now));
     }
     answers.into_iter().map(|answer| answer.expect("every placement has an answer")).collect()
+}
+
+/// What the user's other deliveries have against a placement.
+fn user_says(tables: &Tables, begin: &Begin) -> Option<Begun> {
+    let row = tables.rows.get(&begin.delivery.key)?;
+    let (user, _) = row.user.as_ref()?;
+    let of_user = || tables.of_user(&begin.delivery.key.tenant_id, user);
+    if of_user().any(|other| other.asked() > row.asked()) {
+        return Some(Begun::Superseded);
+    }
+    of_user().any(|other| other.user_line).then_some(Begun::UserBusy)
 }
 
 /// New slots for those whose slot is void, by place; an error is the time of a slot that would be too late.
@@ -98,6 +113,7 @@ fn write(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, one: &Judged
     let row = tables.rows.get_mut(&one.begin.delivery.key).expect("it was there a moment ago");
     row.owner = worker;
     row.line = go.then(|| one.line.clone());
+    row.user_line = go && row.user.is_some();
     let delivery = &mut row.delivery;
     delivery.revision += 1;
     delivery.pace_key = Some(one.begin.pace_key.clone());

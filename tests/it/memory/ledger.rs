@@ -1,6 +1,6 @@
 //! The ledger in memory.
 
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -43,11 +43,18 @@ struct Faults {
     /// Every so many answers one is lost: what was asked for is done, and the asker doesn't know. 0: none.
     lose_every: AtomicU32,
     answers: AtomicU32,
+    /// The answer that is lost when this many more have been given. Negative: none.
+    lose_nth: AtomicI64,
 }
 
 impl MemoryLedger {
     pub(crate) fn new(now: Now, limits: Limits) -> Self {
-        let faults = Faults { trouble: Mutex::new(Trouble::None), lose_every: AtomicU32::new(0), answers: AtomicU32::new(0) };
+        let faults = Faults {
+            trouble: Mutex::new(Trouble::None),
+            lose_every: AtomicU32::new(0),
+            answers: AtomicU32::new(0),
+            lose_nth: AtomicI64::new(-1),
+        };
         Self { tables: Arc::default(), now, limits, latency: Duration::ZERO, faults: Arc::new(faults) }
     }
 
@@ -70,6 +77,11 @@ impl MemoryLedger {
         self.faults.lose_every.store(answers, Ordering::SeqCst);
     }
 
+    /// Loses one answer: the one after so many others.
+    pub(crate) fn lose_nth(&self, answers: u32) {
+        self.faults.lose_nth.store(i64::from(answers), Ordering::SeqCst);
+    }
+
     /// How many events are not known to be published.
     pub(crate) fn outbox_len(&self) -> usize {
         self.lock().outbox.len()
@@ -89,6 +101,9 @@ impl MemoryLedger {
         let done = work(&mut self.lock(), (self.now)());
         let lose_every = self.faults.lose_every.load(Ordering::SeqCst);
         let answers = self.faults.answers.fetch_add(1, Ordering::SeqCst);
+        if self.faults.lose_nth.fetch_sub(1, Ordering::SeqCst) == 0 {
+            return Err(LedgerError::Unavailable("the answer was lost".into()));
+        }
         if lose_every > 0 && answers % lose_every == lose_every - 1 {
             return Err(LedgerError::Unavailable("the answer was lost".into()));
         }
@@ -135,7 +150,7 @@ impl Ledger for MemoryLedger {
     async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Delivery>, LedgerError> {
         self.work(|tables, _| {
             let current = tables.rows.values().find(|row| row.delivery.attempt_id == Some(attempt));
-            let past = || tables.past_attempts.get(&attempt).and_then(|key| tables.rows.get(key));
+            let past = || tables.past_attempts.get(&attempt).and_then(|(key, _)| tables.rows.get(key));
             current.or_else(past).map(|row| row.delivery.clone())
         })
         .await
@@ -143,9 +158,35 @@ impl Ledger for MemoryLedger {
 
     async fn find_user(&self, tenant: &TenantId, user: &UserRef) -> Result<Vec<Delivery>, LedgerError> {
         self.work(|tables, _| {
-            let rows = tables.rows.values().filter(|row| row.user.as_ref() == Some(user));
-            let rows = rows.filter(|row| row.delivery.key.tenant_id == *tenant && row.delivery.state != State::Final);
+            let rows = tables.of_user(tenant, user).filter(|row| row.delivery.state != State::Final);
             rows.map(|row| row.delivery.clone()).collect()
+        })
+        .await
+    }
+
+    async fn rivals(&self, key: &Key) -> Result<Vec<Delivery>, LedgerError> {
+        self.work(|tables, _| {
+            let Some((row, (user, _))) = tables.rows.get(key).and_then(|row| Some((row, row.user.as_ref()?))) else {
+                return Vec::new();
+            };
+            let rivals = tables.of_user(&key.tenant_id, user).filter(|other| other.delivery.state != State::Final);
+            rivals.filter(|other| other.asked() < row.asked()).map(|other| other.delivery.clone()).collect()
+        })
+        .await
+    }
+
+    async fn forbid(&self, key: &Key) -> Result<bool, LedgerError> {
+        self.work(|tables, now| lives::forbid(tables, key, now)).await
+    }
+
+    async fn tidy(&self) -> Result<u64, LedgerError> {
+        self.work(|tables, now| lives::tidy(tables, &self.limits, now)).await
+    }
+
+    async fn finals_missing(&self, overdue: Duration) -> Result<u64, LedgerError> {
+        self.work(|tables, now| {
+            let missing = |row: &&tables::Row| row.delivery.state != State::Final && row.delivery.expires_at < now - overdue;
+            u64::try_from(tables.rows.values().filter(missing).count()).unwrap()
         })
         .await
     }

@@ -8,6 +8,7 @@ use voice_otp::ports::Beat;
 use voice_otp_schemas::Timestamp;
 use voice_otp_store::ledger::Limits;
 
+use super::admit;
 use super::tables::{Row, Tables};
 
 /// A delivery this overdue is taken from a living worker as well.
@@ -77,4 +78,38 @@ pub(super) fn unpublished(tables: &mut Tables, limits: &Limits, worker: WorkerEp
         }
     }
     events
+}
+
+/// Leaves a tombstone where there is nothing.
+pub(super) fn forbid(tables: &mut Tables, key: &Key, now: Timestamp) -> bool {
+    if tables.rows.contains_key(key) || tables.finished.contains_key(key) {
+        return false;
+    }
+    let row = Row {
+        delivery: admit::over(key, now),
+        owner: WorkerEpoch(0),
+        identity: None,
+        user: None,
+        user_line: false,
+        line: None,
+        ended_at: Some(now),
+    };
+    tables.rows.insert(key.clone(), row);
+    true
+}
+
+/// Puts away what has been over for long.
+pub(super) fn tidy(tables: &mut Tables, limits: &Limits, now: Timestamp) -> u64 {
+    let over = |row: &&Row| row.ended_at.is_some_and(|at| at < now - limits.recent);
+    let keys: Vec<Key> = tables.rows.values().filter(over).map(|row| row.delivery.key.clone()).collect();
+    for key in &keys {
+        if let Some(Row { identity: Some(identity), ended_at: Some(at), .. }) = tables.rows.remove(key) {
+            tables.finished.insert(key.clone(), (identity, at));
+        }
+    }
+    tables.past_attempts.retain(|_, (_, retired_at)| *retired_at >= now - limits.recent);
+    // Whole days are dropped.
+    let oldest = (now - limits.retention).date_naive();
+    tables.finished.retain(|_, (_, at)| at.date_naive() + chrono::Days::new(1) >= oldest);
+    u64::try_from(keys.len()).unwrap()
 }

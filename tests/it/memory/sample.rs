@@ -21,6 +21,7 @@ pub(crate) struct Ask {
     to: String,
     code: String,
     life: Duration,
+    asked_ago: Duration,
     user: Option<String>,
     extension: Option<String>,
 }
@@ -34,6 +35,7 @@ impl Ask {
             to: number(1),
             code: "493027".to_owned(),
             life: Duration::from_mins(3),
+            asked_ago: Duration::ZERO,
             user: None,
             extension: None,
         }
@@ -49,6 +51,11 @@ impl Ask {
 
     pub(crate) fn living(self, life: Duration) -> Self {
         Self { life, ..self }
+    }
+
+    /// Its `time` is that long before it is published.
+    pub(crate) fn asked_ago(self, asked_ago: Duration) -> Self {
+        Self { asked_ago, ..self }
     }
 
     pub(crate) fn of_user(self, user: &str) -> Self {
@@ -78,7 +85,7 @@ impl Ask {
         if let Some(extension) = &self.extension {
             data["extension"] = json!(extension);
         }
-        event(REQUESTED, &self.id, now, &data)
+        event(REQUESTED, &self.id, now - self.asked_ago, &data)
     }
 }
 
@@ -146,5 +153,7 @@ pub(crate) fn limits() -> Limits {
         slot_late: tuning.slot_late,
         rescue: tuning.post_timeout * 2 + tuning.lease,
         forgotten: tuning.sweep_age,
+        recent: tuning.longest_life * 2,
+        retention: Duration::from_hours(7 * 24),
     }
 }

@@ -59,6 +59,8 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
     if !matches!(new.state, State::Placing | State::Unsettled) {
         row.line = None;
     }
+    row.user_line &= matches!(new.state, State::Placing | State::Unsettled | State::Calling);
+    row.ended_at = new.ended.map(|_| now);
     let heard_after_ms = u64::try_from(new.heard_after.as_millis()).unwrap_or(u64::MAX);
     // The columns of the statement; whatever else the change holds isn't saved.
     row.delivery = Delivery {
@@ -88,7 +90,7 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
         tables.tell(event.clone(), worker, now);
     }
     if let Some(retired) = change.retired {
-        tables.past_attempts.entry(retired).or_insert_with(|| new.key.clone());
+        tables.past_attempts.entry(retired).or_insert_with(|| (new.key.clone(), now));
     }
     Saved::Saved { lower }
 }

@@ -10,7 +10,7 @@ use voice_otp::event::Event;
 use voice_otp::plan::Placement;
 use voice_otp::ports::Begin;
 use voice_otp::settings::{VoiceSettings, unproven_pace_key};
-use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
+use voice_otp_schemas::{DeliveryId, PhoneNumber, TenantId, Timestamp, UserRef};
 
 /// The tables.
 #[derive(Default)]
@@ -24,7 +24,9 @@ pub(super) struct Tables {
     pub(super) versions: i64,
     pub(super) paces: HashMap<String, Pace>,
     pub(super) rows: BTreeMap<Key, Row>,
-    pub(super) past_attempts: HashMap<AttemptId, Key>,
+    pub(super) past_attempts: HashMap<AttemptId, (Key, Timestamp)>,
+    /// What was put away: what a repeat is compared by, and when it ended.
+    pub(super) finished: BTreeMap<Key, (String, Timestamp)>,
     pub(super) outbox: BTreeMap<(Key, u32), Unpublished>,
 }
 
@@ -47,9 +49,14 @@ pub(super) struct Pace {
 pub(super) struct Row {
     pub(super) delivery: Delivery,
     pub(super) owner: WorkerEpoch,
-    pub(super) identity: String,
-    pub(super) user: Option<UserRef>,
+    /// None: a tombstone.
+    pub(super) identity: Option<String>,
+    /// The user, and when they asked.
+    pub(super) user: Option<(UserRef, Timestamp)>,
+    /// Whether a call to the user is being placed or goes on.
+    pub(super) user_line: bool,
     pub(super) line: Option<Line>,
+    pub(super) ended_at: Option<Timestamp>,
 }
 
 /// A row of `outbox`.
@@ -89,6 +96,13 @@ impl Tables {
         self.paces.insert(pace_key.to_owned(), pace);
     }
 
+    /// The deliveries of a user.
+    pub(super) fn of_user<'a>(&'a self, tenant: &'a TenantId, user: &'a UserRef) -> impl Iterator<Item = &'a Row> {
+        let fits =
+            move |row: &&Row| row.delivery.key.tenant_id == *tenant && row.user.as_ref().is_some_and(|(name, _)| name == user);
+        self.rows.values().filter(fits)
+    }
+
     pub(super) fn line_is_taken(&self, line: &Line) -> bool {
         self.rows.values().any(|row| row.line.as_ref() == Some(line))
     }
@@ -113,6 +127,13 @@ impl Tables {
 #[expect(clippy::cast_possible_truncation, reason = "settings hold the pace to 0.001..=10000")]
 pub(super) fn interval_us(rate: f64) -> i64 {
     (1e6 / rate).ceil() as i64
+}
+
+impl Row {
+    /// Its place among the user's requests.
+    pub(super) fn asked(&self) -> Option<(Timestamp, &DeliveryId)> {
+        self.user.as_ref().map(|(_, time)| (*time, &self.delivery.key.delivery_id))
+    }
 }
 
 impl Pace {

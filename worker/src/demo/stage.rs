@@ -103,6 +103,7 @@ impl Stage {
                 grace: Duration::from_secs(10),
                 prefetch: 1000,
                 database_pool: 8,
+                retention: Duration::from_hours(7 * 24),
                 // Quicker than for real, so that unknown outcomes are settled while one watches.
                 tuning: Tuning {
                     post_timeout: Duration::from_secs(4),

@@ -178,6 +178,8 @@ fn limits(settings: &WorkerSettings) -> Limits {
         slot_late: tuning.slot_late,
         rescue: tuning.post_timeout * 2 + tuning.lease,
         forgotten: tuning.sweep_age,
+        recent: tuning.longest_life * 2,
+        retention: settings.retention,
     }
 }
 
