@@ -14,6 +14,9 @@ pub trait Steady: Send + Sync + 'static {
     fn elapsed(&self) -> Duration;
 }
 
+/// Half of this is how far a reading may be wrong.
+const LONGEST_READING: Duration = Duration::from_millis(200);
+
 /// The ledger's time, estimated between its answers.
 pub struct LedgerClock {
     steady: Box<dyn Steady>,
@@ -38,10 +41,15 @@ impl LedgerClock {
         then + self.steady.elapsed().saturating_sub(at)
     }
 
-    /// Takes the ledger's `now`, read between `sent` and the present moment on the steady clock.
+    /// Takes the ledger's `now`, read between `sent` and the present moment on the steady clock. An answer that took long says
+    /// too little about when that was: the clock goes on as it was.
     pub fn set(&self, sent: Duration, now: Timestamp) {
         let received = self.steady.elapsed();
-        let read = sent + received.saturating_sub(sent) / 2;
+        let taken = received.saturating_sub(sent);
+        if taken > LONGEST_READING {
+            return;
+        }
+        let read = sent + taken / 2;
         *self.anchor.lock().unwrap_or_else(PoisonError::into_inner) = (read, now);
     }
 

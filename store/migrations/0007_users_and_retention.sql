@@ -60,7 +60,10 @@ begin
     end loop;
     with over as (
         select d.tenant_id, d.delivery_id from deliveries d
-         where d.state = 'final' and d.ended_at < t - in_recent order by d.ended_at limit in_most for update skip locked
+         where d.state = 'final' and d.ended_at < t - in_recent
+           -- Not before the world has been told.
+           and not exists (select 1 from outbox o where o.tenant_id = d.tenant_id and o.delivery_id = d.delivery_id)
+         order by d.ended_at limit in_most for update skip locked
     ), gone as (
         delete from deliveries d using over o where d.tenant_id = o.tenant_id and d.delivery_id = o.delivery_id returning d.*
     ), kept as (

@@ -31,6 +31,7 @@ mod looking_up;
 mod outbox;
 mod pacing;
 mod racing;
+mod retaining;
 mod saving;
 mod settings;
 pub(crate) mod stage;

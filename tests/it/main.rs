@@ -24,5 +24,6 @@ mod ledger_contract;
 mod memory;
 mod pipeline;
 mod port_contract;
+mod simulation;
 mod system;
 mod tidy;

@@ -91,6 +91,7 @@ struct Switchboard {
 /// A call that was made.
 struct Made {
     sid: CallSid,
+    attempt_id: AttemptId,
     account: AccountSid,
     from: PhoneNumber,
     to: PhoneNumber,
@@ -147,6 +148,12 @@ impl MemoryCaller {
         self.lock().calls.iter().map(|made| made.seen(now)).collect()
     }
 
+    /// The calls made so far, as they stand now, and of which attempt each is.
+    pub(crate) fn calls_of_attempts(&self) -> Vec<(AttemptId, Call)> {
+        let now = (self.now)();
+        self.lock().calls.iter().map(|made| (made.attempt_id, made.seen(now))).collect()
+    }
+
     /// How many calls were made to a number.
     pub(crate) fn calls_to(&self, number: &str) -> usize {
         self.lock().calls.iter().filter(|made| made.to.expose() == number).count()
@@ -163,10 +170,10 @@ impl Switchboard {
         next.or_else(|| self.always.get(number).copied()).unwrap_or(Answer::Takes(Life::default()))
     }
 
-    fn connect(&mut self, settings: &VoiceSettings, to: &PhoneNumber, life: Life, at: Timestamp) -> Call {
+    fn connect(&mut self, settings: &VoiceSettings, order: &CallOrder<'_>, life: Life, at: Timestamp) -> Call {
         let sid = CallSid::parse(&format!("CA{:032x}", self.calls.len() + 1)).unwrap();
         let (account, from) = (settings.account_sid.clone(), settings.from.clone());
-        let made = Made { sid, account, from, to: to.clone(), at, life, cut: None };
+        let made = Made { sid, attempt_id: order.attempt_id, account, from, to: order.to.clone(), at, life, cut: None };
         let call = made.seen(at);
         self.calls.push(made);
         call
@@ -228,10 +235,10 @@ impl Caller for MemoryCaller {
                 script: order.script.clone(),
             });
             match board.answer_to(order.to.expose()) {
-                Answer::Takes(life) => (board.latency, Ok(board.connect(settings, order.to, life, at))),
+                Answer::Takes(life) => (board.latency, Ok(board.connect(settings, order, life, at))),
                 Answer::Fails(class) => (board.latency, Err(failure(class))),
                 Answer::TakesUnheard(life) => {
-                    board.connect(settings, order.to, life, at);
+                    board.connect(settings, order, life, at);
                     (board.silence, Err(failure(Class::Ambiguous)))
                 }
                 Answer::Loses => (board.silence, Err(failure(Class::Ambiguous))),

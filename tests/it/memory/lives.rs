@@ -100,7 +100,8 @@ pub(super) fn forbid(tables: &mut Tables, key: &Key, now: Timestamp) -> bool {
 
 /// Puts away what has been over for long.
 pub(super) fn tidy(tables: &mut Tables, limits: &Limits, now: Timestamp) -> u64 {
-    let over = |row: &&Row| row.ended_at.is_some_and(|at| at < now - limits.recent);
+    let told = |key: &Key| tables.outbox.range((key.clone(), 0)..=(key.clone(), u32::MAX)).next().is_none();
+    let over = |row: &&Row| row.ended_at.is_some_and(|at| at < now - limits.recent) && told(&row.delivery.key);
     let keys: Vec<Key> = tables.rows.values().filter(over).map(|row| row.delivery.key.clone()).collect();
     for key in &keys {
         if let Some(Row { identity: Some(identity), ended_at: Some(at), .. }) = tables.rows.remove(key) {
