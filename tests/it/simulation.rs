@@ -74,18 +74,20 @@ fn whatever_fails_nothing_is_lost_nobody_is_called_twice_and_each_request_ends_o
 #[test]
 fn a_crash_at_any_await_on_the_outside_world_breaks_nothing() {
     let mut points = 0;
-    for after in [false, true] {
+    for (seed, after) in (0..5).flat_map(|seed| [(seed, false), (seed, true)]) {
+        // Until there is no such await any more in the run.
         for nth in 0.. {
-            let plan = Plan::crashing_at(nth, after);
-            let stats = run(&plan).unwrap_or_else(|why| panic!("crash at await {nth}, after its effect: {after}: {why}"));
-            points += 1;
+            let plan = Plan::crashing_at(seed, nth, after);
+            let stats =
+                run(&plan).unwrap_or_else(|why| panic!("seed {seed}, crash at await {nth}, after its effect: {after}: {why}"));
             if stats.crashes == 0 {
                 break;
             }
+            points += 1;
         }
     }
     eprintln!("a crash at each of {points} awaits");
-    assert!(points > 150, "{points}");
+    assert!(points > 500, "{points}");
 }
 
 #[test]

@@ -110,6 +110,21 @@ impl PgStage {
         Self { clock, database, keys, ledger, second }
     }
 
+    /// Runs a statement of a test's own.
+    pub(crate) async fn execute(&self, sql: &str) {
+        self.database.pool.get().await.expect("Postgres answers").batch_execute(sql).await.expect("it is right");
+    }
+
+    /// Changes the text of a function, which must be there.
+    pub(crate) async fn change_function(&self, function: &str, from: &str, to: &str) {
+        let client = self.database.pool.get().await.expect("Postgres answers");
+        let text = client.query_one("select pg_get_functiondef($1::text::regproc)", &[&function]).await.expect("it is there");
+        let text: String = text.get(0);
+        assert!(text.contains(from), "{function} has no: {from}");
+        drop(client);
+        self.execute(&text.replace(from, to)).await;
+    }
+
     pub(crate) async fn close(self) {
         self.database.drop_schema().await;
     }

@@ -107,9 +107,9 @@ impl Plan {
     }
 
     /// No trouble but one crash of the first of two workers.
-    pub(super) fn crashing_at(nth: u64, after: bool) -> Self {
+    pub(super) fn crashing_at(seed: u64, nth: u64, after: bool) -> Self {
         let odds = Odds { crash: 0, lost_answer: 0, away: 0, stop: 0 };
-        Self { seed: 1, workers: 2, odds, crash_at: Some((nth, after)), bug: None }
+        Self { seed, workers: 2, odds, crash_at: Some((nth, after)), bug: None }
     }
 }
 
