@@ -114,7 +114,8 @@ impl Worker {
         std::fs::read_to_string(self.log.path()).unwrap()
     }
 
-    fn signal(&self, name: &str) {
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it runs").to_string();
         let done = std::process::Command::new("kill").args([format!("-{name}"), pid]).status().unwrap();
         assert!(done.success());

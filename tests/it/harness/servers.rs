@@ -11,13 +11,19 @@ use tokio::process::Command;
 pub(crate) struct Servers {
     /// The broker's default vhost.
     pub(crate) amqp_url: SecretString,
+    /// The database.
+    pub(crate) database_url: SecretString,
     directory: tempfile::TempDir,
 }
 
 impl Servers {
     /// Starts a pair.
     pub(crate) async fn start() -> Self {
-        let mut servers = Self { amqp_url: SecretString::default(), directory: tempfile::tempdir().unwrap() };
+        let mut servers = Self {
+            amqp_url: SecretString::default(),
+            database_url: SecretString::default(),
+            directory: tempfile::tempdir().unwrap(),
+        };
         servers.dev(&["up"]).await;
         let exports = servers.dev(&["env"]).await;
         let value = |name: &str| {
@@ -25,6 +31,7 @@ impl Servers {
             line.and_then(|rest| rest.strip_suffix('\'')).unwrap_or_else(|| panic!("{name} is not in: {exports}")).to_owned()
         };
         servers.amqp_url = value("VOICE_OTP_AMQP_URL").into();
+        servers.database_url = value("VOICE_OTP_DATABASE_URL").into();
         servers
     }
 
@@ -36,6 +43,11 @@ impl Servers {
     /// Kills RabbitMQ.
     pub(crate) async fn kill_rabbitmq(&self) {
         self.dev(&["break", "rabbitmq"]).await;
+    }
+
+    /// Kills Postgres.
+    pub(crate) async fn kill_postgres(&self) {
+        self.dev(&["break", "postgres"]).await;
     }
 
     /// Makes RabbitMQ short of memory, or not any more.
