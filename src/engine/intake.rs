@@ -322,7 +322,7 @@ impl<P: Ports> Engine<P> {
                     return;
                 }
                 Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "can't look older requests up, trying again")
+                    tracing::debug!(error = &error as &dyn std::error::Error, "can't look older requests up, trying again");
                 }
             }
             if self.pause_or_hard(Duration::from_millis(250)).await {

@@ -70,7 +70,7 @@ async fn bugs_planted_in_sql_are_found() {
                 break;
             }
         }
-        eprintln!("{what}: found with seed {:?}", found);
+        eprintln!("{what}: found with seed {found:?}");
         assert!(found.is_some(), "{what}: not found");
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, Path, State};
+use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -18,6 +19,8 @@ use voice_otp_publisher::Publisher;
 use voice_otp_schemas::TenantId;
 use voice_otp_twilio::client::{Client, PROBE_ANSWER, PROBE_PATH};
 use voice_otp_twilio::{callback, signature};
+
+use crate::metrics;
 
 /// What the HTTP side needs.
 pub(crate) struct Http<P: Ports> {
@@ -35,6 +38,7 @@ pub(crate) fn router<P: Ports>(http: Http<P>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready::<P>))
+        .route("/metrics", get(metrics::<P>))
         .route("/twilio/status/{attempt}", post(status::<P>))
         .route(PROBE_PATH, post(probe::<P>))
         .layer(DefaultBodyLimit::max(LONGEST_CALLBACK_BYTES))
@@ -51,6 +55,15 @@ async fn ready<P: Ports>(State(http): State<Arc<Http<P>>>) -> Response {
     let text: String = parts.iter().map(|(name, up)| format!("{name}: {}\n", if *up { "ok" } else { "down" })).collect();
     let code = if parts.iter().all(|(_, up)| *up) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (code, text).into_response()
+}
+
+/// What Prometheus reads.
+async fn metrics<P: Ports>(State(http): State<Arc<Http<P>>>) -> Response {
+    match metrics::text(&http.engine) {
+        Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        // Writing to a string doesn't fail.
+        Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
+    }
 }
 
 /// A status callback: 204 once its change is committed. Never 429: Twilio doesn't know it from a failure.

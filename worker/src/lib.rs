@@ -7,6 +7,7 @@ mod dead;
 mod demo;
 mod http;
 mod intake;
+mod metrics;
 pub mod sink;
 mod tail;
 pub mod telemetry;

@@ -50,7 +50,7 @@ async fn tidy<S: Stage>(stage: &S) -> u64 {
 }
 
 async fn a_repeat_over_midnight_is_a_repeat_for_another_worker<S: Stage>(stage: &S) {
-    let to_midnight = Duration::from_secs(86_400 - 9_600) - Duration::from_millis(100);
+    let to_midnight = Duration::from_mins(24 * 60 - 160) - Duration::from_millis(100);
     stage.advance(to_midnight).await;
     assert_eq!(stage.now().format("%H:%M:%S%.3f").to_string(), "23:59:59.900");
     over(stage, "a").await;

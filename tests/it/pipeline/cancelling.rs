@@ -71,7 +71,7 @@ async fn a_cancellation_that_comes_before_its_request_counts_and_a_repeat_of_it_
     cancel(&bench, &worker, "early").await;
     tokio::time::sleep(Duration::from_secs(20)).await;
     let ask = Ask::new("acme", "early");
-    worker.take(&[ask.clone()]).await;
+    worker.take(std::slice::from_ref(&ask)).await;
     let told = bench.ended("early").await;
     assert_eq!(words(&told), ["cancelled"]);
     check_withdrawn(&told);

@@ -203,7 +203,7 @@ struct Published {
 }
 
 async fn publish(url: SecretString, rate: u64, seconds: u64) -> HashMap<String, Published> {
-    let settings = Settings { timeout: Duration::from_secs(60), declares: Declares::All, ..Settings::new(url, "/chaos") };
+    let settings = Settings { timeout: Duration::from_mins(1), declares: Declares::All, ..Settings::new(url, "/chaos") };
     let publisher = Publisher::start(settings).unwrap();
     let (start, tasks) = (Instant::now(), TaskTracker::new());
     let mut under_way = Vec::new();

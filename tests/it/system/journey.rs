@@ -11,6 +11,29 @@ const LIFE: Duration = Duration::from_mins(3);
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
+async fn the_metrics_tell_what_happened_and_what_must_not() {
+    let system = System::start(50.0).await;
+    let mut statuses = system.broker.statuses().await;
+    let worker = system.worker().await;
+    for n in 0..3 {
+        system.publish_json(&request(&format!("counted-{n}"), &number(n), "493027", Duration::from_mins(3))).await;
+    }
+    statuses.finals(3, Duration::from_secs(30)).await;
+    let text = reqwest::get(format!("http://{}/metrics", worker.address)).await.unwrap().text().await.unwrap();
+    for line in [
+        "voice_otp_deliveries_admitted_total 3",
+        "voice_otp_calls_placed_total 3",
+        "voice_otp_deliveries_ended_total 3",
+        "voice_otp_stray_calls_total 0",
+        "voice_otp_finals_missing 0",
+        "voice_otp_finals_double_total 0",
+    ] {
+        assert!(text.lines().any(|told| told == line), "{line} is not in:\n{text}");
+    }
+    system.stop().await;
+}
+
+#[tokio::test]
 async fn a_published_code_is_read_out_and_every_step_is_told() {
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
