@@ -65,7 +65,8 @@ impl<P: Ports> Engine<P> {
         let tuning = &self.tuning;
         let sent_until = delivery.intent_at.unwrap_or(now) + tuning.lease;
         let absent_from = sent_until + tuning.post_timeout + tuning.settle_absent;
-        Some(delivery.unsettle(now, absent_from.max(now), now))
+        // The first look never counts as an absence: there is always a second.
+        Some(delivery.unsettle(now, absent_from.max(now + tuning.settle_look), now))
     }
 
     async fn look(&self, delivery: &Delivery) -> Sight {

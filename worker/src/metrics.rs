@@ -23,7 +23,7 @@ use prometheus_client::registry::Registry;
 use voice_otp::engine::Engine;
 use voice_otp::ports::Ports;
 
-/// The content type of OpenMetrics' text form.
+/// The content type of `OpenMetrics` text.
 pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 struct Counts<P: Ports>(Arc<Engine<P>>);
