@@ -164,24 +164,24 @@ impl<P: Ports> Engine<P> {
         changed
     }
 
-    /// Takes a delivery back.
-    pub(super) async fn withdraw(self: &Arc<Self>, delivery: Delivery, why: ReasonCode) {
+    /// Takes a delivery back. Lost if that can't be saved by this worker any more.
+    pub(super) async fn withdraw(self: &Arc<Self>, delivery: Delivery, why: ReasonCode) -> Changed {
         let mut current = delivery;
         loop {
-            let Some(change) = current.withdraw(why, self.clock.now()) else { return };
+            let Some(change) = current.withdraw(why, self.clock.now()) else { return Changed::Done };
             match self.save_one(change).await {
                 Ok(Some(saved)) => {
                     if saved.state == State::Calling {
                         drop(self.tasks.spawn(Arc::clone(self).hang_up_withdrawn(saved.clone())));
                     }
                     self.agenda.learn(saved);
-                    return;
+                    return Changed::Done;
                 }
                 Ok(None) => match self.reload(&current.key).await {
                     Some(newer) => current = newer,
-                    None => return,
+                    None => return Changed::Lost,
                 },
-                Err(_) => return,
+                Err(_) => return Changed::Lost,
             }
         }
     }

@@ -10,7 +10,7 @@ use voice_otp_schemas::TenantId;
 use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::request::{Cancelled, Incoming, Target, Verified};
 
-use super::Engine;
+use super::{Changed, Engine};
 use crate::batch::{BatchError, work_on};
 use crate::delivery::{AttemptId, Delivery, Key, State, WorkerEpoch};
 use crate::plan::{Admission, Placement, Plan, plan};
@@ -301,7 +301,9 @@ impl<P: Ports> Engine<P> {
             }
         };
         for delivery in found {
-            self.withdraw(delivery, ReasonCode::CancelledByRequest).await;
+            if self.withdraw(delivery, ReasonCode::CancelledByRequest).await == Changed::Lost {
+                return Disposition::Again;
+            }
         }
         Disposition::Done
     }
@@ -317,7 +319,8 @@ impl<P: Ports> Engine<P> {
             match self.ledger.rivals(&newer).await {
                 Ok(rivals) => {
                     for rival in rivals {
-                        self.withdraw(rival, ReasonCode::Superseded).await;
+                        // What is lost here is seen when the newer one is begun.
+                        let (Changed::Done | Changed::Lost) = self.withdraw(rival, ReasonCode::Superseded).await;
                     }
                     return;
                 }

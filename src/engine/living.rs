@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Engine;
 use crate::delivery::WorkerEpoch;
-use crate::ports::{Ledger as _, Ports};
+use crate::ports::{Ledger as _, LedgerError, Ports};
 
 /// The present life.
 pub(super) struct Life {
@@ -128,16 +128,21 @@ impl<P: Ports> Engine<P> {
                     // A little at a time, so that nobody waits for it.
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
-                self.ledger.finals_missing(self.tuning.give_up + self.tuning.final_margin).await
+                Ok::<_, LedgerError>(())
             };
-            match tidied.await {
+            if let Err(error) = tidied.await {
+                tracing::warn!(error = &error as &dyn std::error::Error, "can't put finished deliveries away, trying again");
+            }
+            match self.ledger.finals_missing(self.tuning.give_up + self.tuning.final_margin).await {
                 Ok(missing) => {
                     if missing > 0 {
                         tracing::error!(missing, "deliveries are not over long after their codes' ends");
                     }
                     self.counts.finals_missing.store(missing, Ordering::Relaxed);
                 }
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't tidy up, trying again"),
+                Err(error) => {
+                    tracing::warn!(error = &error as &dyn std::error::Error, "can't count missing endings, trying again")
+                }
             }
         }
     }

@@ -21,6 +21,8 @@ use crate::spacing;
 
 /// How long a placement waits for the other call on its line.
 const LINE_PAUSE: Duration = Duration::from_millis(250);
+/// How long a delivery is said to wait, at the most, for an earlier call to its user; then it is said again.
+const BUSY_FOR: Duration = Duration::from_secs(10);
 const WAITS_FOR_PACE: &str = "it waits for its turn at the account's pace";
 
 /// What may go wrong before anything is sent.
@@ -158,7 +160,7 @@ impl<P: Ports> Engine<P> {
                 delivery.wake_at = (self.clock.now() + LINE_PAUSE).min(delivery.place_by);
                 let why = "an earlier call to the same user is not over yet";
                 drop(self.tasks.spawn(Arc::clone(self).supersede(delivery.key.clone())));
-                drop(self.tasks.spawn(Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::LineBusy, why))));
+                drop(self.tasks.spawn(Arc::clone(self).announce_busy(held, Reason::new(ReasonCode::LineBusy, why))));
             }
             Begun::Superseded => drop(self.tasks.spawn(Arc::clone(self).end_superseded(held))),
             Begun::Conflict => drop(self.tasks.spawn(Arc::clone(self).look_again(worker, held, permit, begin.attempt_id))),
@@ -174,6 +176,27 @@ impl<P: Ports> Engine<P> {
                 }
                 let mut change = Change::of(delivery);
                 change.defer(now, reason.clone());
+                (!change.events.is_empty()).then_some(change)
+            })
+            .await;
+        if changed == Changed::Done {
+            held.put_down();
+        }
+    }
+
+    /// Says now and then that it waits for a call that may take a while: not each time that it is looked at.
+    async fn announce_busy(self: Arc<Self>, mut held: Held, reason: Reason) {
+        let until = (self.clock.now() + BUSY_FOR).min(held.delivery.place_by);
+        let changed = self
+            .change(&mut held, |delivery, now| {
+                if delivery.state != State::Waiting || delivery.announced_at.is_some_and(|said| said > now) {
+                    return None;
+                }
+                let mut change = Change::of(delivery);
+                change.delivery.wake_at = until;
+                change.defer(now, reason.clone());
+                // It is looked at sooner than was said.
+                change.delivery.wake_at = delivery.wake_at;
                 (!change.events.is_empty()).then_some(change)
             })
             .await;

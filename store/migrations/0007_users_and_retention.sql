@@ -8,6 +8,8 @@ alter table deliveries add column user_line bytea;
 create unique index deliveries_user_line on deliveries (tenant_id, user_line) where user_line is not null;
 drop index deliveries_user;
 create index deliveries_user on deliveries (tenant_id, user_mac, user_time) where user_mac is not null;
+-- Of one user there may be many that are over, and few that aren't.
+create index deliveries_user_open on deliveries (tenant_id, user_mac, user_time) where user_mac is not null and state <> 'final';
 -- What is over and may be moved.
 create index deliveries_ended on deliveries (ended_at) where state = 'final';
 create index past_attempts_age on past_attempts (retired_at);
@@ -37,30 +39,58 @@ create table finished (
 ) partition by range (ended_at);
 create index finished_key on finished (tenant_id, delivery_id);
 
--- Moves up to in_most deliveries that have been over for in_recent to their day's partition, and drops the partitions of days
--- that ended longer than in_keep ago. One worker at a time; another's call does nothing. Says how many rows it moved.
-create function tidy(in_recent interval, in_keep interval, in_most integer) returns bigint language plpgsql as $$
-#variable_conflict use_column
+-- Makes the partitions that are needed today and in the next days, and drops those of days that ended longer than in_keep ago. What
+-- reads finished waits for neither for long: a partition is attached, which locks nobody out, and a drop that can't have its lock at
+-- once is left to the next time. One worker at a time.
+create function tidy_days(in_recent interval, in_keep interval) returns void language plpgsql set lock_timeout = '50ms' as $$
 declare
     t timestamptz := clock_timestamp();
-    moved bigint;
+    partition text;
     old record;
     day date;
 begin
     -- One lock for each schema: tests have one each.
     if not pg_try_advisory_xact_lock(hashtext('voice-otp tidy ' || current_schema())) then
-        return 0;
+        return;
     end if;
     for day in
+        select (t at time zone 'UTC')::date + n from generate_series(0, 2) as n
+        union
         select distinct (d.ended_at at time zone 'UTC')::date from (
-            select ended_at from deliveries where state = 'final' and ended_at < t - in_recent order by ended_at limit in_most) d
+            select ended_at from deliveries where state = 'final' and ended_at < t - in_recent order by ended_at limit 1000) d
     loop
-        execute format('create table if not exists %I partition of finished for values from (%L) to (%L)',
-                       'finished_' || to_char(day, 'YYYYMMDD'), day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
+        partition := 'finished_' || to_char(day, 'YYYYMMDD');
+        continue when to_regclass(partition) is not null;
+        execute format('create table %I (like finished including defaults including constraints including indexes)', partition);
+        execute format('alter table finished attach partition %I for values from (%L) to (%L)',
+                       partition, day::text || ' 00:00:00+00', (day + 1)::text || ' 00:00:00+00');
     end loop;
+    for old in
+        select c.oid::regclass as name from pg_inherits i join pg_class c on c.oid = i.inhrelid
+         where i.inhparent = 'finished'::regclass
+           and to_date(right(c.relname, 8), 'YYYYMMDD') + 1 < ((t - in_keep) at time zone 'UTC')::date
+    loop
+        execute format('drop table %s', old.name);
+    end loop;
+end $$;
+
+-- Moves up to in_most deliveries that have been over for in_recent, and been told, to their day's partition. Says how many.
+create function tidy(in_recent interval, in_most integer) returns bigint language plpgsql as $$
+#variable_conflict use_column
+declare
+    t timestamptz := clock_timestamp();
+    moved bigint;
+    days text[];
+begin
+    if not pg_try_advisory_xact_lock(hashtext('voice-otp tidy ' || current_schema())) then
+        return 0;
+    end if;
+    select coalesce(array_agg(right(c.relname, 8)), '{}') into days
+      from pg_inherits i join pg_class c on c.oid = i.inhrelid where i.inhparent = 'finished'::regclass;
     with over as (
         select d.tenant_id, d.delivery_id from deliveries d
          where d.state = 'final' and d.ended_at < t - in_recent
+           and to_char(d.ended_at at time zone 'UTC', 'YYYYMMDD') = any (days)
            -- Not before the world has been told.
            and not exists (select 1 from outbox o where o.tenant_id = d.tenant_id and o.delivery_id = d.delivery_id)
          order by d.ended_at limit in_most for update skip locked
@@ -76,14 +106,8 @@ begin
           from gone g where g.identity_key <> ''
     )
     select count(*) into moved from gone;
-    delete from past_attempts where retired_at < t - in_recent;
-    for old in
-        select c.oid::regclass as name from pg_inherits i join pg_class c on c.oid = i.inhrelid
-         where i.inhparent = 'finished'::regclass
-           and to_date(right(c.relname, 8), 'YYYYMMDD') + 1 < ((t - in_keep) at time zone 'UTC')::date
-    loop
-        execute format('drop table %s', old.name);
-    end loop;
+    delete from past_attempts where attempt_id in (
+        select attempt_id from past_attempts where retired_at < t - in_recent order by retired_at limit in_most);
     return moved;
 end $$;
 
@@ -142,25 +166,29 @@ begin
         union all
         select i.ord, f.identity_key, f.identity_mac, null, null, null, null, false
           from input i join finished f on f.tenant_id = i.tenant_id and f.delivery_id = i.delivery_id
-    ), timed as (
+    ), candidates as (
         -- A publisher's clock that is ahead must not make later requests of the user look older.
-        select i.ord, least(coalesce(i.requested_at, t), t) as user_time,
-               i.delivery_id <> first_value(i.delivery_id) over (
-                   partition by i.tenant_id, i.user_mac
-                   order by least(coalesce(i.requested_at, t), t) desc, i.delivery_id desc) as is_older
-          from input i where i.user_mac is not null
-    ), fresh as (
-        select i.*, u.user_time, (i.version is distinct from -1 and s.version is distinct from i.version) as stale,
+        select i.*, case when i.user_mac is not null then least(coalesce(i.requested_at, t), t) end as user_time,
+               (i.version is distinct from -1 and s.version is distinct from i.version) as stale,
                i.pace_key is not null and exists (
                    select 1 from deliveries d
-                    where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id and d.identity_key = '') as withdrawn,
-               coalesce(u.is_older, false) or (i.user_mac is not null and exists (
-                   select 1 from deliveries n
-                    where n.tenant_id = i.tenant_id and n.user_mac = i.user_mac
-                      and (n.user_time, n.delivery_id) > (u.user_time, i.delivery_id))) as superseded
-          from input i left join timed u on u.ord = i.ord
-          left join voice_settings s on s.tenant_id = i.tenant_id
+                    where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id and d.identity_key = '') as withdrawn
+          from input i left join voice_settings s on s.tenant_id = i.tenant_id
          where not exists (select 1 from known k where k.ord = i.ord)
+    ), overtaken as (
+        -- By another of this group: one that is to be admitted, and no repeat of anything.
+        select o.ord from (
+            select c.ord, c.delivery_id <> first_value(c.delivery_id) over (
+                       partition by c.tenant_id, c.user_mac order by c.user_time desc, c.delivery_id desc) as is_older
+              from candidates c where c.user_mac is not null and not (c.stale or c.withdrawn)) o
+         where o.is_older
+    ), fresh as (
+        select c.*,
+               c.user_mac is not null and (exists (select 1 from overtaken o where o.ord = c.ord) or exists (
+                   select 1 from deliveries n
+                    where n.tenant_id = c.tenant_id and n.user_mac = c.user_mac
+                      and (n.user_time, n.delivery_id) > (c.user_time, c.delivery_id))) as superseded
+          from candidates c
     ), wanted as (
         -- As if every one got a slot; who is too late even so, or only because of those before, is refused.
         select f.ord, f.pace_key, f.place_by, p.epoch, p.interval_us, greatest(p.tat, t, p.hold_until) as base,

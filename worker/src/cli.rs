@@ -124,7 +124,7 @@ pub struct Worker {
     /// After a placement whose outcome is unknown: how long until its absence from Twilio's call list counts
     #[arg(long, env = "VOICE_OTP_SETTLE_AFTER", default_value = "10s", value_name = "DURATION")]
     pub settle_after: String,
-    /// How long a finished delivery is known, against repeats: without code or number; a day to 400 days
+    /// How long a finished delivery is known, against repeats: without code or number; a day to 35 days
     #[arg(long, env = "VOICE_OTP_RETENTION", default_value = "7days", value_name = "DURATION")]
     pub retention: String,
     /// The most placements in flight at once

@@ -168,7 +168,7 @@ pub(crate) fn worker(worker: &Worker) -> Result<WorkerSettings, Wrong> {
     let grace = checks.duration("VOICE_OTP_GRACE", &worker.grace, seconds(1), seconds(600));
     let post_timeout = checks.duration("VOICE_OTP_POST_TIMEOUT", &worker.post_timeout, seconds(1), seconds(60));
     let settle_after = checks.duration("VOICE_OTP_SETTLE_AFTER", &worker.settle_after, seconds(1), seconds(300));
-    let retention = checks.duration("VOICE_OTP_RETENTION", &worker.retention, seconds(24 * 3600), seconds(400 * 24 * 3600));
+    let retention = checks.duration("VOICE_OTP_RETENTION", &worker.retention, seconds(24 * 3600), seconds(35 * 24 * 3600));
     let concurrency = checks.number("VOICE_OTP_CONCURRENCY", &worker.concurrency, 1, 10_000);
     let prefetch = checks.number("VOICE_OTP_PREFETCH", &worker.prefetch, 1, 10_000);
     let pool = checks.number("VOICE_OTP_DATABASE_POOL", &worker.database_pool, 3, 100);

@@ -8,7 +8,7 @@ use voice_otp_schemas::Timestamp;
 
 use super::{PgLedger, row};
 
-/// One statement: the rows whose revision still holds, their events, and what attempts are over. The secret part goes
+/// One statement: the rows, locked in key order as every statement does, whose revision still holds, their events, and what attempts are over. The secret part goes
 /// with the final status, the line with the end of the placement.
 const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], \
     $7::timestamptz[], $8::bigint[], $9::timestamptz[], $10::int[], $11::uuid[], $12::timestamptz[], $13::timestamptz[], \
@@ -16,6 +16,8 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
     $22::text[], $23::uuid[], $24::int[]) with ordinality as i(tenant_id, delivery_id, revision, state, wake_at, slot_at, \
     slot_epoch, announced_at, attempt, attempt_id, intent_at, settle_after, call_sid, heard_after_ms, placed_at, ringing_at, \
     answered_at, withdrawn, tries, sequence, ended, retired, events, ord)), \
+  locked as (select d.tenant_id, d.delivery_id from deliveries d join input i on i.tenant_id = d.tenant_id \
+      and i.delivery_id = d.delivery_id and i.revision = d.revision order by d.tenant_id, d.delivery_id for update of d), \
   saved as (update deliveries d set revision = d.revision + 1, owner = $1, state = i.state, wake_at = i.wake_at, \
       slot_at = i.slot_at, slot_epoch = i.slot_epoch, announced_at = i.announced_at, attempt = i.attempt, \
       attempt_id = i.attempt_id, intent_at = i.intent_at, settle_after = i.settle_after, call_sid = i.call_sid, \
@@ -26,7 +28,7 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
       user_line = case when i.state in ('placing', 'unsettled', 'calling') then d.user_line end, \
       sealed = case when i.state <> 'final' then d.sealed end, \
       sealed_key = case when i.state <> 'final' then d.sealed_key end \
-    from input i where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id and d.revision = i.revision \
+    from input i join locked l on l.tenant_id = i.tenant_id and l.delivery_id = i.delivery_id where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id and d.revision = i.revision \
       and d.state <> 'final' returning i.ord), \
   told as (insert into outbox (tenant_id, delivery_id, sequence, owner, status, routing_key, body, traceparent, tracestate) \
     select i.tenant_id, i.delivery_id, e.sequence, $1, e.status, e.route, e.body, e.traceparent, e.tracestate \

@@ -48,9 +48,8 @@ pub(super) fn admit(
             None => fresh.push(place),
         }
     }
-    let firsts = group.iter().enumerate().filter(|(place, _)| !twins.iter().any(|(twin, _)| twin == place));
-    let firsts: Vec<&Admission> = firsts.map(|(_, admission)| admission).collect();
-    fresh.retain(|&place| match unwanted(tables, &firsts, &group[place], now) {
+    let candidates: Vec<&Admission> = fresh.iter().map(|place| &group[*place]).collect();
+    fresh.retain(|&place| match unwanted(tables, &candidates, &group[place], now) {
         Some(why) => {
             answers[place] = Some(Verdict::Unwanted(why));
             false
@@ -132,6 +131,7 @@ fn unwanted(tables: &Tables, group: &[&Admission], admission: &Admission, now: T
     let (tenant, own) = (&admission.key.tenant_id, asked(admission, now)?);
     let user = admission.user_ref.as_ref()?;
     let others = group.iter().filter(|other| other.key.tenant_id == *tenant && other.user_ref.as_ref() == Some(user));
+    let others = others.filter(|other| !tables.rows.contains_key(&other.key));
     let newer_here = others.filter_map(|other| asked(other, now)).any(|other| other > own);
     let newer = newer_here || tables.of_user(tenant, user).filter_map(Row::asked).any(|other| other > own);
     newer.then_some(ReasonCode::Superseded)

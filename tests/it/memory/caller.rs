@@ -154,6 +154,11 @@ impl MemoryCaller {
         self.lock().calls.iter().map(|made| (made.attempt_id, made.seen(now))).collect()
     }
 
+    /// From when to when each call was, and to which number.
+    pub(crate) fn spans(&self) -> Vec<(String, Timestamp, Timestamp)> {
+        self.lock().calls.iter().map(|made| (made.to.expose().to_owned(), made.at, made.over_at())).collect()
+    }
+
     /// How many calls were made to a number.
     pub(crate) fn calls_to(&self, number: &str) -> usize {
         self.lock().calls.iter().filter(|made| made.to.expose() == number).count()
@@ -199,6 +204,15 @@ impl Made {
             outbound_api: true,
             queue_time: None,
         }
+    }
+
+    fn over_at(&self) -> Timestamp {
+        let talk = match self.life.then {
+            Then::Talks(talk) => talk,
+            Then::Ends(_) => Duration::ZERO,
+        };
+        let by_itself = self.at + self.life.queued + self.life.rings + talk;
+        self.cut.map_or(by_itself, |(at, _)| at.min(by_itself))
     }
 
     fn status(&self, now: Timestamp) -> (CallStatus, Option<u32>) {

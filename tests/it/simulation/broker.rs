@@ -17,7 +17,7 @@ use crate::memory::sample::cancelled;
 /// Publishes a request, and what goes with it.
 pub(super) async fn publish(world: Arc<World>, n: u32) {
     world.moment(7_000).await;
-    let one = world.request(n);
+    let mut one = world.request(n);
     let request = one.ask.incoming(one.at);
     let key = one.ask.key();
     let early = world.chance(60);
@@ -26,6 +26,7 @@ pub(super) async fn publish(world: Arc<World>, n: u32) {
     if early {
         // The cancellation overtakes its request.
         deliver(&world, &cancellation).await;
+        one.taken_back = true;
     }
     world.published.lock().unwrap().push(one.clone());
     let mut under_way = vec![spawn(&world, request.clone())];

@@ -13,9 +13,20 @@ pub(super) enum Bug {
     PublishBeforeCommit,
     /// After a wait nobody looks whether the code still lives.
     ForgetExpiry,
+    /// Nobody knows which requests are of one user.
+    ForgetUsers,
+    /// A cancellation that comes before its request is forgotten.
+    ForgetCancellations,
 }
 
 impl Bug {
-    pub(super) const ALL: [Self; 5] =
-        [Self::SkipSettling, Self::NoFence, Self::AckBeforeCommit, Self::PublishBeforeCommit, Self::ForgetExpiry];
+    pub(super) const ALL: [Self; 7] = [
+        Self::SkipSettling,
+        Self::NoFence,
+        Self::AckBeforeCommit,
+        Self::PublishBeforeCommit,
+        Self::ForgetExpiry,
+        Self::ForgetUsers,
+        Self::ForgetCancellations,
+    ];
 }

@@ -67,6 +67,10 @@ pub(super) fn all(world: &World) -> Result<Stats, String> {
             return Err(format!("{}/{} was said again with other words", event.key, event.sequence));
         }
     }
+    if let Some(one) = published.iter().find(|one| one.taken_back && world.caller.calls_to(&one.to) > 0) {
+        return Err(format!("{} was called although it had been taken back", one.ask.key()));
+    }
+    one_at_a_time(world, &published)?;
     in_time(world, &published)?;
     paced(world)?;
     let (dead, conflicts) = (world.dead.load(Ordering::SeqCst), world.conflicts.load(Ordering::SeqCst));
@@ -99,6 +103,23 @@ fn statuses(key: &Key, events: &BTreeMap<u32, Event>) -> Result<(), String> {
     let last_is_final = events.values().next_back().is_some_and(|event| event.status.is_final());
     if finals != 1 || !last_is_final {
         return Err(format!("{key}: {finals} endings in {words:?}"));
+    }
+    Ok(())
+}
+
+/// No user has two calls at a time.
+fn one_at_a_time(world: &World, published: &[Published]) -> Result<(), String> {
+    let of = |to: &str| published.iter().find(|one| one.to == to).filter(|one| one.user.is_some());
+    let spans = world.caller.spans();
+    for (place, (to, from, over)) in spans.iter().enumerate() {
+        let Some(one) = of(to) else { continue };
+        for (other_to, other_from, other_over) in spans.iter().skip(place + 1) {
+            let Some(other) = of(other_to).filter(|other| other.user == one.user) else { continue };
+            let same = one.ask.key().tenant_id == other.ask.key().tenant_id;
+            if same && other_from < over && from < other_over {
+                return Err(format!("{} and {} were called at one time", one.ask.key(), other.ask.key()));
+            }
+        }
     }
     Ok(())
 }

@@ -39,9 +39,9 @@ pub(super) struct SimLedger {
 
 impl SimLedger {
     async fn pass<T>(&self, work: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
-        self.seat.before(true).await?;
+        let nth = self.seat.before(true).await?;
         let done = work.await;
-        self.seat.after().await?;
+        self.seat.after(nth).await?;
         done
     }
 
@@ -67,7 +67,11 @@ impl Ledger for SimLedger {
     }
 
     async fn admit(&self, worker: WorkerEpoch, group: &[Admission]) -> Result<Vec<Verdict>, LedgerError> {
-        self.pass(self.ledger.admit(worker, group)).await
+        let mut group = group.to_vec();
+        if self.bug == Some(Bug::ForgetUsers) {
+            group.iter_mut().for_each(|admission| admission.user_ref = None);
+        }
+        self.pass(self.ledger.admit(worker, &group)).await
     }
 
     async fn begin(&self, worker: WorkerEpoch, group: &[Begin]) -> Result<Vec<Begun>, LedgerError> {
@@ -113,6 +117,9 @@ impl Ledger for SimLedger {
     }
 
     async fn forbid(&self, key: &Key) -> Result<bool, LedgerError> {
+        if self.bug == Some(Bug::ForgetCancellations) {
+            return Ok(true);
+        }
         self.pass(self.ledger.forbid(key)).await
     }
 
@@ -158,11 +165,9 @@ pub(super) struct SimCaller {
 
 impl SimCaller {
     async fn pass(&self, work: impl Future<Output = Result<Call, CallFailure>>) -> Result<Call, CallFailure> {
-        // An answer that is away or lost is the same to whoever asks, and asks again.
-        drop(self.seat.before(true).await);
+        let Ok(nth) = self.seat.before(true).await else { return Err(failure(Class::Transient)) };
         let done = work.await;
-        drop(self.seat.after().await);
-        done
+        if self.seat.after(nth).await.is_err() { Err(failure(Class::Ambiguous)) } else { done }
     }
 }
 
@@ -174,12 +179,9 @@ impl Caller for SimCaller {
     async fn place(&self, settings: &VoiceSettings, order: &CallOrder<'_>) -> Result<Call, CallFailure> {
         // No wait: between the check of the lease and the bytes there is nothing here. The hair's breadth that there is in truth
         // is stated in the README.
-        let there = self.seat.before(false).await;
-        if there.is_err() {
-            return Err(failure(Class::Transient));
-        }
+        let Ok(nth) = self.seat.before(false).await else { return Err(failure(Class::Transient)) };
         let placed = self.caller.place(settings, order).await;
-        let heard = self.seat.after().await;
+        let heard = self.seat.after(nth).await;
         let placed = if heard.is_err() { Err(failure(Class::Ambiguous)) } else { placed };
         match placed {
             Err(lost) if lost.class == Class::Ambiguous && self.bug == Some(Bug::SkipSettling) => Err(failure(Class::Transient)),
@@ -192,10 +194,9 @@ impl Caller for SimCaller {
     }
 
     async fn list(&self, settings: &VoiceSettings, to: &PhoneNumber) -> Result<Vec<Call>, CallFailure> {
-        drop(self.seat.before(true).await);
+        let Ok(nth) = self.seat.before(true).await else { return Err(failure(Class::Transient)) };
         let listed = self.caller.list(settings, to).await;
-        drop(self.seat.after().await);
-        listed
+        if self.seat.after(nth).await.is_err() { Err(failure(Class::Ambiguous)) } else { listed }
     }
 
     async fn hang_up(&self, settings: &VoiceSettings, sid: &CallSid, even_answered: bool) -> Result<Call, CallFailure> {
@@ -217,12 +218,10 @@ pub(super) struct SimSink {
 impl StatusSink for SimSink {
     async fn publish(&self, events: &[Event]) -> Vec<Result<(), SinkError>> {
         let all_fail = || events.iter().map(|_| Err(SinkError("away".into()))).collect();
-        if self.seat.before(true).await.is_err() {
-            return all_fail();
-        }
+        let Ok(nth) = self.seat.before(true).await else { return all_fail() };
         let published = self.sink.publish(events).await;
         // Published, and not confirmed.
-        if self.seat.after().await.is_err() { all_fail() } else { published }
+        if self.seat.after(nth).await.is_err() { all_fail() } else { published }
     }
 }
 

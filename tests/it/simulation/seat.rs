@@ -67,9 +67,9 @@ impl Seat {
         self.inner.lock().unwrap().odds = Odds { crash: 0, lost_answer: 0, away: 0, stop: 0 };
     }
 
-    /// Before an effect. `may_wait` is false where the effect is the very next thing after a check that must not age.
-    pub(super) async fn before(&self, may_wait: bool) -> Result<(), LedgerError> {
-        let (crash, away, pause) = {
+    /// Before an effect; gives the await's number. `may_wait` is false where the effect is the very next thing after a check that must not age.
+    pub(super) async fn before(&self, may_wait: bool) -> Result<u64, LedgerError> {
+        let (nth, crash, away, pause) = {
             let mut inner = self.inner.lock().unwrap();
             let nth = inner.awaits;
             inner.awaits += 1;
@@ -80,7 +80,7 @@ impl Seat {
                 let still = longest.mul_f64(inner.rng.random());
                 inner.stands_still_until = Some(tokio::time::Instant::now() + still);
             }
-            (crash, away, Duration::from_micros(inner.rng.random_range(100..3_000)))
+            (nth, crash, away, Duration::from_micros(inner.rng.random_range(100..3_000)))
         };
         if crash {
             self.crash();
@@ -91,14 +91,13 @@ impl Seat {
             tokio::time::sleep(pause).await;
             self.live_on().await;
         }
-        if away { Err(LedgerError::Unavailable("away".into())) } else { Ok(()) }
+        if away { Err(LedgerError::Unavailable("away".into())) } else { Ok(nth) }
     }
 
-    /// After an effect, before its answer.
-    pub(super) async fn after(&self) -> Result<(), LedgerError> {
+    /// After the effect of the `nth` await, before its answer.
+    pub(super) async fn after(&self, nth: u64) -> Result<(), LedgerError> {
         let (crash, lost) = {
             let mut inner = self.inner.lock().unwrap();
-            let nth = inner.awaits.saturating_sub(1);
             (inner.crash_at == Some((nth, true)) || inner.happens(|odds| odds.crash), inner.happens(|odds| odds.lost_answer))
         };
         if crash {

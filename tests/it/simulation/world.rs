@@ -55,6 +55,10 @@ pub(super) struct Published {
     pub(super) to: String,
     pub(super) at: Timestamp,
     pub(super) place_by: Timestamp,
+    /// Of one user, of one tenant.
+    pub(super) user: Option<&'static str>,
+    /// It was taken back, and that acknowledged, before it was published.
+    pub(super) taken_back: bool,
 }
 
 /// Everything that the workers share, and who they are.
@@ -312,11 +316,12 @@ impl World {
         }
         self.caller.answers(&number(n), &[Answer::Takes(self.life())]);
         let mut ask = Ask::new(tenant, &format!("r{n}")).calling(n).living(life);
-        if self.chance(350) {
+        let user = self.chance(350).then_some("jane");
+        if user.is_some() {
             ask = ask.of_user("jane").asked_ago(Duration::from_millis(self.below(3_000)));
         }
         let at = (self.now)();
-        Published { ask, to: number(n), at, place_by: at + life - LEAD }
+        Published { ask, to: number(n), at, place_by: at + life - LEAD, user, taken_back: false }
     }
 
     fn trouble(&self) -> Answer {
