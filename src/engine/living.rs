@@ -141,7 +141,7 @@ impl<P: Ports> Engine<P> {
                     self.counts.finals_missing.store(missing, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "can't count missing endings, trying again")
+                    tracing::warn!(error = &error as &dyn std::error::Error, "can't count missing endings, trying again");
                 }
             }
         }

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use voice_otp::delivery::{Change, Key};
+use voice_otp::delivery::{Change, Key, State};
 use voice_otp::plan::Admission;
 use voice_otp::ports::{Begun, Directory as _, Ledger as _, Saved, Verdict};
 use voice_otp_schemas::TenantId;
+use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_store::Directory;
 
 use super::stage::{Stage, due, enlist, find, placing, plan, plan_to_wait, tenant, waiting};
@@ -17,6 +18,8 @@ contract!(
     two_admissions_of_one_id_at_once_are_one_new_and_one_repeat,
     two_refusals_of_one_id_at_once_are_one_ending_and_one_repeat,
     two_admissions_on_one_line_at_once_begin_one,
+    two_admissions_for_one_user_at_once_begin_one_and_the_other_never_beside_it,
+    a_cancellation_and_its_request_at_once_are_one_ending_or_one_call_to_take_back,
     groups_that_name_accounts_in_different_orders_do_not_block_each_other,
     two_groups_at_once_share_no_slot,
     two_begins_on_one_line_at_once_let_one_go,
@@ -70,6 +73,50 @@ async fn two_admissions_on_one_line_at_once_begin_one<S: Stage>(stage: &S) {
         let (first, second) = admit_both(stage, &first, &second).await;
         let begun = [placing(&first[0]).begun, placing(&second[0]).begun];
         assert_eq!(begun.iter().filter(|begun| **begun).count(), 1, "{begun:?}");
+    }
+}
+
+async fn two_admissions_for_one_user_at_once_begin_one_and_the_other_never_beside_it<S: Stage>(stage: &S) {
+    tenant(stage, "acme", 1, 1_000.0).await;
+    for round in 0..ROUNDS {
+        let (user, to) = (format!("user{round}"), u32::try_from(round).unwrap() * 2);
+        let asks = ["x", "y"].map(|name| Ask::new("acme", &format!("{name}{round}")).of_user(&user));
+        let groups = [[plan(stage, &asks[0].clone().calling(to)).await], [plan(stage, &asks[1].clone().calling(to + 1)).await]];
+        let (first, second) = admit_both(stage, &groups[0], &groups[1]).await;
+        let verdicts = [&first[0], &second[0]];
+        let begun = verdicts.iter().filter(|verdict| matches!(verdict, Verdict::Placing(admitted) if admitted.begun)).count();
+        assert!(begun <= 1, "{verdicts:?}");
+        // Whoever wasn't begun with its admission doesn't begin while the other is under way; the older never does.
+        stage.advance(Duration::from_millis(10)).await;
+        for ask in &asks {
+            let Some(row) = stage.ledger().find(&ask.key()).await.unwrap().filter(|row| row.state == State::Waiting) else {
+                continue;
+            };
+            let worker = enlist(stage).await;
+            let answer = super::stage::begin(stage, worker, &row).await;
+            let allowed = if begun == 1 { matches!(answer, Begun::UserBusy | Begun::Superseded) } else { true };
+            assert!(allowed, "{answer:?}");
+        }
+    }
+}
+
+async fn a_cancellation_and_its_request_at_once_are_one_ending_or_one_call_to_take_back<S: Stage>(stage: &S) {
+    tenant(stage, "acme", 1, 1_000.0).await;
+    let worker = enlist(stage).await;
+    for round in 0..ROUNDS {
+        let ask = Ask::new("acme", &format!("a{round}")).calling(u32::try_from(round).unwrap());
+        let (admission, key) = ([plan(stage, &ask).await], ask.key());
+        let (admitted, forbidden) = tokio::join!(stage.ledger().admit(worker, &admission), stage.second().forbid(&key));
+        let admitted = admitted.expect("it is admitted").remove(0);
+        match (admitted, forbidden.expect("it is answered")) {
+            // The cancellation was first: it is never placed.
+            (Verdict::Unwanted(_), true) => {}
+            // The request was first: the cancellation finds it.
+            (Verdict::Placing(_), false) => {
+                assert!(find(stage, &key).await.withdraw(ReasonCode::CancelledByRequest, stage.now()).is_some());
+            }
+            (admitted, forbidden) => panic!("{admitted:?}, forbidden: {forbidden}"),
+        }
     }
 }
 

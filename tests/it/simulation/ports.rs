@@ -69,7 +69,9 @@ impl Ledger for SimLedger {
     async fn admit(&self, worker: WorkerEpoch, group: &[Admission]) -> Result<Vec<Verdict>, LedgerError> {
         let mut group = group.to_vec();
         if self.bug == Some(Bug::ForgetUsers) {
-            group.iter_mut().for_each(|admission| admission.user_ref = None);
+            for admission in &mut group {
+                admission.user_ref = None;
+            }
         }
         self.pass(self.ledger.admit(worker, &group)).await
     }
