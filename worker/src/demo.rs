@@ -9,9 +9,10 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use secrecy::SecretString;
 use voice_otp_publisher::{Message, Publisher, Settings, topology};
+use voice_otp_schemas::TenantId;
 use voice_otp_schemas::envelope::{STRUCTURED, Trace};
 use voice_otp_schemas::reason::ReasonCode;
-use voice_otp_schemas::request::{Cancelled, Target};
+use voice_otp_schemas::request::{Cancelled, Requested, Target};
 use voice_otp_schemas::status::{Status, StatusEvent};
 use voice_otp_store::{Keyring, connect, migrate};
 use voice_otp_twilio::simulator::CallReport;
@@ -21,7 +22,7 @@ use crate::cli::Demo;
 use crate::config::Checks;
 use crate::tail::{Tail, line};
 use crate::telemetry::say;
-use crate::verb::{Failed, signals};
+use crate::verb::{Failed, publish_clock, signals};
 use cases::{Case, Deed};
 use stage::Stage;
 
@@ -96,7 +97,9 @@ async fn perform(url: &SecretString, stage: &Stage) -> anyhow::Result<bool> {
     let mut endings: Endings = cases.iter().map(|case| (case.id(), Vec::new())).collect();
     let publishing = async {
         for case in &cases {
-            publish(&publisher, case).await?;
+            if !matches!(case.deed, Deed::AfterOthers(_)) {
+                publish(&publisher, case).await?;
+            }
         }
         // Nobody can be answered about this one: it goes to the dead letters.
         publisher.publish(unreadable(run)).await.context("publish the unreadable message")?;
@@ -119,7 +122,24 @@ async fn publish(publisher: &Publisher, case: &Case) -> anyhow::Result<()> {
     match &case.deed {
         Deed::Repeat => publisher.request(&case.request).await.context("publish it again")?,
         Deed::Conflict(other) => publisher.request(other).await.context("publish another under its id")?,
-        Deed::CancelAt(_) | Deed::None => {}
+        Deed::CancelAt(_) | Deed::AfterOthers(_) | Deed::None => {}
+    }
+    Ok(())
+}
+
+/// Publishes what waits for the other requests of this tenant, if all of those have a status.
+async fn publish_after_others(tenant: &TenantId, cases: &[Case], publisher: &Publisher, endings: &Endings) -> anyhow::Result<()> {
+    let told = |case: &Case| endings.get(&case.id()).is_some_and(|statuses| !statuses.is_empty());
+    let of_tenant = || cases.iter().filter(|case| case.request.tenant_id == *tenant);
+    if !of_tenant().all(|case| matches!(case.deed, Deed::AfterOthers(_)) || told(case)) {
+        return Ok(());
+    }
+    for case in of_tenant() {
+        if let Deed::AfterOthers(life) = case.deed {
+            let now = publish_clock();
+            let request = Requested { expires_at: now + life, time: Some(now), ..case.request.clone() };
+            publisher.request(&request).await.with_context(|| format!("publish {}", case.id()))?;
+        }
     }
     Ok(())
 }
@@ -160,7 +180,12 @@ async fn listen(tail: &mut Tail, cases: &[Case], publisher: &Publisher, endings:
             };
             publisher.cancel(&format!("{id}-cancel"), &cancelled, &Trace::default()).await.context("cancel a request")?;
         }
+        let (first, tenant) = (statuses.is_empty(), event.data.tenant_id.clone());
         statuses.push(event);
+        let waits = |case: &Case| case.id() == id && matches!(case.deed, Deed::AfterOthers(_));
+        if first && !cases.iter().any(waits) {
+            publish_after_others(&tenant, cases, publisher, endings).await?;
+        }
         let ended = |statuses: &Vec<StatusEvent>| statuses.iter().any(|event| event.data.is_final);
         if until.is_none() && endings.values().all(ended) {
             until = Some(tokio::time::Instant::now() + AFTERMATH);

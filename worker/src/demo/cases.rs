@@ -28,6 +28,9 @@ pub(super) enum Deed {
     Conflict(Box<Requested>),
     /// It is taken back at this status.
     CancelAt(Status),
+    /// It is published once every other request of its tenant has a status: two workers share the queue, and the order in which they
+    /// admit is nobody's. Its code lives for this long from then.
+    AfterOthers(Duration),
 }
 
 /// The unreadable message, and the conflicting duplicate.
@@ -51,6 +54,7 @@ impl PartialEq for Deed {
         match (self, other) {
             (Self::None, Self::None) | (Self::Repeat, Self::Repeat) => true,
             (Self::CancelAt(one), Self::CancelAt(another)) => one == another,
+            (Self::AfterOthers(one), Self::AfterOthers(another)) => one == another,
             _ => false,
         }
     }
@@ -179,7 +183,7 @@ pub(super) fn all(run: &str) -> Vec<Case> {
             GLOBEX,
             &format!("+3491123{line}67"),
             short,
-            Deed::None,
+            Deed::AfterOthers(short),
             because(Status::Expired, ReasonCode::AccountBacklog),
         );
     }
