@@ -57,6 +57,24 @@ impl Agenda {
         Some(Held { delivery: Box::new(delivery), token, agenda: Arc::clone(self) })
     }
 
+    /// Takes a delivery up whose newer value has come. None, if a task has it in hand, which will learn by itself, or that value isn't
+    /// newer.
+    pub fn take_newer(self: &Arc<Self>, delivery: Delivery) -> Option<Held> {
+        let mut inner = self.lock();
+        match inner.deliveries.get_mut(&delivery.key) {
+            Some(Place::Busy(_, newer)) => {
+                *newer = true;
+                return None;
+            }
+            Some(Place::Down(_, known)) if known.revision >= delivery.revision => return None,
+            Some(Place::Down(..)) | None => {}
+        }
+        inner.entries += 1;
+        let token = inner.entries;
+        inner.deliveries.insert(delivery.key.clone(), Place::Busy(token, false));
+        Some(Held { delivery: Box::new(delivery), token, agenda: Arc::clone(self) })
+    }
+
     /// Takes note of a delivery's newer value. What a task has in hand it will learn by itself.
     pub fn learn(&self, delivery: Delivery) {
         let mut inner = self.lock();

@@ -206,8 +206,7 @@ impl Change {
     /// Says `deferred`, if the delivery is now due more than a second later than last said.
     pub fn defer(&mut self, now: Timestamp, mut reason: Reason) {
         let due_at = self.delivery.wake_at;
-        let said = self.delivery.announced_at.unwrap_or(self.delivery.admitted_at);
-        if due_at > said + Duration::from_secs(1) {
+        if self.delivery.waits_longer() {
             reason.retry_at = Some(rfc3339(due_at));
             self.tell(now, Status::Deferred, Details { reason: Some(reason), due_at: Some(due_at), ..Details::default() });
         }
@@ -243,6 +242,11 @@ impl Delivery {
     /// Whether a placement that was intended now would come too late.
     pub fn too_late(&self, now: Timestamp) -> bool {
         now > self.place_by
+    }
+
+    /// Whether it is due more than a second later than last said.
+    pub fn waits_longer(&self) -> bool {
+        self.wake_at > self.announced_at.unwrap_or(self.admitted_at) + Duration::from_secs(1)
     }
 
     /// How long it may ring: the tenant's time-out, or what the code's life leaves.

@@ -3,6 +3,7 @@
 //! One [`Engine`] is one worker. It is driven from outside: [`Engine::take_in`] for messages, [`Engine::news`] for
 //! callbacks; [`Engine::run`] does the rest until it is told to stop.
 
+mod circuits;
 mod following;
 mod intake;
 mod living;
@@ -21,6 +22,8 @@ use voice_otp_schemas::{TenantId, Timestamp};
 
 use crate::agenda::{Agenda, Held};
 use crate::batch::{Batch, BatchError, Runner, batch};
+use crate::bulkhead::Bulkhead;
+use crate::circuit::Troubles;
 use crate::clock::{LedgerClock, Steady};
 use crate::delivery::{Change, Delivery, Key};
 use crate::dice::Dice;
@@ -45,9 +48,12 @@ pub struct Engine<P: Ports> {
     gate: Gate,
     agenda: Arc<Agenda>,
     life: Life,
-    placing: Arc<Semaphore>,
+    /// Room for POSTs in flight.
+    placing: Arc<Bulkhead>,
     beginning: Arc<Semaphore>,
-    looking: Arc<Semaphore>,
+    /// Room for look-ups in flight.
+    looking: Arc<Bulkhead>,
+    troubles: Troubles,
     saves: Batch<Change, Saved>,
     relay: Relay,
     tasks: TaskTracker,
@@ -67,6 +73,10 @@ pub struct Counts {
     pub placed: AtomicU64,
     /// Final statuses.
     pub ended: AtomicU64,
+    /// Circuits opened for an account whose calls met trouble at Twilio.
+    pub account_circuits: AtomicU64,
+    /// Circuits opened for a tenant whose credentials Twilio refused.
+    pub credential_circuits: AtomicU64,
     /// Calls that weren't any delivery's, hung up.
     pub strays: AtomicU64,
     /// Deliveries that are not over long after their codes' ends, as counted last. Must be 0.
@@ -80,6 +90,9 @@ pub struct Works<P: Ports> {
     saves: Runner<Change, Saved>,
     relay: relay::Runner<P::Sink>,
 }
+
+/// The pause before a locked row is tried again.
+const BUSY_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What came of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -116,9 +129,10 @@ impl<P: Ports> Engine<P> {
             gate: Gate::new(),
             agenda: Arc::new(Agenda::default()),
             life: Life::new(worker, sent + tuning.lease, name),
-            placing: Arc::new(Semaphore::new(tuning.placing_permits)),
+            placing: Bulkhead::new(tuning.placing_permits),
             beginning: Arc::new(Semaphore::new(tuning.beginning_permits)),
-            looking: Arc::new(Semaphore::new(tuning.looking_permits)),
+            looking: Bulkhead::new(tuning.looking_permits),
+            troubles: Troubles::default(),
             saves,
             relay,
             tasks: TaskTracker::new(),
@@ -144,6 +158,7 @@ impl<P: Ports> Engine<P> {
             self.tasks.spawn(Arc::clone(&self).sweep_forever()),
             self.tasks.spawn(Arc::clone(&self).run_agenda()),
             self.tasks.spawn(Arc::clone(&self).tidy_forever()),
+            self.tasks.spawn(Arc::clone(&self).ask_again_forever()),
         ] {
             drop(forever);
         }
@@ -258,7 +273,15 @@ impl<P: Ports> Engine<P> {
     async fn save_one(&self, change: Change) -> Result<Option<Delivery>, BatchError> {
         let (mut delivery, events) = (change.delivery.clone(), change.events.clone());
         let saved = self.saves.submit(change).await?;
-        let Saved::Saved { lower } = saved else { return Ok(None) };
+        let lower = match saved {
+            Saved::Saved { lower } => lower,
+            Saved::Conflict => return Ok(None),
+            Saved::Busy => {
+                // Somebody looks at the row, perhaps for long: it is read and computed anew after a while.
+                tokio::time::sleep(BUSY_PAUSE).await;
+                return Ok(None);
+            }
+        };
         delivery.revision += 1;
         for event in &events {
             if event.status.is_final() {

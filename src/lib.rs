@@ -17,9 +17,12 @@
 pub mod account;
 pub mod agenda;
 pub mod batch;
+pub mod bulkhead;
+pub mod circuit;
 pub mod clock;
 pub mod delivery;
 pub mod dice;
+pub mod due;
 pub mod engine;
 pub mod event;
 pub mod failure;

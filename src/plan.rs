@@ -78,8 +78,10 @@ pub struct Placement {
     pub place_by: Timestamp,
     /// How long a call must last for the code to have been read once.
     pub heard_after: Duration,
-    /// The attempt, if the placement may begin at once: there is a permit for it.
+    /// The attempt, if the placement may begin at once: there is room for it.
     pub attempt_id: Option<AttemptId>,
+    /// The status `deferred`, if the tenant or the account is paused: the delivery waits without a slot.
+    pub parked: Option<Event>,
     /// The status `accepted`, with a mark for the slot.
     pub accepted: Event,
     /// The status `expired` for an account whose pace has no slot in time, with marks for the slot and the wait.
@@ -133,6 +135,9 @@ fn requested(request: &Requested, settings: Option<&VoiceSettings>, tuning: &Tun
             ReasonCode::ExpiredOnArrival,
             "the code expires too soon for a call to ring and be heard; send a new code, or use another channel",
         ),
+        Some(settings) if settings.refused => {
+            end(Status::Failed, ReasonCode::TenantCredentials, "Twilio refuses the tenant's credentials: check them with voice-otp tenant check")
+        }
         Some(settings) if settings.test_mode => Plan::End(vec![
             admission.event(now, 1, Status::Accepted, None, Extra::Test),
             admission.event(now, 2, Status::Delivered, None, Extra::Test),
@@ -193,7 +198,8 @@ enum Extra {
 
 impl Admission {
     fn placement(&self, request: &Requested, settings: &VoiceSettings, place_by: Timestamp, now: Timestamp) -> Placement {
-        let why = "the account's pace has no slot before the code expires; use another channel, or raise the account's pace";
+        let why = "the account's pace has no slot left for the tenant before the code expires; use another channel, or raise the \
+                   account's pace";
         let mut reason = Reason::new(ReasonCode::AccountBacklog, why);
         reason.estimated_wait_ms = Some(WAIT_MS);
         let order = Order { to: request.to.clone(), code: request.code.clone(), extension: request.extension.clone() };
@@ -206,7 +212,8 @@ impl Admission {
             pace_key: settings.pace_key.clone(),
             place_by,
             attempt_id: None,
-            accepted: self.event(now, 1, Status::Accepted, None, Extra::Due),
+            parked: settings.paused.map(|paused| self.event(now, 2, Status::Deferred, Some(paused.reason()), Extra::None)),
+            accepted: self.event(now, 1, Status::Accepted, None, if settings.paused.is_some() { Extra::None } else { Extra::Due }),
             backlog: self.event(now, 1, Status::Expired, Some(reason), Extra::None),
         }
     }

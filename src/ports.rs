@@ -60,12 +60,16 @@ pub enum Verdict {
     Placing(Box<Admitted>),
     /// New, and over at once: what was planned to be said has been.
     Ended(Vec<Event>),
+    /// New; its tenant or account is paused, so it waits: what was planned to be said has been.
+    Parked(Vec<Event>),
     /// Known, with the same content.
     Repeat,
     /// Known, with other content.
     Conflict,
     /// The tenant's settings are newer than the plan's.
     StaleSettings,
+    /// Its account's pace is locked by somebody. Nothing was done: the same again in a moment.
+    Busy,
     /// It is new and must not be placed: it was taken back before it came, or a newer request of its user is known. Nothing
     /// was done; it is to be ended with this reason.
     Unwanted(ReasonCode),
@@ -80,6 +84,8 @@ pub struct Admitted {
     pub admitted_at: Timestamp,
     /// Whether the intent to place it is saved already: state placing, attempt 1.
     pub begun: bool,
+    /// Whether this worker holds it. What is due later than in a while is nobody's until shortly before.
+    pub held: bool,
     /// When something is to be done about it.
     pub wake_at: Timestamp,
     /// What was said. None where it was said before: the answer to this very admission had been lost.
@@ -113,7 +119,7 @@ pub enum Begun {
         /// The delivery's new revision.
         revision: i64,
     },
-    /// Its slot was void; this is the new one.
+    /// Its slot was void; this is the new one. One of epoch 0 is not reserved: it only says how long there will be none.
     Wait {
         /// The slot.
         slot: Slot,
@@ -126,6 +132,10 @@ pub enum Begun {
     UserBusy,
     /// A newer request of the same user is known.
     Superseded,
+    /// The account has as many calls in progress as it may.
+    Full,
+    /// The delivery, or its account's pace, is locked by somebody. Nothing was done: the same again in a moment.
+    Busy,
     /// Somebody changed it.
     Conflict,
 }
@@ -140,6 +150,8 @@ pub enum Saved {
     },
     /// Somebody changed the delivery first: nothing was done.
     Conflict,
+    /// The delivery is locked by somebody. Nothing was done: the same again in a moment.
+    Busy,
 }
 
 /// Where a delivery's earlier events are when new ones are saved.
@@ -174,7 +186,7 @@ pub trait Ledger: Send + Sync + 'static {
     /// becomes their owner. No delivery may be in a group twice.
     fn save(&self, worker: WorkerEpoch, group: &[Change]) -> impl Future<Output = Result<Vec<Saved>, LedgerError>> + Send;
 
-    /// Takes over due deliveries that no living worker holds, and lists the worker's own that are overdue.
+    /// Takes over deliveries that are due, or wait and soon will be, and that no living worker holds, and lists the worker's own that are overdue.
     fn claim(&self, worker: WorkerEpoch, most: usize) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
 
     /// Reads a delivery.
@@ -209,8 +221,16 @@ pub trait Ledger: Send + Sync + 'static {
     /// Notes that a code was entered. False if there is no such delivery.
     fn verified(&self, key: &Key) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 
-    /// Voids the slots of an account and gives new ones only after `wait`.
+    /// Gives an account's slots only after `wait`: those reserved are void, and who waits has new ones, in the same order. A hold
+    /// that ends before the present one does nothing.
     fn hold(&self, pace_key: &str, wait: Duration) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Opens an account's circuit: its slots come only after a while, longer each time in a row, and then one now and then. Gives
+    /// that while; none if the circuit was open already.
+    fn trip(&self, pace_key: &str) -> impl Future<Output = Result<Option<Duration>, LedgerError>> + Send;
+
+    /// Closes an account's circuit: who waits has new slots, at its pace.
+    fn mend(&self, pace_key: &str) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Forgets events that have been published.
     fn published(&self, events: &[(Key, u32)]) -> impl Future<Output = Result<(), LedgerError>> + Send;
@@ -244,6 +264,16 @@ pub trait Directory: Send + Sync + 'static {
 
     /// Notes that Twilio took a tenant's credentials: from now on it shares its account's pace.
     fn proven(&self, settings: &VoiceSettings) -> impl Future<Output = Result<(), DirectoryError>> + Send;
+
+    /// Notes that Twilio refused these credentials: until it takes them, or they change, nothing is tried with them. False if that
+    /// was known, or they have changed.
+    fn refused(&self, settings: &VoiceSettings) -> impl Future<Output = Result<bool, DirectoryError>> + Send;
+
+    /// Tenants whose refused credentials it is time to try again, each given to one worker only.
+    fn suspects(&self, most: usize) -> impl Future<Output = Result<Vec<Arc<VoiceSettings>>, DirectoryError>> + Send;
+
+    /// Notes that Twilio takes credentials again that it refused.
+    fn taken(&self, settings: &VoiceSettings) -> impl Future<Output = Result<(), DirectoryError>> + Send;
 }
 
 /// What to ask of Twilio.

@@ -175,15 +175,24 @@ pub fn quiet_until(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks:
     let first = if callbacks { tuning.quiet_with_callbacks } else { tuning.quiet_without_callbacks };
     let grown = first.mul_f64(1.5_f64.powi(delivery.tries.min(20).cast_signed()));
     let mut at = now + grown.min(tuning.quiet_longest);
-    if call.status == CallStatus::Queued {
+    if waits_too_long(delivery, call, tuning, now) {
+        at = now;
+    } else if call.status == CallStatus::Queued {
         // What Twilio still holds then would ring too late: look then, and cancel it.
         at = at.min(queued_until(delivery, tuning).max(now));
     }
     at
 }
 
+/// Whether Twilio holds a call for too long, or says that it will: it must be cancelled.
+pub fn waits_too_long(delivery: &Delivery, call: &Call, tuning: &Tuning, now: Timestamp) -> bool {
+    let until = queued_until(delivery, tuning);
+    let announced = |wait| delivery.placed_at.unwrap_or(now) + wait > until;
+    call.status == CallStatus::Queued && (now >= until || call.queue_time.is_some_and(announced))
+}
+
 /// How long Twilio may hold a call before it dials: until the latest POST time. Every call is queued for a moment, so
 /// one placed only just in time gets that moment too.
-pub fn queued_until(delivery: &Delivery, tuning: &Tuning) -> Timestamp {
+fn queued_until(delivery: &Delivery, tuning: &Tuning) -> Timestamp {
     delivery.placed_at.map_or(delivery.place_by, |placed| delivery.place_by.max(placed + tuning.queue_moment))
 }

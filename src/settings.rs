@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
 use voice_otp_schemas::phone::Country;
+use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::{Locale, PhoneNumber, Refused, TenantId};
 
 use crate::account::{AccountSid, ApiKeySid};
@@ -35,11 +36,26 @@ pub struct VoiceSettings {
     pub test_mode: bool,
     /// Which of the broker's users may speak for the tenant. Empty: anybody who may publish.
     pub publishers: Vec<String>,
+    /// Whether nothing is placed for now.
+    pub paused: Option<Paused>,
+    /// Whether Twilio has refused these credentials and not taken them since: nothing is tried with them.
+    pub refused: bool,
+    /// Whether the account's circuit is open or being tried out: a call that goes well closes it.
+    pub on_trial: bool,
     /// The account's pace.
     pub calls_per_second: f64,
     /// Under which key the pace is kept: the account, or the account and the tenant until Twilio has taken the
     /// tenant's credentials once. Account SIDs aren't secret, so claiming one must not slow its owner.
     pub pace_key: String,
+}
+
+/// Who is paused, by an operator. Requests are admitted, and wait; what can't wait ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paused {
+    /// The tenant.
+    Tenant,
+    /// The Twilio account, with all its tenants.
+    Account,
 }
 
 /// The secrets of a Twilio account. `Debug` shows none of them.
@@ -205,6 +221,9 @@ impl Draft {
                 allowed_countries,
                 test_mode: self.test_mode,
                 publishers: self.publishers.clone(),
+                paused: None,
+                refused: false,
+                on_trial: false,
                 calls_per_second,
             }),
             _ => Err(problems),
@@ -217,6 +236,17 @@ impl VoiceSettings {
     /// that says none is nobody's.
     pub fn may_publish(&self, user: Option<&str>) -> bool {
         self.publishers.is_empty() || user.is_some_and(|user| self.publishers.iter().any(|allowed| allowed == user))
+    }
+}
+
+impl Paused {
+    /// Why its deliveries wait.
+    pub fn reason(self) -> Reason {
+        let message = match self {
+            Self::Tenant => "the tenant is paused; its calls are placed when it is resumed, if the code still lives",
+            Self::Account => "the Twilio account is paused; its calls are placed when it is resumed, if the code still lives",
+        };
+        Reason::new(ReasonCode::Paused, message)
     }
 }
 

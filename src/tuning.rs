@@ -27,6 +27,11 @@ pub struct Tuning {
     pub begin_ahead: Duration,
     /// A slot used later than this is void.
     pub slot_late: Duration,
+    /// What is due later than this from its admission is nobody's until [`claim_ahead`](Self::claim_ahead) before: it costs no
+    /// memory, and doesn't die with a worker.
+    pub hold_ahead: Duration,
+    /// How long before its time what waits is claimed: longer than a claim is apart from the next, or it loses its slot.
+    pub claim_ahead: Duration,
     /// When an unsettled placement is looked for at Twilio first, and then again.
     pub settle_look: Duration,
     /// How long after the last moment the POST could have arrived an absence at Twilio counts. Twilio's call list is
@@ -58,6 +63,8 @@ pub struct Tuning {
     pub sweep: Duration,
     /// How old an unpublished event of our own must be to be taken for forgotten.
     pub sweep_age: Duration,
+    /// How often it is looked whether Twilio should be asked for refused credentials again.
+    pub ask_again: Duration,
     /// How often what has been over for long is put away.
     pub tidy: Duration,
     /// How long after a call is given up its delivery counts as missing its final status, if it has none.
@@ -72,15 +79,17 @@ impl Default for Tuning {
     fn default() -> Self {
         Self {
             lead: Duration::from_secs(30),
-            placing_permits: 256,
+            placing_permits: 1000,
             beginning_permits: 3,
-            looking_permits: 16,
+            looking_permits: 32,
             attempts: 3,
             post_timeout: Duration::from_secs(15),
             retry_first: Duration::from_millis(500),
             retry_longest: Duration::from_secs(20),
             begin_ahead: Duration::from_millis(50),
             slot_late: Duration::from_millis(200),
+            hold_ahead: Duration::from_secs(3),
+            claim_ahead: Duration::from_millis(1500),
             settle_look: Duration::from_secs(2),
             settle_absent: Duration::from_secs(10),
             provider_skew: Duration::from_secs(5),
@@ -96,6 +105,7 @@ impl Default for Tuning {
             group: 400,
             sweep: Duration::from_secs(1),
             sweep_age: Duration::from_secs(3),
+            ask_again: Duration::from_secs(5),
             tidy: Duration::from_mins(1),
             final_margin: Duration::from_mins(1),
             longest_life: Duration::from_hours(1),

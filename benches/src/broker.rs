@@ -45,6 +45,6 @@ impl Vhost {
     }
 }
 
-fn from_environment(name: &str) -> anyhow::Result<String> {
+pub(crate) fn from_environment(name: &str) -> anyhow::Result<String> {
     std::env::var(name).with_context(|| format!("{name} is missing: run it with ./dev bench"))
 }

@@ -7,7 +7,15 @@
 )]
 
 mod broker;
+mod database;
+mod floor;
+mod load;
+mod peers;
+mod process;
 mod publisher;
+mod report;
+mod throughput;
+mod twilio;
 
 use std::process::ExitCode;
 
@@ -15,8 +23,12 @@ use std::process::ExitCode;
 async fn main() -> anyhow::Result<ExitCode> {
     // In a process that speaks TLS nowhere there may be no provider yet.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let right = match std::env::args().nth(1).as_deref() {
+    let (verb, argument) = (std::env::args().nth(1), std::env::args().nth(2));
+    let right = match verb.as_deref() {
         None | Some("publisher") => publisher::run().await?,
+        Some("throughput") => !throughput::run(3, argument.as_deref()).await?.is_empty(),
+        // Not for people: the floor runs as a process of its own.
+        Some("floor-worker") => floor::run().await.map(|()| true)?,
         Some(other) => anyhow::bail!("there is no measurement '{other}': publisher"),
     };
     Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -12,7 +12,7 @@ use super::{Changed, Engine};
 use crate::agenda::Held;
 use crate::delivery::{AttemptId, Change, Delivery, Details, State, withdrawal};
 use crate::ports::{Caller as _, Ports};
-use crate::progress::{Call, CallStatus, Progress, progress, queued_until, quiet_until};
+use crate::progress::{Call, Progress, progress, quiet_until, waits_too_long};
 
 /// What came of news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -114,18 +114,18 @@ impl<P: Ports> Engine<P> {
         }
         *held.delivery = newer;
         let Some(sid) = held.delivery.call_sid.clone() else { return };
-        let Ok(permit) = Arc::clone(&self.looking).acquire_owned().await else { return };
+        let berth = self.looking.enter(held.delivery.pace_key.as_deref().unwrap_or_default()).await;
         let settings = self.settings_of(&held.delivery.key.tenant_id).await;
         let call = match settings {
             Some(Ok(settings)) => self.caller.fetch(&settings, &sid).await.ok(),
             Some(Err(_)) | None => None,
         };
-        drop(permit);
+        drop(berth);
         held.delivery.tries += 1;
         let now = self.clock.now();
         let overdue = now > held.delivery.expires_at + self.tuning.give_up;
         let changed = match call {
-            Some(call) if call.status == CallStatus::Queued && now >= queued_until(&held.delivery, &self.tuning) => {
+            Some(call) if waits_too_long(&held.delivery, &call, &self.tuning, now) => {
                 self.too_long_in_queue(&mut held).await
             }
             Some(call) if call.status.is_over() || !overdue => {

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::request::{Cancelled, Incoming, Target, Verified};
 
 use super::{Changed, Engine};
 use crate::batch::{BatchError, work_on};
+use crate::bulkhead::Berth;
 use crate::delivery::{AttemptId, Delivery, Key, State, WorkerEpoch};
 use crate::plan::{Admission, Placement, Plan, plan};
 use crate::ports::{Admitted, Directory as _, Ledger as _, LedgerError, Lower, Ports, Verdict};
@@ -39,6 +39,8 @@ pub enum Disposition {
     Done,
     /// No status can answer it: put it with the dead letters, then acknowledge it.
     Dead(Dead),
+    /// Its account's pace is locked by somebody: the same again in a moment, and not in the way of others.
+    Busy,
     /// This worker can't take it on now: give it back.
     Again,
 }
@@ -71,8 +73,13 @@ struct Seat<'a> {
     message: &'a Message,
     /// Why it must not be placed, once the ledger has said so.
     unwanted: Option<ReasonCode>,
-    permit: Option<OwnedSemaphorePermit>,
+    berth: Option<Berth>,
 }
+
+/// The longest that admission waits for room to place the calls at once: begun with the admission they cost a statement less.
+const ROOM_PATIENCE: Duration = Duration::from_millis(50);
+/// How often it looks.
+const ROOM_LOOK: Duration = Duration::from_millis(2);
 
 /// Settings may change between a plan and its admission; this often in a row they don't.
 const STALE_ROUNDS: usize = 5;
@@ -124,7 +131,8 @@ impl<P: Ports> Engine<P> {
     async fn take_requests(self: &Arc<Self>, group: &[Message]) -> Vec<Disposition> {
         let mut dispositions = vec![Disposition::Again; group.len()];
         let mut seats: Vec<Seat<'_>> =
-            group.iter().enumerate().map(|(place, message)| Seat { place, message, unwanted: None, permit: None }).collect();
+            group.iter().enumerate().map(|(place, message)| Seat { place, message, unwanted: None, berth: None }).collect();
+        self.wait_for_room(seats.len()).await;
         for _ in 0..STALE_ROUNDS {
             if seats.is_empty() || self.hard.is_cancelled() {
                 break;
@@ -132,6 +140,17 @@ impl<P: Ports> Engine<P> {
             seats = self.admit(seats, &mut dispositions).await;
         }
         dispositions
+    }
+
+    /// Waits a moment for room to place so many calls, if there is none.
+    async fn wait_for_room(&self, calls: usize) {
+        let mut waited = Duration::ZERO;
+        while self.placing.room() < calls.min(self.tuning.placing_permits) && waited < ROOM_PATIENCE {
+            if self.pause_or_hard(ROOM_LOOK).await {
+                return;
+            }
+            waited += ROOM_LOOK;
+        }
     }
 
     /// Admits requests; gives back the ones whose settings were stale.
@@ -168,9 +187,11 @@ impl<P: Ports> Engine<P> {
             if let (Plan::Place(_), Some(why)) = (&admission.plan, seat.unwanted) {
                 admission.unwanted(why, now);
             }
-            if let Plan::Place(placement) = &mut admission.plan {
-                seat.permit = Arc::clone(&self.placing).try_acquire_owned().ok();
-                placement.attempt_id = seat.permit.is_some().then(|| self.dice.attempt_id());
+            if let Plan::Place(placement) = &mut admission.plan
+                && placement.parked.is_none()
+            {
+                seat.berth = self.placing.try_enter(&placement.pace_key);
+                placement.attempt_id = seat.berth.is_some().then(|| self.dice.attempt_id());
             }
             planned.push((seat, admission));
         }
@@ -182,7 +203,7 @@ impl<P: Ports> Engine<P> {
             let disposition = match verdict {
                 Ok(Verdict::Placing(admitted)) => {
                     self.counts.admitted.fetch_add(1, Ordering::Relaxed);
-                    self.set_out(worker, admission, &admitted, seat.permit.take());
+                    self.set_out(worker, admission, &admitted, seat.berth.take());
                     Disposition::Done
                 }
                 Ok(Verdict::Ended(events)) => {
@@ -194,6 +215,12 @@ impl<P: Ports> Engine<P> {
                     self.relay.send(events, Lower::Published);
                     Disposition::Done
                 }
+                Ok(Verdict::Parked(events)) => {
+                    self.counts.admitted.fetch_add(1, Ordering::Relaxed);
+                    self.relay.send(events, Lower::Published);
+                    Disposition::Done
+                }
+                Ok(Verdict::Busy) => Disposition::Busy,
                 Ok(Verdict::Repeat) => {
                     if lost {
                         // Perhaps its own row, admitted a moment ago: the answer that said so was lost.
@@ -203,14 +230,14 @@ impl<P: Ports> Engine<P> {
                 }
                 Ok(Verdict::Conflict) => Disposition::Dead(Dead::ConflictingDuplicate),
                 Ok(Verdict::Unwanted(why)) => {
-                    seat.permit = None;
+                    seat.berth = None;
                     seat.unwanted = Some(why);
                     stale.push(seat);
                     continue;
                 }
                 Ok(Verdict::StaleSettings) => {
                     self.directory.forget(&admission.key.tenant_id);
-                    seat.permit = None;
+                    seat.berth = None;
                     stale.push(seat);
                     continue;
                 }
@@ -258,7 +285,7 @@ impl<P: Ports> Engine<P> {
         worker: WorkerEpoch,
         admission: Admission,
         admitted: &Admitted,
-        permit: Option<OwnedSemaphorePermit>,
+        berth: Option<Berth>,
     ) {
         let Plan::Place(placement) = admission.plan.clone() else { return };
         // What was said before the answer got lost is in the ledger, and the sweeper's.
@@ -266,13 +293,16 @@ impl<P: Ports> Engine<P> {
         if admitted.has_rivals {
             drop(self.tasks.spawn(Arc::clone(self).supersede(admission.key.clone())));
         }
+        if !admitted.held {
+            return;
+        }
         let delivery = Delivery::admitted(admission, *placement, admitted);
         if delivery.state != State::Placing {
             self.agenda.learn(delivery);
             return;
         }
-        if let (Some(held), Some(permit)) = (self.agenda.take(delivery), permit) {
-            self.tasks.spawn(Arc::clone(self).place(worker, held, permit));
+        if let (Some(held), Some(berth)) = (self.agenda.take(delivery), berth) {
+            self.tasks.spawn(Arc::clone(self).place(worker, held, berth));
         }
     }
 

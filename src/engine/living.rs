@@ -5,10 +5,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+use voice_otp_schemas::reason::{Reason, ReasonCode};
 
 use super::Engine;
-use crate::delivery::WorkerEpoch;
+use crate::delivery::{Delivery, State, WorkerEpoch};
 use crate::ports::{Ledger as _, LedgerError, Ports};
+
+const MOVED: &str = "the account's pace has changed, or Twilio asked to wait";
 
 /// The present life.
 pub(super) struct Life {
@@ -104,13 +107,23 @@ impl<P: Ports> Engine<P> {
             };
             let full = claimed.len() >= most;
             for delivery in claimed {
-                self.agenda.learn(delivery);
+                self.take_up(delivery);
             }
             let pause = if full { Duration::from_millis(10) } else { self.tuning.claim };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.soft.cancelled() => return,
             }
+        }
+    }
+
+    /// A delivery that was claimed goes into the agenda. If it waits longer than was said, that is said first.
+    fn take_up(self: &Arc<Self>, delivery: Delivery) {
+        let longer = delivery.state == State::Waiting && delivery.slot.is_some() && delivery.waits_longer();
+        if !longer {
+            self.agenda.learn(delivery);
+        } else if let Some(held) = self.agenda.take_newer(delivery) {
+            drop(self.tasks.spawn(Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::Pace, MOVED))));
         }
     }
 

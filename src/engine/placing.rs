@@ -4,23 +4,28 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use tokio::sync::OwnedSemaphorePermit;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::status::Status;
 
 use super::{Changed, Engine};
 use crate::agenda::Held;
 use crate::batch::work_on;
+use crate::bulkhead::Berth;
 use crate::delivery::{AttemptId, Change, Delivery, State, WorkerEpoch};
-use crate::failure::{self, CallFailure, Class, Next};
+use crate::due::Due;
+use crate::failure::{self, CallFailure, Next};
 use crate::plan::script;
-use crate::ports::{Begin, Begun, CallOrder, Caller as _, Directory as _, DirectoryError, Ledger as _, Ports};
+use crate::ports::{Begin, Begun, CallOrder, Caller as _, DirectoryError, Ledger as _, Ports};
 use crate::progress::Call;
 use crate::settings::VoiceSettings;
 use crate::spacing;
 
+/// A deadline is looked at this long after it, when it has certainly passed.
+const DEADLINE_SLACK: Duration = Duration::from_millis(1);
 /// How long a placement waits for the other call on its line.
 const LINE_PAUSE: Duration = Duration::from_millis(250);
+/// How long a placement waits while its account has as many calls in progress as it may.
+const FULL_PAUSE: Duration = Duration::from_millis(500);
 /// How long a delivery is said to wait, at the most, for an earlier call to its user; then it is said again.
 const BUSY_FOR: Duration = Duration::from_secs(10);
 const WAITS_FOR_PACE: &str = "it waits for its turn at the account's pace";
@@ -34,58 +39,76 @@ enum NotSent {
 }
 
 impl<P: Ports> Engine<P> {
-    /// Takes up what is due, until told to stop.
+    /// Takes up what is due, until told to stop: as there is room, the earliest deadline first.
     pub(super) async fn run_agenda(self: Arc<Self>) {
+        let mut due = Due::default();
         loop {
-            let due = tokio::select! {
-                due = self.agenda.due(&self.clock, self.tuning.group) => due,
+            let freed = self.placing.freed();
+            tokio::pin!(freed);
+            // Before the look for room, so that a berth freed right after it is not missed.
+            freed.as_mut().enable();
+            if !self.begin_due(&mut due).await {
+                return;
+            }
+            let deadline = due.first_deadline().map(|at| self.clock.until(at));
+            // Cancel-safe: what is due is only taken up by the arm that wins.
+            let more = tokio::select! {
+                more = self.agenda.due(&self.clock, self.tuning.group) => more,
+                () = &mut freed, if !due.is_empty() => Vec::new(),
+                () = tokio::time::sleep(deadline.unwrap_or_default() + DEADLINE_SLACK), if deadline.is_some() => Vec::new(),
                 () = self.soft.cancelled() => return,
             };
-            let mut waiting = Vec::new();
-            for held in due {
+            for held in more {
                 match held.delivery.state {
-                    State::Waiting => waiting.push(held),
+                    State::Waiting => due.push(held),
                     State::Placing | State::Unsettled => drop(self.tasks.spawn(Arc::clone(&self).settle(held))),
                     State::Calling => drop(self.tasks.spawn(Arc::clone(&self).poll(held))),
                     State::Final => {}
                 }
             }
-            while !waiting.is_empty() {
-                let permit = tokio::select! {
-                    permit = Arc::clone(&self.placing).acquire_owned() => permit,
-                    () = self.soft.cancelled() => return,
-                };
-                let mut permits: Vec<OwnedSemaphorePermit> = permit.into_iter().collect();
-                while permits.len() < waiting.len() {
-                    let Ok(permit) = Arc::clone(&self.placing).try_acquire_owned() else { break };
-                    permits.push(permit);
-                }
-                let rest = waiting.split_off(permits.len().min(waiting.len()));
-                let beginning = tokio::select! {
-                    permit = Arc::clone(&self.beginning).acquire_owned() => permit,
-                    () = self.soft.cancelled() => return,
-                };
-                let (group, engine) = (std::mem::replace(&mut waiting, rest), Arc::clone(&self));
-                drop(self.tasks.spawn(async move {
-                    engine.begin(group, permits).await;
-                    drop(beginning);
-                }));
-            }
         }
     }
 
-    /// Begins placements that are due: a permit for each is in hand.
-    async fn begin(self: Arc<Self>, due: Vec<Held>, permits: Vec<OwnedSemaphorePermit>) {
+    /// Begins what there is room for, and ends what is too late. False if told to stop.
+    async fn begin_due(self: &Arc<Self>, due: &mut Due) -> bool {
+        while let Some(late) = due.pop_late(self.clock.now()) {
+            drop(self.tasks.spawn(Arc::clone(self).end_waiting(late, None)));
+        }
+        loop {
+            if due.is_empty() {
+                return true;
+            }
+            let permit = tokio::select! {
+                permit = Arc::clone(&self.beginning).acquire_owned() => permit,
+                () = self.soft.cancelled() => return false,
+            };
+            let group = due.take(&self.placing, self.tuning.group);
+            if group.is_empty() {
+                return true;
+            }
+            let engine = Arc::clone(self);
+            drop(self.tasks.spawn(async move {
+                engine.begin(group).await;
+                drop(permit);
+            }));
+        }
+    }
+
+    /// Begins placements that are due.
+    async fn begin(self: Arc<Self>, due: Vec<(Held, Berth)>) {
         let now = self.clock.now();
-        let tenants: Vec<_> = due.iter().map(|held| held.delivery.key.tenant_id.clone()).collect();
+        let tenants: Vec<_> = due.iter().map(|(held, _)| held.delivery.key.tenant_id.clone()).collect();
         let Some(settings) = self.settings(&tenants).await else { return };
         let mut ready = Vec::with_capacity(due.len());
-        for (mut held, permit) in due.into_iter().zip(permits) {
+        for (mut held, berth) in due {
             if held.delivery.too_late(now) {
                 self.tasks.spawn(Arc::clone(&self).end_waiting(held, None));
                 continue;
             }
             match usable(settings.get(&held.delivery.key.tenant_id)) {
+                Ok(settings) if settings.paused.is_some() => {
+                    drop(self.tasks.spawn(Arc::clone(&self).park(held, settings)));
+                }
                 Ok(settings) => {
                     let begin = Begin {
                         delivery: Arc::new(held.delivery.as_ref().clone()),
@@ -94,7 +117,7 @@ impl<P: Ports> Engine<P> {
                         from: settings.from.clone(),
                         pace_key: settings.pace_key.clone(),
                     };
-                    ready.push((held, permit, begin));
+                    ready.push((held, berth, begin));
                 }
                 Err(NotSent::End(status, reason)) => {
                     drop(self.tasks.spawn(Arc::clone(&self).end_waiting(held, Some((status, reason)))));
@@ -119,14 +142,14 @@ impl<P: Ports> Engine<P> {
             answers = work_on(group, &work, "begin") => answers,
             () = self.hard.cancelled() => return,
         };
-        for ((held, permit, begin), answer) in ready.into_iter().zip(answers) {
+        for ((held, berth, begin), answer) in ready.into_iter().zip(answers) {
             // What the ledger refuses is let go of; it comes up again when it is overdue.
             let Ok(answer) = answer else { continue };
-            self.begun(worker, held, permit, &begin, answer);
+            self.begun(worker, held, berth, &begin, answer);
         }
     }
 
-    fn begun(self: &Arc<Self>, worker: WorkerEpoch, mut held: Held, permit: OwnedSemaphorePermit, begin: &Begin, answer: Begun) {
+    fn begun(self: &Arc<Self>, worker: WorkerEpoch, mut held: Held, berth: Berth, begin: &Begin, answer: Begun) {
         let delivery = &mut held.delivery;
         match answer {
             Begun::Go { slot, revision } => {
@@ -138,7 +161,7 @@ impl<P: Ports> Engine<P> {
                 delivery.intent_at = Some(self.clock.now());
                 delivery.pace_key = Some(begin.pace_key.clone());
                 delivery.account_sid = Some(begin.account_sid.clone());
-                self.tasks.spawn(Arc::clone(self).place(worker, held, permit));
+                self.tasks.spawn(Arc::clone(self).place(worker, held, berth));
             }
             Begun::Wait { slot, revision } => {
                 delivery.revision = revision;
@@ -162,13 +185,42 @@ impl<P: Ports> Engine<P> {
                 drop(self.tasks.spawn(Arc::clone(self).supersede(delivery.key.clone())));
                 drop(self.tasks.spawn(Arc::clone(self).announce_busy(held, Reason::new(ReasonCode::LineBusy, why))));
             }
+            Begun::Full => {
+                delivery.wake_at = (self.clock.now() + FULL_PAUSE).min(delivery.place_by);
+                let why = "the account has as many calls in progress as it may";
+                drop(self.tasks.spawn(Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::Pace, why))));
+            }
+            Begun::Busy => {
+                delivery.wake_at = (self.clock.now() + LINE_PAUSE).min(delivery.place_by);
+                held.put_down();
+            }
             Begun::Superseded => drop(self.tasks.spawn(Arc::clone(self).end_superseded(held))),
-            Begun::Conflict => drop(self.tasks.spawn(Arc::clone(self).look_again(worker, held, permit, begin.attempt_id))),
+            Begun::Conflict => drop(self.tasks.spawn(Arc::clone(self).look_again(worker, held, berth, begin.attempt_id))),
+        }
+    }
+
+    /// Its tenant or account was paused while it waited: it is due at its last moment only, and says so once.
+    async fn park(self: Arc<Self>, mut held: Held, settings: Arc<VoiceSettings>) {
+        let Some(paused) = settings.paused else { return };
+        let changed = self
+            .change(&mut held, |delivery, now| {
+                if delivery.state != State::Waiting {
+                    return None;
+                }
+                let mut change = Change::of(delivery);
+                change.delivery.slot = None;
+                change.delivery.wake_at = delivery.place_by;
+                change.defer(now, paused.reason());
+                Some(change)
+            })
+            .await;
+        if changed == Changed::Done {
+            held.put_down();
         }
     }
 
     /// Says that it waits longer than last said, if so.
-    async fn announce_wait(self: Arc<Self>, mut held: Held, reason: Reason) {
+    pub(super) async fn announce_wait(self: Arc<Self>, mut held: Held, reason: Reason) {
         let changed = self
             .change(&mut held, |delivery, now| {
                 if delivery.state != State::Waiting {
@@ -211,14 +263,14 @@ impl<P: Ports> Engine<P> {
         self: Arc<Self>,
         worker: WorkerEpoch,
         mut held: Held,
-        permit: OwnedSemaphorePermit,
+        berth: Berth,
         attempt_id: AttemptId,
     ) {
         let Some(newer) = self.reload(&held.delivery.key).await else { return };
         let begun = newer.state == State::Placing && newer.attempt_id == Some(attempt_id);
         *held.delivery = newer;
         if begun {
-            self.place(worker, held, permit).await;
+            self.place(worker, held, berth).await;
         } else {
             held.put_down();
         }
@@ -250,7 +302,7 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Places a call whose intent is saved, and saves what came of it.
-    pub(super) async fn place(self: Arc<Self>, worker: WorkerEpoch, mut held: Held, permit: OwnedSemaphorePermit) {
+    pub(super) async fn place(self: Arc<Self>, worker: WorkerEpoch, mut held: Held, berth: Berth) {
         let outcome = self.send(worker, &mut held).await;
         let changed = match outcome {
             Ok(call) => {
@@ -261,7 +313,7 @@ impl<P: Ports> Engine<P> {
             Err(None) => Changed::Lost,
         };
         // Kept until now, so that what is placed never runs ahead of what can be saved.
-        drop(permit);
+        drop(berth);
         if changed == Changed::Done {
             held.put_down();
         }
@@ -280,8 +332,8 @@ impl<P: Ports> Engine<P> {
             Err(NotSent::End(status, reason)) => return Err(Some(Sent::End(status, reason))),
             Err(NotSent::Later) => return Err(Some(Sent::Not)),
         };
-        if delivery.account_sid.as_ref() != Some(&settings.account_sid) {
-            // The slot is another account's.
+        if delivery.account_sid.as_ref() != Some(&settings.account_sid) || settings.paused.is_some() {
+            // The slot is another account's, or nobody's for now.
             return Err(Some(Sent::Not));
         }
         if self.gate.pass(&settings.pace_key, settings.calls_per_second).await {
@@ -308,20 +360,16 @@ impl<P: Ports> Engine<P> {
         }
         match self.caller.place(&settings, &call_order).await {
             Ok(call) => {
-                if settings.pace_key != settings.account_sid.as_str() {
-                    self.prove(&settings).await;
-                }
+                self.note_success(&settings).await;
                 Ok(call)
             }
-            Err(failure) => Err(Some(Sent::Failed(failure))),
+            Err(failure) => {
+                self.note_failure(&settings, &failure).await;
+                Err(Some(Sent::Failed(failure)))
+            }
         }
     }
 
-    async fn prove(&self, settings: &VoiceSettings) {
-        if let Err(error) = self.directory.proven(settings).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "can't note that the credentials work, the next call will");
-        }
-    }
 
     /// Saves what came of a placement that made no call that is known.
     async fn apply(self: &Arc<Self>, held: &mut Held, sent: Sent) -> Changed {
@@ -344,11 +392,6 @@ impl<P: Ports> Engine<P> {
                     error = failure as &dyn std::error::Error,
                     "a call could not be placed"
                 );
-                if let (Class::Throttled(Some(wait)), Some(pace_key)) = (failure.class, &held.delivery.pace_key)
-                    && let Err(error) = self.ledger.hold(pace_key, wait).await
-                {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "can't tell the other workers to slow down");
-                }
                 Some((next, pause))
             }
         };
@@ -442,6 +485,10 @@ fn reason_text(reason: &Reason) -> String {
 fn usable(settings: Option<&Result<Arc<VoiceSettings>, DirectoryError>>) -> Result<Arc<VoiceSettings>, NotSent> {
     let end = |code, message: &str| Err(NotSent::End(Status::Rejected, Reason::new(code, message)));
     match settings {
+        Some(Ok(settings)) if settings.refused => Err(NotSent::End(
+            Status::Failed,
+            Reason::new(ReasonCode::TenantCredentials, "Twilio refuses the tenant's credentials: check them with voice-otp tenant check"),
+        )),
         Some(Ok(settings)) if settings.enabled => Ok(Arc::clone(settings)),
         Some(Ok(_)) => end(ReasonCode::VoiceDisabled, "voice was switched off for the tenant while the delivery waited"),
         Some(Err(_)) => Err(NotSent::Later),

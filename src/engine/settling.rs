@@ -42,9 +42,9 @@ impl<P: Ports> Engine<P> {
             return;
         }
         let began = self.clock.now();
-        let Ok(permit) = Arc::clone(&self.looking).acquire_owned().await else { return };
+        let berth = self.looking.enter(held.delivery.pace_key.as_deref().unwrap_or_default()).await;
         let sight = self.look(&held.delivery).await;
-        drop(permit);
+        drop(berth);
         let changed = match sight {
             Sight::Found(call) => self.work_in(&mut held, &call).await,
             Sight::Nothing => {

@@ -98,7 +98,7 @@ impl Directory {
                 message = message => match message {
                     Some(Ok(AsyncMessage::Notification(notification))) => match TenantId::parse(notification.payload()) {
                         Ok(tenant) => ports::Directory::forget(self, &tenant),
-                        Err(_) => self.forget_all(),
+                        Err(_) => self.forget_account(notification.payload()),
                     },
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(ListenError::Connect(error)),
@@ -106,6 +106,14 @@ impl Directory {
                 },
             }
         }
+    }
+
+    /// Forgets the tenants of an account that is named after an `@`; all of them, if the name is another.
+    fn forget_account(&self, payload: &str) {
+        let Some(account) = payload.strip_prefix('@') else { return self.forget_all() };
+        let mut entries = self.cache.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        entries.forgotten += 1;
+        entries.known.retain(|_, settings| settings.account_sid.as_str() != account);
     }
 
     fn forget_all(&self) {
@@ -186,8 +194,34 @@ impl ports::Directory for Directory {
     async fn proven(&self, settings: &VoiceSettings) -> Result<(), DirectoryError> {
         let done = settings::prove(&self.pool, settings).await;
         ports::Directory::forget(self, &settings.tenant_id);
-        done.map_err(|error| DirectoryError::Unavailable(Box::new(error)))
+        done.map_err(away)
     }
+
+    async fn refused(&self, settings: &VoiceSettings) -> Result<bool, DirectoryError> {
+        let noted = settings::refuse(&self.pool, settings).await;
+        ports::Directory::forget(self, &settings.tenant_id);
+        noted.map_err(away)
+    }
+
+    async fn suspects(&self, most: usize) -> Result<Vec<Arc<VoiceSettings>>, DirectoryError> {
+        let tenants = settings::suspects(&self.pool, most).await.map_err(away)?;
+        if tenants.is_empty() {
+            return Ok(Vec::new());
+        }
+        let loaded = settings::load(&self.pool, &self.keys, &tenants).await.map_err(away)?;
+        // Who has other keys opens what can't be opened here, when it is that one's turn.
+        Ok(loaded.into_values().filter_map(Result::ok).map(Arc::new).collect())
+    }
+
+    async fn taken(&self, settings: &VoiceSettings) -> Result<(), DirectoryError> {
+        let done = settings::take(&self.pool, settings).await;
+        ports::Directory::forget(self, &settings.tenant_id);
+        done.map_err(away)
+    }
+}
+
+fn away(error: settings::Error) -> DirectoryError {
+    DirectoryError::Unavailable(Box::new(error))
 }
 
 fn unreadable(error: settings::Error) -> DirectoryError {

@@ -32,6 +32,10 @@ pub struct Limits {
     pub begin_ahead: Duration,
     /// A slot used later than this is void.
     pub slot_late: Duration,
+    /// What is due later than this from its admission is nobody's at first.
+    pub hold_ahead: Duration,
+    /// How long before its time what waits may be claimed.
+    pub claim_ahead: Duration,
     /// When a begun placement that nobody brings to an end is taken up by somebody else.
     pub rescue: Duration,
     /// How overdue a delivery or event of one's own must be to be taken for forgotten.
@@ -49,6 +53,11 @@ pub struct PgLedger {
     keys: Keyring,
     limits: Limits,
 }
+
+/// How long an account is left alone when its circuit opens; doubled each time in a row.
+pub const CIRCUIT_FIRST: Duration = Duration::from_secs(5);
+/// The longest that it is left alone.
+pub const CIRCUIT_LONGEST: Duration = Duration::from_mins(1);
 
 /// The most deliveries that are put away in one statement.
 const TIDIED_AT_ONCE: i32 = 1_000;
@@ -137,14 +146,14 @@ impl Ledger for PgLedger {
 
     async fn find_user(&self, tenant: &TenantId, user: &UserRef) -> Result<Vec<Delivery>, LedgerError> {
         let macs = self.keys.hashes("user", &format!("{tenant}\0{}", user.as_str()));
-        let sql = "select * from deliveries where tenant_id = $1 and user_mac = any ($2) and state <> 'final'";
-        let rows = self.query(sql, &[&tenant.as_str(), &macs]).await?;
+        let sql = "select * from deliveries where user_mac = any ($1) and ended is null";
+        let rows = self.query(sql, &[&macs]).await?;
         rows.iter().map(|row| row::delivery(row, &self.keys)).collect()
     }
 
     async fn rivals(&self, key: &Key) -> Result<Vec<Delivery>, LedgerError> {
-        let sql = "select r.* from deliveries d join deliveries r on r.tenant_id = d.tenant_id and r.user_mac = d.user_mac \
-                   where d.tenant_id = $1 and d.delivery_id = $2 and r.state <> 'final' \
+        let sql = "select r.* from deliveries d join deliveries r on r.user_mac = d.user_mac \
+                   where d.tenant_id = $1 and d.delivery_id = $2 and r.ended is null \
                      and (r.user_time, r.delivery_id) < (d.user_time, d.delivery_id)";
         let rows = self.query(sql, &[&key.tenant_id.as_str(), &key.delivery_id.as_str()]).await?;
         rows.iter().map(|row| row::delivery(row, &self.keys)).collect()
@@ -198,9 +207,21 @@ impl Ledger for PgLedger {
     }
 
     async fn hold(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
-        let sql = "update pacing set epoch = epoch + 1, tat = clock_timestamp(), \
-                   hold_until = greatest(hold_until, clock_timestamp() + $2::double precision * interval '1 second') where pace_key = $1";
+        let sql = "select repace(pace_key, $2::double precision * interval '1 second') from pacing \
+                   where pace_key = $1 and hold_until < clock_timestamp() + $2::double precision * interval '1 second'";
         self.query(sql, &[&pace_key, &wait.as_secs_f64()]).await.map(drop)
+    }
+
+    async fn trip(&self, pace_key: &str) -> Result<Option<Duration>, LedgerError> {
+        let (first, longest) = (CIRCUIT_FIRST.as_secs_f64(), CIRCUIT_LONGEST.as_secs_f64());
+        let sql = "select trip($1, $2::double precision * interval '1 second', $3::double precision * interval '1 second')";
+        let rows = self.query(sql, &[&pace_key, &first, &longest]).await?;
+        let wait_ms = rows.first().and_then(|row| row.get::<_, Option<i64>>(0));
+        Ok(wait_ms.map(|wait_ms| Duration::from_millis(wait_ms.unsigned_abs())))
+    }
+
+    async fn mend(&self, pace_key: &str) -> Result<(), LedgerError> {
+        self.query("select mend($1)", &[&pace_key]).await.map(drop)
     }
 
     async fn published(&self, events: &[(Key, u32)]) -> Result<(), LedgerError> {

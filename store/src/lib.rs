@@ -4,6 +4,7 @@
 //! long, and the time is always the database's, read after the locks. Numbers, codes and Twilio's secrets are sealed
 //! before they get here ([`keys`]), and compared by keyed hashes.
 
+pub mod accounts;
 pub mod directory;
 pub mod ledger;
 pub mod migrate;

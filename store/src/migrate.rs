@@ -19,6 +19,9 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 5, name: "publishers", sql: include_str!("../migrations/0005_publishers.sql") },
     Migration { version: 6, name: "test_calls", sql: include_str!("../migrations/0006_test_calls.sql") },
     Migration { version: 7, name: "users_and_retention", sql: include_str!("../migrations/0007_users_and_retention.sql") },
+    Migration { version: 8, name: "pace", sql: include_str!("../migrations/0008_pace.sql") },
+    Migration { version: 9, name: "admit", sql: include_str!("../migrations/0009_admit.sql") },
+    Migration { version: 10, name: "begin", sql: include_str!("../migrations/0010_begin.sql") },
 ];
 
 /// The oldest Postgres that is known to do.

@@ -25,9 +25,10 @@ pub enum Error {
     Build(#[source] deadpool_postgres::BuildError),
 }
 
-/// What every connection is told. Statements here are short; one that isn't has met a lock or a sick disk.
+/// What every connection is told. Statements here are short; one that isn't has met a lock or a sick disk. To compile one takes longer
+/// than to run it.
 const SESSION: &str = "set lock_timeout = '2s'; set statement_timeout = '10s'; set idle_in_transaction_session_timeout = '10s'; \
-                       set time zone 'UTC'; set client_min_messages = warning";
+                       set time zone 'UTC'; set client_min_messages = warning; set jit = off";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

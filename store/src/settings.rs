@@ -7,10 +7,11 @@ use deadpool_postgres::PoolError;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres::Row;
 use voice_otp::account::{AccountSid, ApiKeySid};
-use voice_otp::settings::{ApiKey, Credentials, Region, VoiceSettings, unproven_pace_key};
+use voice_otp::settings::{ApiKey, Credentials, Paused, Region, VoiceSettings, unproven_pace_key};
 use voice_otp_schemas::phone::Country;
 use voice_otp_schemas::{Locale, PhoneNumber, TenantId};
 
+use crate::accounts;
 use crate::keys::{Keyring, OpenError};
 use crate::pool::Pool;
 
@@ -46,9 +47,15 @@ pub struct Summary {
     pub calls_per_second: f64,
 }
 
+/// How long refused credentials are left alone.
+const REFUSED_FOR: Duration = Duration::from_mins(1);
+
 const COLUMNS: &str = "s.tenant_id, s.version, s.account_sid, s.key_id, s.auth_token, s.secondary_auth_token, s.api_key_secret, \
      s.from_number, s.api_key_sid, s.region, s.default_locale, s.ring_timeout_s, s.enabled, s.allowed_countries, \
-     s.test_mode, s.publishers, s.proven, a.calls_per_second";
+     s.test_mode, s.publishers, s.proven, s.paused, s.refused_until is not null as refused, a.paused as account_paused, \
+     coalesce((select p.trial_us is not null from pacing p where p.pace_key = \
+       case when s.proven then s.account_sid else s.account_sid || '/' || s.tenant_id end), false) as on_trial, \
+     a.calls_per_second";
 
 /// Tenants and their settings; a tenant whose secrets can't be opened with these keys is an error of its own.
 pub type Loaded = BTreeMap<TenantId, Result<VoiceSettings, Error>>;
@@ -112,6 +119,13 @@ fn read(row: &Row, tenant_id: TenantId, keys: &Keyring) -> Result<VoiceSettings,
         allowed_countries: countries.into_iter().filter_map(|country| Country::parse(country).ok()).collect(),
         test_mode: row.get("test_mode"),
         publishers: row.get("publishers"),
+        paused: match (row.get("paused"), row.get("account_paused")) {
+            (_, true) => Some(Paused::Account),
+            (true, false) => Some(Paused::Tenant),
+            (false, false) => None,
+        },
+        refused: row.get("refused"),
+        on_trial: row.get("on_trial"),
         calls_per_second: row.get("calls_per_second"),
         account_sid,
         tenant_id,
@@ -143,6 +157,9 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
     let locale = settings.default_locale.as_ref().map(Locale::as_str);
 
     let proven = already_proven(pool, keys, settings).await?;
+    if let Some(pace) = pace {
+        accounts::set_rate(pool, &settings.account_sid, pace).await?;
+    }
     let client = pool.get().await.map_err(Error::Connect)?;
     client
         .execute(
@@ -163,7 +180,6 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
                 &countries,
                 &settings.test_mode,
                 &proven,
-                &pace,
                 &settings.publishers,
             ],
         )
@@ -172,26 +188,17 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
     Ok(())
 }
 
-/// One statement: the account, its pace if that changes (slots that were reserved at another rate are void), and the
-/// tenant's settings.
-const SAVE: &str = "with account as (insert into accounts (account_sid, calls_per_second) \
-      values ($2, coalesce($16::double precision, 1)) on conflict (account_sid) do update \
-      set calls_per_second = excluded.calls_per_second \
-      where $16 is not null and accounts.calls_per_second <> excluded.calls_per_second \
-      returning account_sid, calls_per_second), \
-    paced as (select p.pace_key, ceil(1e6 / a.calls_per_second)::bigint as interval_us \
-      from pacing p join account a using (account_sid) order by p.pace_key for update of p), \
-    repaced as (update pacing p set interval_us = n.interval_us, epoch = p.epoch + 1, tat = clock_timestamp() \
-      from paced n where n.pace_key = p.pace_key and n.interval_us <> p.interval_us) \
+/// One statement: the account, if it is new, and the tenant's settings. Credentials that were refused are tried again.
+const SAVE: &str = "with account as (insert into accounts (account_sid) values ($2) on conflict (account_sid) do nothing) \
     insert into voice_settings (tenant_id, account_sid, key_id, auth_token, secondary_auth_token, api_key_secret, \
       from_number, api_key_sid, region, default_locale, ring_timeout_s, enabled, allowed_countries, test_mode, proven, publishers) \
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $17) on conflict (tenant_id) do update set \
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) on conflict (tenant_id) do update set \
       version = nextval('voice_settings_version'), account_sid = excluded.account_sid, key_id = excluded.key_id, \
       auth_token = excluded.auth_token, secondary_auth_token = excluded.secondary_auth_token, \
       api_key_secret = excluded.api_key_secret, from_number = excluded.from_number, api_key_sid = excluded.api_key_sid, \
       region = excluded.region, default_locale = excluded.default_locale, ring_timeout_s = excluded.ring_timeout_s, \
       enabled = excluded.enabled, allowed_countries = excluded.allowed_countries, test_mode = excluded.test_mode, \
-      proven = excluded.proven, publishers = excluded.publishers, updated_at = clock_timestamp()";
+      proven = excluded.proven, publishers = excluded.publishers, refused_until = null, updated_at = clock_timestamp()";
 
 /// Credentials that Twilio has taken stay proven until they, or the account, are changed.
 async fn already_proven(pool: &Pool, keys: &Keyring, settings: &VoiceSettings) -> Result<bool, Error> {
@@ -209,6 +216,68 @@ async fn already_proven(pool: &Pool, keys: &Keyring, settings: &VoiceSettings) -
     let (old, new) = (&present.credentials, &settings.credentials);
     let proven = present.pace_key == present.account_sid.as_str();
     Ok(proven && present.account_sid == settings.account_sid && key(old) == key(new) && token(old) == token(new))
+}
+
+/// Pauses a tenant: its requests are admitted and wait. Or resumes it: what waits gets new slots. False if there is no such tenant.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn pause(pool: &Pool, tenant: &TenantId, paused: bool) -> Result<bool, Error> {
+    let client = pool.get().await.map_err(Error::Connect)?;
+    let rows = client
+        .query("select pause_tenant($1, $2)", &[&tenant.as_str(), &paused])
+        .await
+        .map_err(|error| Error::Query("pause or resume the tenant", error))?;
+    Ok(rows.first().is_some_and(|row| row.get(0)))
+}
+
+/// Notes that Twilio refused a tenant's credentials. False if that was known, or they have changed.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn refuse(pool: &Pool, settings: &VoiceSettings) -> Result<bool, Error> {
+    let client = pool.get().await.map_err(Error::Connect)?;
+    let sql = "update voice_settings set refused_until = clock_timestamp() + $3::double precision * interval '1 second', \
+               version = nextval('voice_settings_version') where tenant_id = $1 and version = $2 and refused_until is null";
+    let noted = client
+        .execute(sql, &[&settings.tenant_id.as_str(), &settings.version, &REFUSED_FOR.as_secs_f64()])
+        .await
+        .map_err(|error| Error::Query("note that Twilio refuses credentials", error))?;
+    Ok(noted > 0)
+}
+
+/// Notes that Twilio takes a tenant's credentials again.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn take(pool: &Pool, settings: &VoiceSettings) -> Result<(), Error> {
+    let client = pool.get().await.map_err(Error::Connect)?;
+    let sql = "update voice_settings set refused_until = null, version = nextval('voice_settings_version') \
+               where tenant_id = $1 and version = $2 and refused_until is not null";
+    client
+        .execute(sql, &[&settings.tenant_id.as_str(), &settings.version])
+        .await
+        .map_err(|error| Error::Query("note that Twilio takes credentials", error))?;
+    Ok(())
+}
+
+/// Tenants whose refused credentials it is time to try again. Who asks has them for a while.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn suspects(pool: &Pool, most: usize) -> Result<Vec<TenantId>, Error> {
+    let client = pool.get().await.map_err(Error::Connect)?;
+    let sql = "with due as (select tenant_id from (select clock_timestamp() as t offset 0) clock cross join lateral ( \
+                 select tenant_id from voice_settings where refused_until <= t order by refused_until limit $1 \
+                 for update skip locked) d) \
+               update voice_settings s set refused_until = clock_timestamp() + $2::double precision * interval '1 second' \
+                 from due where s.tenant_id = due.tenant_id returning s.tenant_id";
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let rows = client
+        .query(sql, &[&most, &REFUSED_FOR.as_secs_f64()])
+        .await
+        .map_err(|error| Error::Query("look for refused credentials", error))?;
+    Ok(rows.iter().filter_map(|row| TenantId::parse(row.get(0)).ok()).collect())
 }
 
 /// Lists tenants, in order.
@@ -262,8 +331,8 @@ pub async fn prove(pool: &Pool, settings: &VoiceSettings) -> Result<(), Error> {
             "with proven as (update voice_settings set proven = true, version = nextval('voice_settings_version') \
                where tenant_id = $1 and version = $2 and not proven returning account_sid) \
              insert into pacing as p (pace_key, account_sid, interval_us, tat) \
-             select a.account_sid, a.account_sid, ceil(1e6 / a.calls_per_second)::bigint, \
-               clock_timestamp() + ceil(1e6 / a.calls_per_second) * interval '1 microsecond' from accounts a join proven using (account_sid) \
+             select a.account_sid, a.account_sid, pace_interval(a.calls_per_second), \
+               clock_timestamp() + pace_interval(a.calls_per_second) * interval '1 microsecond' from accounts a join proven using (account_sid) \
              on conflict (pace_key) do update set tat = greatest(p.tat, excluded.tat)",
             &[&settings.tenant_id.as_str(), &settings.version],
         )

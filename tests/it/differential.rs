@@ -38,7 +38,7 @@ enum Plant {
 
 const BUGS: [(&str, Plant); 4] = [
     ("the pace isn't kept", Plant::Text("admit", "update pacing p set tat = m.next", "update pacing p set tat = p.tat")),
-    ("void slots are used", Plant::Text("begin_attempts", "coalesce(u.slot_epoch = p.epoch and", "coalesce(true and")),
+    ("void slots are used", Plant::Text("begin_attempts", "d.slot_at >= t - in_slot_late", "true")),
     (
         "writes aren't fenced",
         Plant::Statement(
@@ -49,7 +49,7 @@ const BUGS: [(&str, Plant); 4] = [
     ),
     (
         "a newer request doesn't supersede",
-        Plant::Text("begin_attempts", "(n.user_time, n.delivery_id) > (u.user_time, u.delivery_id)", "false"),
+        Plant::Text("begin_attempts", "(n.user_time, n.delivery_id) > (d.user_time, d.delivery_id)", "false"),
     ),
 ];
 

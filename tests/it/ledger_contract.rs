@@ -33,6 +33,7 @@ mod pacing;
 mod racing;
 mod retaining;
 mod saving;
+mod sharing;
 mod settings;
 pub(crate) mod stage;
 mod workers;

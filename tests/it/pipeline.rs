@@ -9,6 +9,7 @@ mod losing;
 mod pacing;
 mod publishing;
 mod settling;
+mod sharing;
 mod speaking;
 mod stopping;
 mod superseding;

@@ -128,7 +128,7 @@ pub struct Worker {
     #[arg(long, env = "VOICE_OTP_RETENTION", default_value = "7days", value_name = "DURATION")]
     pub retention: String,
     /// The most placements in flight at once
-    #[arg(long, env = "VOICE_OTP_CONCURRENCY", default_value = "256", value_name = "CALLS")]
+    #[arg(long, env = "VOICE_OTP_CONCURRENCY", default_value = "1000", value_name = "CALLS")]
     pub concurrency: String,
     /// The most unacknowledged messages that the broker hands over
     #[arg(long, env = "VOICE_OTP_PREFETCH", default_value = "1000", value_name = "MESSAGES")]

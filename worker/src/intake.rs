@@ -48,6 +48,8 @@ struct Received {
 
 /// Groups that may be on their way to the ledger at once.
 const GROUPS: usize = 2;
+/// The pause before a message is tried again whose account's pace was locked.
+const BUSY_PAUSE: Duration = Duration::from_millis(250);
 /// The pause before a message is given back that nobody here can take now.
 const GIVE_BACK_PAUSE: Duration = Duration::from_secs(1);
 /// The longest an answer of the broker is waited for.
@@ -169,13 +171,19 @@ impl<P: Ports> Intake<P> {
             }
             let intake = Arc::clone(&self);
             groups.spawn(async move {
-                intake.work_on(group).await;
+                let mut busy = intake.work_on(group).await;
                 drop(permit);
+                // Somebody holds their account's pace: they wait for it in nobody's way.
+                while !busy.is_empty() {
+                    tokio::time::sleep(BUSY_PAUSE).await;
+                    busy = intake.work_on(busy).await;
+                }
             });
         }
     }
 
-    async fn work_on(&self, group: Vec<Received>) {
+    /// Takes a group in; gives back what can't be done in this moment.
+    async fn work_on(&self, group: Vec<Received>) -> Vec<Received> {
         let mut incoming = Vec::with_capacity(group.len());
         let mut readable = Vec::with_capacity(group.len());
         for Received { delivery, body, read } in group {
@@ -191,10 +199,11 @@ impl<P: Ports> Intake<P> {
             }
         }
         let dispositions = self.engine.take_in(&incoming).await;
-        let mut not_here = Vec::new();
-        for (((delivery, body), event), disposition) in readable.iter().zip(&incoming).zip(dispositions) {
+        let (mut not_here, mut busy) = (Vec::new(), Vec::new());
+        for (((delivery, body), event), disposition) in readable.into_iter().zip(incoming).zip(dispositions) {
             match disposition {
-                Disposition::Done => ack(delivery).await,
+                Disposition::Done => ack(&delivery).await,
+                Disposition::Busy => busy.push(Received { delivery, body, read: Ok(event) }),
                 Disposition::Dead(dead) => {
                     let detail = match dead {
                         Dead::ConflictingDuplicate => "the id is taken by a request with another number, code or extension",
@@ -202,7 +211,7 @@ impl<P: Ports> Intake<P> {
                         Dead::RefusedByDatabase => "the database refuses it; the worker's log has its reason",
                     };
                     let cause = Cause { reason: dead.word(), detail: detail.to_owned(), key: key_of(&event.incoming) };
-                    self.bury(delivery, body, &cause).await;
+                    self.bury(&delivery, &body, &cause).await;
                 }
                 Disposition::Again => not_here.push(delivery),
             }
@@ -210,9 +219,10 @@ impl<P: Ports> Intake<P> {
         if !not_here.is_empty() {
             tokio::time::sleep(GIVE_BACK_PAUSE).await;
         }
-        for delivery in not_here {
+        for delivery in &not_here {
             give_back(delivery).await;
         }
+        busy
     }
 
     async fn bury(&self, delivery: &Delivery, body: &Fingerprint, cause: &Cause) {

@@ -13,7 +13,7 @@ use voice_otp::ports::{Admitted, LedgerError, Verdict};
 use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::reason::ReasonCode;
 
-use super::{PgLedger, failed, is_line_conflict, row};
+use super::{PgLedger, failed, is_line_conflict, is_locked, row};
 use crate::keys::Keyring;
 
 /// A group's answers, until every one is known.
@@ -46,7 +46,7 @@ pub(super) async fn admit(ledger: &PgLedger, worker: WorkerEpoch, group: &[Admis
             // Now that their firsts are known, twins are compared with what stands in the row, like any repeat.
             for place in std::mem::take(&mut held_back) {
                 let first = twins.get(&place).and_then(|first| answers.get(*first));
-                if let Some(Some(wait @ (Verdict::StaleSettings | Verdict::Unwanted(_)))) = first {
+                if let Some(Some(wait @ (Verdict::StaleSettings | Verdict::Unwanted(_) | Verdict::Busy))) = first {
                     // A twin of what wasn't admitted for now waits with it.
                     let wait = wait.clone();
                     answers.get_mut(place).map(|answer| *answer = Some(wait)).unwrap_or_default();
@@ -76,13 +76,15 @@ fn twins(group: &[Admission]) -> BTreeMap<usize, usize> {
 async fn ask(ledger: &PgLedger, worker: WorkerEpoch, group: &[&Admission]) -> Result<Vec<Row>, LedgerError> {
     let mut columns = Columns::of(group, &ledger.keys);
     let client = ledger.client().await?;
-    match columns.ask(&client, ledger, worker).await {
-        // Another worker began a placement on one of the lines at this moment: these wait for their turn.
-        Err(error) if is_line_conflict(&error) => {
-            columns.attempt.fill(None);
-            columns.ask(&client, ledger, worker).await
+    let mut skip = false;
+    loop {
+        match columns.ask(&client, ledger, worker, skip).await {
+            // Another worker began a placement on one of the lines at this moment: these wait for their turn.
+            Err(error) if is_line_conflict(&error) && columns.attempt.iter().any(Option::is_some) => columns.attempt.fill(None),
+            // Somebody holds an account's pace: whom that concerns is left out.
+            Err(error) if is_locked(&error) && !skip => skip = true,
+            rows => return rows,
         }
-        rows => rows,
     }
 }
 
@@ -100,12 +102,17 @@ fn verdict(admission: &Admission, row: &Row, keys: &Keyring) -> Result<Option<Ve
             Verdict::Placing(Box::new(Admitted {
                 admitted_at: row.get("admitted_at"),
                 begun: row.get("begun"),
+                held: row.get("held"),
                 wake_at: row.get("wake_at"),
                 event: (!was_known).then(|| placement.accepted.clone().filled(slot.at, wait_ms)),
                 has_rivals: row.get("rivals"),
                 slot,
             }))
         }
+        ("parked", Plan::Place(placement)) => {
+            Verdict::Parked(std::iter::once(placement.accepted.clone()).chain(placement.parked.clone()).collect())
+        }
+        ("busy", Plan::Place(_)) => Verdict::Busy,
         ("backlog", Plan::Place(placement)) => Verdict::Ended(vec![placement.backlog.clone().filled(slot()?.at, wait_ms)]),
         ("end", Plan::End(events)) => Verdict::Ended(events.clone()),
         ("known", _) => {
@@ -143,6 +150,7 @@ struct Columns<'a> {
     locale: Vec<Option<&'a str>>,
     account: Vec<Option<&'a str>>,
     pace_key: Vec<Option<&'a str>>,
+    parked: Vec<bool>,
     version: Vec<Option<i64>>,
     place_by: Vec<Option<Timestamp>>,
     heard_after_ms: Vec<Option<i32>>,
@@ -219,12 +227,13 @@ impl<'a> Columns<'a> {
         self.locale.push(placement.locale.as_ref().map(voice_otp_schemas::Locale::as_str));
         self.account.push(Some(placement.account_sid.as_str()));
         self.pace_key.push(Some(&placement.pace_key));
+        self.parked.push(placement.parked.is_some());
         self.place_by.push(Some(placement.place_by));
         self.heard_after_ms.push(i32::try_from(placement.heard_after.as_millis()).ok());
         self.attempt.push(placement.attempt_id.map(|attempt| attempt.0));
         self.line.push(Some(super::begin::line(keys, placement.account_sid.as_str(), &placement.from, &placement.order.to)));
         self.first.push(Some(&placement.accepted));
-        self.second.push(Some(&placement.backlog));
+        self.second.push(Some(placement.parked.as_ref().unwrap_or(&placement.backlog)));
     }
 
     fn push_nothing(&mut self) {
@@ -233,23 +242,27 @@ impl<'a> Columns<'a> {
         self.locale.push(None);
         self.account.push(None);
         self.pace_key.push(None);
+        self.parked.push(false);
         self.place_by.push(None);
         self.heard_after_ms.push(None);
         self.attempt.push(None);
         self.line.push(None);
     }
 
-    async fn ask(&self, client: &Client, ledger: &PgLedger, worker: WorkerEpoch) -> Result<Vec<Row>, LedgerError> {
-        let sql = "select * from admit($1, $2::double precision * interval '1 second', $3::double precision * interval '1 second', \
-                   $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22, $23, \
-                   $24, $25, $26, $27, $28, $29, $30)";
+    async fn ask(&self, client: &Client, ledger: &PgLedger, worker: WorkerEpoch, skip: bool) -> Result<Vec<Row>, LedgerError> {
+        let sql = "select * from admit($1, $2, $3::double precision * interval '1 second', $4::double precision * interval '1 second', \
+                   $5::double precision * interval '1 second', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, \
+                   $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)";
         let statement = client.prepare_cached(sql).await.map_err(failed)?;
         let ahead = ledger.limits.begin_ahead.as_secs_f64();
         let rescue = ledger.limits.rescue.as_secs_f64();
-        let params: [&(dyn ToSql + Sync); 30] = [
+        let hold = ledger.limits.hold_ahead.as_secs_f64();
+        let params: [&(dyn ToSql + Sync); 33] = [
             &worker.0,
+            &skip,
             &ahead,
             &rescue,
+            &hold,
             &self.tenant,
             &self.delivery,
             &self.identity_key,
@@ -266,6 +279,7 @@ impl<'a> Columns<'a> {
             &self.locale,
             &self.account,
             &self.pace_key,
+            &self.parked,
             &self.version,
             &self.place_by,
             &self.heard_after_ms,

@@ -6,7 +6,7 @@ use voice_otp::delivery::{Slot, WorkerEpoch};
 use voice_otp::ports::{Begin, Begun, LedgerError};
 use voice_otp_schemas::PhoneNumber;
 
-use super::{PgLedger, is_line_conflict};
+use super::{PgLedger, is_line_conflict, is_locked};
 use crate::keys::Keyring;
 
 /// Names a line: the numbers themselves stand nowhere in the clear.
@@ -41,6 +41,14 @@ pub(super) async fn begin(ledger: &PgLedger, worker: WorkerEpoch, group: &[Begin
 }
 
 async fn ask(ledger: &PgLedger, worker: WorkerEpoch, group: &[Begin]) -> Result<Vec<Begun>, LedgerError> {
+    match ask_once(ledger, worker, group, false).await {
+        // Somebody holds an account's pace: whom that concerns is left out.
+        Err(error) if is_locked(&error) => ask_once(ledger, worker, group, true).await,
+        answers => answers,
+    }
+}
+
+async fn ask_once(ledger: &PgLedger, worker: WorkerEpoch, group: &[Begin], skip: bool) -> Result<Vec<Begun>, LedgerError> {
     let tenants: Vec<&str> = group.iter().map(|begin| begin.delivery.key.tenant_id.as_str()).collect();
     let deliveries: Vec<&str> = group.iter().map(|begin| begin.delivery.key.delivery_id.as_str()).collect();
     let revisions: Vec<i64> = group.iter().map(|begin| begin.delivery.revision).collect();
@@ -57,10 +65,10 @@ async fn ask(ledger: &PgLedger, worker: WorkerEpoch, group: &[Begin]) -> Result<
     let pace_keys: Vec<&str> = group.iter().map(|begin| begin.pace_key.as_str()).collect();
     let limits = &ledger.limits;
     let (ahead, late, rescue) = (limits.begin_ahead.as_secs_f64(), limits.slot_late.as_secs_f64(), limits.rescue.as_secs_f64());
-    let sql = "select * from begin_attempts($1, $2::double precision * interval '1 second', $3::double precision * interval '1 second', \
-               $4::double precision * interval '1 second', $5, $6, $7, $8, $9, $10, $11)";
-    let params: [&(dyn ToSql + Sync); 11] =
-        [&worker.0, &ahead, &late, &rescue, &tenants, &deliveries, &revisions, &attempts, &lines, &pace_keys, &accounts];
+    let sql = "select * from begin_attempts($1, $2, $3::double precision * interval '1 second', \
+               $4::double precision * interval '1 second', $5::double precision * interval '1 second', $6, $7, $8, $9, $10, $11, $12)";
+    let params: [&(dyn ToSql + Sync); 12] =
+        [&worker.0, &skip, &ahead, &late, &rescue, &tenants, &deliveries, &revisions, &attempts, &lines, &pace_keys, &accounts];
     let rows = ledger.query(sql, &params).await?;
     if rows.len() != group.len() {
         return Err(LedgerError::Nonsense("a begin has no answer"));
@@ -76,11 +84,13 @@ fn answer(row: &Row) -> Result<Begun, LedgerError> {
     };
     Ok(match row.get("verdict") {
         "go" => Begun::Go { slot: slot()?, revision },
-        // Nothing was reserved for one that is late: its slot only says how late.
+        // Nothing was reserved for one that is late, or lets others go first: its slot only says how late.
         "wait" | "late" => Begun::Wait { slot: slot()?, revision },
         "line_busy" => Begun::LineBusy,
         "user_busy" => Begun::UserBusy,
         "superseded" => Begun::Superseded,
+        "full" => Begun::Full,
+        "busy" => Begun::Busy,
         "conflict" => Begun::Conflict,
         _ => return Err(LedgerError::Nonsense("an answer is unknown")),
     })

@@ -17,7 +17,7 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
     slot_epoch, announced_at, attempt, attempt_id, intent_at, settle_after, call_sid, heard_after_ms, placed_at, ringing_at, \
     answered_at, withdrawn, tries, sequence, ended, retired, events, ord)), \
   locked as (select d.tenant_id, d.delivery_id from deliveries d join input i on i.tenant_id = d.tenant_id \
-      and i.delivery_id = d.delivery_id and i.revision = d.revision order by d.tenant_id, d.delivery_id for update of d), \
+      and i.delivery_id = d.delivery_id and i.revision = d.revision order by d.tenant_id, d.delivery_id for update of d skip locked), \
   saved as (update deliveries d set revision = d.revision + 1, owner = $1, state = i.state, wake_at = i.wake_at, \
       slot_at = i.slot_at, slot_epoch = i.slot_epoch, announced_at = i.announced_at, attempt = i.attempt, \
       attempt_id = i.attempt_id, intent_at = i.intent_at, settle_after = i.settle_after, call_sid = i.call_sid, \
@@ -26,6 +26,7 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
       ended_at = case when i.ended is not null then clock_timestamp() end, \
       line = case when i.state in ('placing', 'unsettled') then d.line end, \
       user_line = case when i.state in ('placing', 'unsettled', 'calling') then d.user_line end, \
+      untold = false, counted = case when i.state in ('placing', 'unsettled', 'calling') then d.counted end, \
       sealed = case when i.state <> 'final' then d.sealed end, \
       sealed_key = case when i.state <> 'final' then d.sealed_key end \
     from input i join locked l on l.tenant_id = i.tenant_id and l.delivery_id = i.delivery_id where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id and d.revision = i.revision \
@@ -38,7 +39,9 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
   past as (insert into past_attempts (attempt_id, tenant_id, delivery_id) select i.retired, i.tenant_id, i.delivery_id \
       from input i join saved s on s.ord = i.ord where i.retired is not null on conflict do nothing) \
   select s.ord is not null, case when i.events > 0 then (select o.owner from outbox o where o.tenant_id = i.tenant_id \
-      and o.delivery_id = i.delivery_id and o.sequence <= i.sequence - i.events order by o.sequence limit 1) end \
+      and o.delivery_id = i.delivery_id and o.sequence <= i.sequence - i.events order by o.sequence limit 1) end, \
+    s.ord is null and exists (select 1 from deliveries d where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id \
+      and d.revision = i.revision and d.state <> 'final') \
     from input i left join saved s on s.ord = i.ord order by i.ord";
 
 pub(super) async fn save(ledger: &PgLedger, worker: WorkerEpoch, group: &[Change]) -> Result<Vec<Saved>, LedgerError> {
@@ -122,7 +125,7 @@ pub(super) async fn save(ledger: &PgLedger, worker: WorkerEpoch, group: &[Change
     }
     let answer = |row: &tokio_postgres::Row| {
         if !row.get::<_, bool>(0) {
-            return Saved::Conflict;
+            return if row.get(2) { Saved::Busy } else { Saved::Conflict };
         }
         Saved::Saved {
             lower: match row.get::<_, Option<i64>>(1) {

@@ -75,6 +75,22 @@ pub(super) enum Operation {
         tenant: &'static str,
         pace: f64,
     },
+    Pause {
+        tenant: &'static str,
+        whole_account: bool,
+        paused: bool,
+    },
+    Limit {
+        account: u32,
+        max_calls: Option<i32>,
+        tenant_share: f64,
+    },
+    Trip {
+        tenant: &'static str,
+    },
+    Mend {
+        tenant: &'static str,
+    },
     LookUp {
         nth_attempt: usize,
         key: Key,
@@ -117,8 +133,12 @@ impl Operation {
             22..38 => Self::Begin { session, picks: picks(rng, step) },
             38..60 => Self::Save { session, picks: picks(rng, step) },
             60..64 => Self::Cancel { session, key: any_key(rng) },
-            64..72 => Self::Claim { session },
-            72..75 => Self::Retire { session },
+            64..70 => Self::Claim { session },
+            70 => Self::Pause { tenant: any(rng, &TENANTS[..3]), whole_account: rng.random_bool(0.4), paused: rng.random_bool(0.4) },
+            71 => Self::Limit { account: rng.random_range(1..3), max_calls: any(rng, &[None, Some(1), Some(2)]), tenant_share: any(rng, &[0.1, 0.5, 1.0]) },
+            72 => Self::Trip { tenant: any(rng, &TENANTS[..3]) },
+            73 => Self::Mend { tenant: any(rng, &TENANTS[..3]) },
+            74 => Self::Retire { session },
             75..79 => Self::Publish { session, every: rng.random_range(1..4), from: rng.random_range(0..3) },
             79..83 => Self::Sweep { session },
             83..85 => Self::Hold { tenant: any(rng, &TENANTS[..3]), wait: Duration::from_secs(rng.random_range(1..20)) },

@@ -19,7 +19,7 @@ use voice_otp_schemas::{TenantId, Timestamp, UserRef};
 
 use super::operation::{IDS, Operation, Pick, TENANTS, Wish};
 use crate::ledger_contract::stage::{Stage, call, enlist};
-use crate::memory::sample::{draft, key};
+use crate::memory::sample::{account, draft, key};
 
 /// A ledger with two workers on it.
 pub(super) struct Side<'a, S: Stage> {
@@ -86,8 +86,7 @@ impl<'a, S: Stage> Side<'a, S> {
                 words(swept.map(in_order))
             }
             Operation::Hold { tenant, wait } => {
-                let pace_key = self.stage.settings(&id(tenant)).await.expect("the tenant has settings").pace_key;
-                words(self.ledger(0).hold(&pace_key, *wait).await)
+                words(self.ledger(0).hold(&self.pace_key(tenant).await, *wait).await)
             }
             Operation::Prove { tenant } => {
                 let settings = self.stage.settings(&id(tenant)).await.expect("the tenant has settings");
@@ -98,9 +97,28 @@ impl<'a, S: Stage> Side<'a, S> {
                 let account = if *tenant == "gamma" { 2 } else { 1 };
                 self.stage.save_tenant(tenant, &draft(account, *pace)).await.pace_key
             }
+            Operation::Pause { tenant, whole_account, paused } => {
+                if *whole_account {
+                    let account = account(if *tenant == "gamma" { 2 } else { 1 });
+                    self.stage.pause_account(&account, *paused).await;
+                } else {
+                    self.stage.pause(&id(tenant), *paused).await;
+                }
+                format!("{:?}", self.stage.settings(&id(tenant)).await.map(|settings| settings.paused))
+            }
+            Operation::Limit { account: n, max_calls, tenant_share } => {
+                self.stage.limit(&account(*n), *max_calls, *tenant_share).await;
+                String::new()
+            }
+            Operation::Trip { tenant } => words(self.ledger(0).trip(&self.pace_key(tenant).await).await),
+            Operation::Mend { tenant } => words(self.ledger(0).mend(&self.pace_key(tenant).await).await),
             Operation::LookUp { nth_attempt, key, user } => self.look_up(*nth_attempt, key, user).await,
             Operation::Wait { time, beats } => self.wait(*time, *beats).await,
         }
+    }
+
+    async fn pace_key(&self, tenant: &str) -> String {
+        self.stage.settings(&id(tenant)).await.expect("the tenant has settings").pace_key
     }
 
     /// Every row.
@@ -152,8 +170,8 @@ impl<'a, S: Stage> Side<'a, S> {
         for verdict in verdicts.iter().flatten() {
             match verdict {
                 Verdict::Placing(admitted) => self.note(admitted.event.as_slice()),
-                Verdict::Ended(events) => self.note(events),
-                Verdict::Repeat | Verdict::Conflict | Verdict::StaleSettings | Verdict::Unwanted(_) => {}
+                Verdict::Ended(events) | Verdict::Parked(events) => self.note(events),
+                Verdict::Repeat | Verdict::Conflict | Verdict::StaleSettings | Verdict::Busy | Verdict::Unwanted(_) => {}
             }
         }
         words(verdicts)

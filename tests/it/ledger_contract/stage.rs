@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use voice_otp::Tuning;
-use voice_otp::account::CallSid;
+use voice_otp::account::{AccountSid, CallSid};
 use voice_otp::delivery::{AttemptId, Change, Delivery, Key, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::{Admission, Plan};
@@ -13,7 +13,7 @@ use voice_otp::ports::{Admitted, Begin, Begun, Ledger, Saved, Verdict};
 use voice_otp::progress::{Call, CallStatus, Progress, progress};
 use voice_otp::settings::{Draft, VoiceSettings};
 use voice_otp_schemas::{TenantId, Timestamp};
-use voice_otp_store::{Keyring, PgLedger, settings};
+use voice_otp_store::{Keyring, PgLedger, accounts, settings};
 
 use crate::database::{Database, keys};
 use crate::memory::clock::HandClock;
@@ -42,6 +42,15 @@ pub(crate) trait Stage {
 
     /// Notes that Twilio took a tenant's credentials.
     async fn prove(&self, settings: &VoiceSettings);
+
+    /// Pauses a tenant or resumes it.
+    async fn pause(&self, tenant: &TenantId, paused: bool);
+
+    /// Pauses an account or resumes it.
+    async fn pause_account(&self, account: &AccountSid, paused: bool);
+
+    /// Limits an account's calls in progress, and what share of the slots one tenant may hold.
+    async fn limit(&self, account: &AccountSid, max_calls: Option<i32>, tenant_share: f64);
 }
 
 /// The ledger in memory.
@@ -89,6 +98,18 @@ impl Stage for MemoryStage {
 
     async fn prove(&self, settings: &VoiceSettings) {
         self.directory.prove(settings);
+    }
+
+    async fn pause(&self, tenant: &TenantId, paused: bool) {
+        self.directory.pause(tenant, paused);
+    }
+
+    async fn pause_account(&self, account: &AccountSid, paused: bool) {
+        self.directory.pause_account(account, paused);
+    }
+
+    async fn limit(&self, account: &AccountSid, max_calls: Option<i32>, tenant_share: f64) {
+        self.directory.limit(account, max_calls, tenant_share);
     }
 }
 
@@ -160,6 +181,20 @@ impl Stage for PgStage {
 
     async fn prove(&self, settings: &VoiceSettings) {
         settings::prove(&self.database.pool, settings).await.expect("it can be noted");
+    }
+
+    async fn pause(&self, tenant: &TenantId, paused: bool) {
+        assert!(settings::pause(&self.database.pool, tenant, paused).await.expect("it can be changed"));
+    }
+
+    async fn pause_account(&self, account: &AccountSid, paused: bool) {
+        assert!(accounts::pause(&self.database.pool, account, paused).await.expect("it can be changed"));
+    }
+
+    async fn limit(&self, account: &AccountSid, max_calls: Option<i32>, tenant_share: f64) {
+        let pool = &self.database.pool;
+        assert!(accounts::set_max_calls(pool, account, max_calls).await.expect("it can be changed"));
+        assert!(accounts::set_tenant_share(pool, account, tenant_share).await.expect("it can be changed"));
     }
 }
 

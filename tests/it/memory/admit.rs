@@ -1,6 +1,7 @@
 //! Admission of a group: what `admit` in SQL, and what stands before it in Rust, does.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 use std::time::Duration;
 
 use voice_otp::delivery::{Delivery, Key, Slot, State, WorkerEpoch};
@@ -9,7 +10,7 @@ use voice_otp::ports::{Admitted, Verdict};
 use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::status::Status;
-use voice_otp_schemas::{Context, DeliveryId, Timestamp};
+use voice_otp_schemas::{Context, DeliveryId, TenantId, Timestamp};
 use voice_otp_store::ledger::Limits;
 
 use super::tables::{Line, Row, Tables};
@@ -101,6 +102,7 @@ fn known_or_stale(tables: &Tables, admission: &Admission) -> Option<Verdict> {
                 slot,
                 admitted_at: delivery.admitted_at,
                 begun: true,
+                held: true,
                 wake_at: delivery.wake_at,
                 event: None,
                 has_rivals: false,
@@ -148,16 +150,24 @@ fn asked(admission: &Admission, now: Timestamp) -> Option<(Timestamp, &DeliveryI
 fn reserve(tables: &mut Tables, group: &[Admission], fresh: &[usize], now: Timestamp) -> HashMap<usize, Reserved> {
     let mut wanted: BTreeMap<&str, Vec<(usize, Timestamp)>> = BTreeMap::new();
     for &place in fresh {
-        if let Plan::Place(placement) = &group[place].plan {
+        if let Plan::Place(placement) = &group[place].plan
+            && placement.parked.is_none()
+        {
             wanted.entry(&placement.pace_key).or_default().push((place, placement.place_by));
         }
     }
     let mut slots = HashMap::new();
     for (pace_key, places) in wanted {
+        let over = over_share(tables, group, pace_key, &places, now);
         let pace = tables.paces.get_mut(pace_key).expect("it was ensured");
         let base = pace.base(now);
+        for (nth, (place, _)) in (0..).zip(&places) {
+            if over.contains(place) {
+                slots.insert(*place, Reserved { at: pace.after(base, nth), epoch: pace.epoch, in_time: false });
+            }
+        }
         let mut in_time = 0;
-        for (n, (place, place_by)) in (0..).zip(places) {
+        for (n, (place, place_by)) in (0..).zip(places.into_iter().filter(|(place, _)| !over.contains(place))) {
             let late_at = pace.after(base, n);
             let reserved = if late_at <= place_by {
                 in_time += 1;
@@ -172,6 +182,37 @@ fn reserve(tables: &mut Tables, group: &[Admission], fresh: &[usize], now: Times
         }
     }
     slots
+}
+
+/// Of a pace that several tenants share: whose tenant has its share of the slots before its last moment already.
+#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "as in SQL")]
+fn over_share(tables: &Tables, group: &[Admission], pace_key: &str, places: &[(usize, Timestamp)], now: Timestamp) -> Vec<usize> {
+    let pace = &tables.paces[pace_key];
+    let of_account = |tenant: &&super::tables::Tenant| tenant.settings.account_sid.as_str() == pace.account;
+    if pace_key != pace.account || tables.tenants.values().filter(of_account).count() < 2 {
+        return Vec::new();
+    }
+    let share = tables.account(&pace.account).map_or(1.0, |account| account.tenant_share);
+    let mut counts: HashMap<&TenantId, i64> = HashMap::new();
+    let mut over = Vec::new();
+    for (place, place_by) in places {
+        let tenant = &group[*place].key.tenant_id;
+        let ahead = |row: &&Row| {
+            let delivery = &row.delivery;
+            delivery.pace_key.as_deref() == Some(pace_key)
+                && delivery.key.tenant_id == *tenant
+                && delivery.state == State::Waiting
+                && delivery.slot.is_some_and(|slot| slot.at > now)
+        };
+        let waiting = || i64::try_from(tables.rows.values().filter(ahead).count()).unwrap();
+        let count = counts.entry(tenant).or_insert_with(waiting);
+        *count += 1;
+        let left = (*place_by - now).num_microseconds().expect("a wait is short");
+        if *count > 1 && *count * pace.step_us() > (share * left as f64) as i64 {
+            over.push(*place);
+        }
+    }
+    over
 }
 
 /// Makes the row of one that is new.
@@ -192,11 +233,14 @@ fn insert(
         (Plan::Place(placement), Some(slot)) if slot.in_time => {
             let line = Line::of_placement(placement);
             let soon = slot.at <= now + limits.begin_ahead;
-            let begun = soon && placement.attempt_id.is_some() && !tables.line_is_taken(&line) && !user_is_busy;
+            let counted = tables.account(placement.account_sid.as_str()).is_some_and(|account| account.max_calls.is_some());
+            let begun =
+                soon && placement.attempt_id.is_some() && !counted && !tables.line_is_taken(&line) && !user_is_busy;
             let admitted = Admitted {
                 slot: Slot { at: slot.at, epoch: slot.epoch },
                 admitted_at: now,
                 begun,
+                held: begun || slot.at <= now + limits.hold_ahead,
                 wake_at: if begun { now + limits.rescue } else { slot.at.min(placement.place_by) },
                 event: Some(placement.accepted.clone().filled(slot.at, wait_ms(slot.at, now))),
                 has_rivals,
@@ -204,6 +248,23 @@ fn insert(
             let mut delivery = Delivery::admitted(admission.clone(), placement.as_ref().clone(), &admitted);
             delivery.line = begun.then(|| line.bytes());
             (delivery, begun.then_some(line), Verdict::Placing(Box::new(admitted)))
+        }
+        (Plan::Place(placement), _) if placement.parked.is_some() => {
+            let parked = placement.parked.clone().expect("it was there");
+            let delivery = Delivery {
+                state: State::Waiting,
+                wake_at: placement.place_by,
+                order: Some(Arc::clone(&placement.order)),
+                announced_at: Some(placement.place_by),
+                ended: None,
+                locale: placement.locale.clone(),
+                account_sid: Some(placement.account_sid.clone()),
+                pace_key: Some(placement.pace_key.clone()),
+                place_by: placement.place_by,
+                heard_after: placement.heard_after,
+                ..ended(admission, Status::Deferred, 2, now)
+            };
+            (delivery, None, Verdict::Parked(vec![placement.accepted.clone(), parked]))
         }
         (Plan::Place(placement), slot) => {
             let slot = slot.expect("every placement is in time or too late");
@@ -225,14 +286,21 @@ fn insert(
     };
     match &verdict {
         Verdict::Placing(admitted) => admitted.event.iter().for_each(|event| tables.tell(event.clone(), worker, now)),
-        Verdict::Ended(events) => events.iter().for_each(|event| tables.tell(event.clone(), worker, now)),
-        Verdict::Repeat | Verdict::Conflict | Verdict::StaleSettings | Verdict::Unwanted(_) => unreachable!("it is new"),
+        Verdict::Ended(events) | Verdict::Parked(events) => {
+            events.iter().for_each(|event| tables.tell(event.clone(), worker, now));
+        }
+        Verdict::Repeat | Verdict::Conflict | Verdict::StaleSettings | Verdict::Busy | Verdict::Unwanted(_) => {
+            unreachable!("it is new")
+        }
     }
+    let held = matches!(&verdict, Verdict::Placing(admitted) if admitted.held);
     let mut delivery = delivery;
     // In the place of a tombstone.
     delivery.revision += i64::from(tables.rows.contains_key(&admission.key));
     let row = Row {
-        owner: worker,
+        owner: held.then_some(worker),
+        counted: None,
+        untold: false,
         identity: Some(admission.identity.expose().to_owned()),
         user_line: user.is_some() && line.is_some(),
         user,

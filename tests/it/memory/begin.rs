@@ -47,6 +47,17 @@ pub(super) fn begin(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, g
         let in_order = row.slot.is_some_and(|slot| slot.epoch == epoch && slot.at >= now - limits.slot_late);
         judged.push(Judged { place, begin, line, slot: row.slot, good: same_pace && in_order, place_by: row.place_by });
     }
+    judged.retain(|one| {
+        let answer = first_words(tables, limits, one, now);
+        answers[one.place] = answer;
+        answer.is_none()
+    });
+    let in_order = full(tables, &judged);
+    judged.retain(|one| {
+        let full = in_order.contains(&one.place);
+        answers[one.place] = full.then_some(Begun::Full);
+        !full
+    });
     let reserved = reserve(tables, &judged, now);
     for one in judged {
         let epoch = tables.paces[&one.begin.pace_key].epoch;
@@ -64,6 +75,34 @@ pub(super) fn begin(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, g
         answers[place] = Some(write(tables, limits, worker, &one, Slot { at, epoch }, now));
     }
     answers.into_iter().map(|answer| answer.expect("every placement has an answer")).collect()
+}
+
+/// One that was tried before lets those go first that never were, while there is a backlog.
+fn first_words(tables: &Tables, limits: &Limits, one: &Judged<'_>, now: Timestamp) -> Option<Begun> {
+    let base = tables.paces[&one.begin.pace_key].base(now);
+    let tried = tables.rows[&one.begin.delivery.key].delivery.attempt > 0;
+    let yields = !one.good && tried && base > now + limits.begin_ahead;
+    yields.then_some(Begun::Wait { slot: Slot { at: base, epoch: 0 }, revision: one.begin.delivery.revision })
+}
+
+/// Those for whom the account has no call left, in the order of their slots.
+fn full(tables: &Tables, judged: &[Judged<'_>]) -> Vec<usize> {
+    let mut by_pace: BTreeMap<&str, Vec<&Judged<'_>>> = BTreeMap::new();
+    for one in judged {
+        by_pace.entry(&one.begin.pace_key).or_default().push(one);
+    }
+    let mut full = Vec::new();
+    for (pace_key, mut ones) in by_pace {
+        let Some(most) = tables.account(&tables.paces[pace_key].account).and_then(|account| account.max_calls) else { continue };
+        let in_progress = tables.rows.values().filter(|row| row.counted.as_deref() == Some(pace_key)).count();
+        ones.sort_by_key(|one| (one.slot.is_none(), one.slot.map(|slot| slot.at), one.place));
+        for (rank, one) in (1..).zip(ones) {
+            if i64::try_from(in_progress).unwrap() + rank > most {
+                full.push(one.place);
+            }
+        }
+    }
+    full
 }
 
 /// What the user's other deliveries have against a placement.
@@ -110,8 +149,10 @@ fn reserve(tables: &mut Tables, judged: &[Judged<'_>], now: Timestamp) -> BTreeM
 /// Writes the slot, and the intent if the slot is now or in a moment.
 fn write(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, one: &Judged<'_>, slot: Slot, now: Timestamp) -> Begun {
     let go = slot.at <= now + limits.begin_ahead;
+    let counted = tables.account(one.begin.account_sid.as_str()).is_some_and(|account| account.max_calls.is_some());
     let row = tables.rows.get_mut(&one.begin.delivery.key).expect("it was there a moment ago");
-    row.owner = worker;
+    row.owner = Some(worker);
+    row.counted = (go && counted).then(|| one.begin.pace_key.clone());
     row.line = go.then(|| one.line.clone());
     row.user_line = go && row.user.is_some();
     let delivery = &mut row.delivery;

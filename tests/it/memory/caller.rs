@@ -202,7 +202,7 @@ impl Made {
             // Twilio tells the time to the second.
             created_at: chrono::DateTime::from_timestamp(self.at.timestamp(), 0),
             outbound_api: true,
-            queue_time: None,
+            queue_time: Some(self.life.queued),
         }
     }
 

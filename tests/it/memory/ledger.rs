@@ -211,13 +211,19 @@ impl Ledger for MemoryLedger {
 
     async fn hold(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
         self.work(|tables, now| {
-            if let Some(pace) = tables.paces.get_mut(pace_key) {
-                pace.epoch += 1;
-                pace.tat = now;
-                pace.hold_until = pace.hold_until.max(Some(now + wait));
+            if tables.paces.get(pace_key).is_some_and(|pace| pace.hold_until < Some(now + wait)) {
+                tables.repace(pace_key, wait, now);
             }
         })
         .await
+    }
+
+    async fn trip(&self, pace_key: &str) -> Result<Option<Duration>, LedgerError> {
+        self.work(|tables, now| tables.trip(pace_key, now)).await
+    }
+
+    async fn mend(&self, pace_key: &str) -> Result<(), LedgerError> {
+        self.work(|tables, now| tables.mend(pace_key, now)).await
     }
 
     async fn published(&self, events: &[(Key, u32)]) -> Result<(), LedgerError> {

@@ -32,16 +32,21 @@ pub(super) fn retire(tables: &mut Tables, worker: WorkerEpoch, now: Timestamp) {
 pub(super) fn claim(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, most: usize, now: Timestamp) -> Vec<Delivery> {
     let alive = tables.alive(now);
     let free = |row: &Row| {
-        let long_overdue = row.owner != worker && row.delivery.wake_at < now - LONG_OVERDUE;
-        row.delivery.wake_at <= now && (!alive.contains(&row.owner) || long_overdue)
+        let long_overdue = row.owner != Some(worker) && row.delivery.wake_at < now - LONG_OVERDUE;
+        let due = row.delivery.wake_at <= now
+            || (row.delivery.state == State::Waiting && row.delivery.wake_at <= now + limits.claim_ahead);
+        due && (!row.owner.is_some_and(|owner| alive.contains(&owner)) || long_overdue)
     };
-    let taken = first(tables, most, free);
+    let mut taken = first(tables, most, free);
+    let untold = first(tables, most, |row: &Row| row.untold);
+    taken.extend(untold.into_iter().filter(|key| !taken.contains(key)).collect::<Vec<_>>());
     for key in &taken {
         let row = tables.rows.get_mut(key).expect("it was there a moment ago");
-        row.owner = worker;
+        row.owner = Some(worker);
+        row.untold = false;
         row.delivery.revision += 1;
     }
-    let forgotten = |row: &Row| row.owner == worker && row.delivery.wake_at < now - limits.forgotten;
+    let forgotten = |row: &Row| row.owner == Some(worker) && row.delivery.wake_at < now - limits.forgotten;
     let own = first(tables, most, forgotten);
     let others = own.into_iter().filter(|key| !taken.contains(key)).collect::<Vec<_>>();
     taken.iter().chain(&others).map(|key| tables.rows[key].delivery.clone()).collect()
@@ -87,7 +92,9 @@ pub(super) fn forbid(tables: &mut Tables, key: &Key, now: Timestamp) -> bool {
     }
     let row = Row {
         delivery: admit::over(key, now),
-        owner: WorkerEpoch(0),
+        owner: None,
+        counted: None,
+        untold: false,
         identity: None,
         user: None,
         user_line: false,

@@ -132,14 +132,14 @@ pub(crate) fn account(n: u32) -> AccountSid {
     AccountSid::parse(&format!("AC{n:032x}")).unwrap()
 }
 
-/// Settings that go through an account, at a pace in calls a second. All accounts call from one number.
+/// Settings that go through an account, at a pace in calls a second, of which nothing is kept back. All accounts call from one number.
 pub(crate) fn draft(account: u32, pace: f64) -> Draft {
     Draft {
         account_sid: self::account(account).as_str().to_owned(),
         auth_token: SecretString::from("0123456789abcdef0123456789abcdef"),
         from: "+12025550123".to_owned(),
         enabled: true,
-        calls_per_second: Some(pace),
+        calls_per_second: Some(pace * 1.01),
         ..Draft::default()
     }
 }
@@ -151,6 +151,8 @@ pub(crate) fn limits() -> Limits {
         lease: tuning.lease,
         begin_ahead: tuning.begin_ahead,
         slot_late: tuning.slot_late,
+        hold_ahead: tuning.hold_ahead,
+        claim_ahead: tuning.claim_ahead,
         rescue: tuning.post_timeout * 2 + tuning.lease,
         forgotten: tuning.sweep_age,
         recent: tuning.longest_life * 2,

@@ -55,7 +55,11 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
     let lower = lower(tables, worker, change);
     let new = &change.delivery;
     let row = tables.rows.get_mut(&new.key).expect("it is current");
-    row.owner = worker;
+    row.owner = Some(worker);
+    row.untold = false;
+    if !matches!(new.state, State::Placing | State::Unsettled | State::Calling) {
+        row.counted = None;
+    }
     if !matches!(new.state, State::Placing | State::Unsettled) {
         row.line = None;
     }

@@ -5,20 +5,20 @@ use std::time::Duration;
 
 use chrono::TimeDelta;
 use voice_otp::account::AccountSid;
-use voice_otp::delivery::{self, AttemptId, Delivery, Key, WorkerEpoch};
+use voice_otp::delivery::{self, AttemptId, Delivery, Key, Slot, State, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::Placement;
 use voice_otp::ports::Begin;
-use voice_otp::settings::{VoiceSettings, unproven_pace_key};
+use voice_otp::settings::{Paused, VoiceSettings, unproven_pace_key};
 use voice_otp_schemas::{DeliveryId, PhoneNumber, TenantId, Timestamp, UserRef};
+use voice_otp_store::ledger::{CIRCUIT_FIRST, CIRCUIT_LONGEST};
 
 /// The tables.
 #[derive(Default)]
 pub(super) struct Tables {
     /// When each life ends.
     pub(super) workers: BTreeMap<WorkerEpoch, Timestamp>,
-    /// Calls a second.
-    pub(super) accounts: HashMap<AccountSid, f64>,
+    pub(super) accounts: HashMap<AccountSid, Account>,
     pub(super) tenants: HashMap<TenantId, Tenant>,
     /// The version of the settings saved last.
     pub(super) versions: i64,
@@ -30,10 +30,20 @@ pub(super) struct Tables {
     pub(super) outbox: BTreeMap<(Key, u32), Unpublished>,
 }
 
+/// A row of `accounts`.
+pub(super) struct Account {
+    pub(super) calls_per_second: f64,
+    pub(super) paused: bool,
+    pub(super) max_calls: Option<i64>,
+    pub(super) tenant_share: f64,
+}
+
 /// A row of `voice_settings`.
 pub(super) struct Tenant {
     pub(super) settings: VoiceSettings,
     pub(super) proven: bool,
+    pub(super) paused: bool,
+    pub(super) refused_until: Option<Timestamp>,
 }
 
 /// A row of `pacing`.
@@ -43,12 +53,18 @@ pub(super) struct Pace {
     pub(super) tat: Timestamp,
     pub(super) epoch: i64,
     pub(super) hold_until: Option<Timestamp>,
+    pub(super) trial_us: Option<i64>,
+    pub(super) opened: i32,
 }
 
 /// A row of `deliveries`.
 pub(super) struct Row {
     pub(super) delivery: Delivery,
-    pub(super) owner: WorkerEpoch,
+    pub(super) owner: Option<WorkerEpoch>,
+    /// The pace key of one that counts among its account's calls in progress.
+    pub(super) counted: Option<String>,
+    /// Its slot is later than was last said.
+    pub(super) untold: bool,
     /// None: a tombstone.
     pub(super) identity: Option<String>,
     /// The user, and when they asked.
@@ -75,6 +91,9 @@ pub(super) enum Line {
     Alone(AttemptId),
 }
 
+/// Slots of the next moments may be under way already.
+const MAYBE_UNDER_WAY: Duration = Duration::from_millis(50);
+
 impl Tables {
     pub(super) fn enlist(&mut self, lease: Duration, now: Timestamp) -> WorkerEpoch {
         let epoch = WorkerEpoch(self.workers.last_key_value().map_or(1, |(last, _)| last.0 + 1));
@@ -91,9 +110,84 @@ impl Tables {
         if self.paces.contains_key(pace_key) {
             return;
         }
-        let rate = AccountSid::parse(account).ok().and_then(|sid| self.accounts.get(&sid).copied()).unwrap_or(1.0);
-        let pace = Pace { account: account.to_owned(), interval_us: interval_us(rate), tat: now, epoch: 1, hold_until: None };
+        let rate = self.account(account).map_or(1.0, |account| account.calls_per_second);
+        let pace = Pace {
+            account: account.to_owned(),
+            interval_us: interval_us(rate),
+            tat: now,
+            epoch: 1,
+            hold_until: None,
+            trial_us: None,
+            opened: 0,
+        };
         self.paces.insert(pace_key.to_owned(), pace);
+    }
+
+    pub(super) fn account(&self, sid: &str) -> Option<&Account> {
+        AccountSid::parse(sid).ok().and_then(|sid| self.accounts.get(&sid))
+    }
+
+    /// Gives the waiting of an account new slots, in order; all slots before are void.
+    pub(super) fn repace(&mut self, pace_key: &str, hold: Duration, now: Timestamp) {
+        let Some(account) = self.paces.get(pace_key).map(|pace| pace.account.clone()) else { return };
+        let (rate, paused) = self.account(&account).map_or((None, false), |account| (Some(account.calls_per_second), account.paused));
+        let pace = self.paces.get_mut(pace_key).expect("it was there a moment ago");
+        pace.epoch += 1;
+        pace.hold_until = pace.hold_until.max(Some(now + hold));
+        pace.interval_us = rate.map_or(pace.interval_us, interval_us);
+        pace.tat = pace.tat.min(pace.after(now + MAYBE_UNDER_WAY, 1)).max(now);
+        let tenants = &self.tenants;
+        let moves = |row: &&mut Row| {
+            let delivery = &row.delivery;
+            delivery.pace_key.as_deref() == Some(pace_key)
+                && delivery.state == State::Waiting
+                && (delivery.slot.is_some() || delivery.wake_at >= delivery.place_by)
+                && !paused
+                && !tenants.get(&delivery.key.tenant_id).is_some_and(|tenant| tenant.paused)
+        };
+        let mut waiting: Vec<&mut Row> = self.rows.values_mut().filter(moves).collect();
+        waiting.sort_by_key(|row| (row.delivery.attempt > 0, row.delivery.admitted_at, row.delivery.key.clone()));
+        let base = pace.base(now);
+        let mut in_time = 0;
+        for (n, row) in (0..).zip(waiting) {
+            let delivery = &mut row.delivery;
+            delivery.revision += 1;
+            row.owner = None;
+            if pace.after(base, n) <= delivery.place_by {
+                let at = pace.after(base, in_time);
+                delivery.slot = Some(Slot { at, epoch: pace.epoch });
+                delivery.wake_at = at;
+                row.untold = at > delivery.announced_at.unwrap_or(delivery.admitted_at) + TimeDelta::seconds(1);
+                in_time += 1;
+                pace.tat = pace.tat.max(pace.after(base, in_time));
+            } else {
+                delivery.slot = None;
+                delivery.wake_at = now;
+                row.untold = false;
+            }
+        }
+    }
+
+    /// Opens an account's circuit.
+    pub(super) fn trip(&mut self, pace_key: &str, now: Timestamp) -> Option<Duration> {
+        let pace = self.paces.get_mut(pace_key)?;
+        if pace.trial_us.is_some() && pace.hold_until > Some(now) {
+            return None;
+        }
+        let wait = (CIRCUIT_FIRST * 2_u32.pow(pace.opened.min(10).cast_unsigned())).min(CIRCUIT_LONGEST);
+        pace.trial_us = Some(2_000_000);
+        pace.opened += 1;
+        self.repace(pace_key, wait, now);
+        Some(wait)
+    }
+
+    /// Closes it.
+    pub(super) fn mend(&mut self, pace_key: &str, now: Timestamp) {
+        let Some(pace) = self.paces.get_mut(pace_key).filter(|pace| pace.trial_us.is_some()) else { return };
+        pace.trial_us = None;
+        pace.opened = 0;
+        pace.hold_until = None;
+        self.repace(pace_key, Duration::ZERO, now);
     }
 
     /// The deliveries of a user.
@@ -118,15 +212,23 @@ impl Tables {
         let mut settings = tenant.settings.clone();
         let unproven = unproven_pace_key(&settings.account_sid, &settings.tenant_id);
         settings.pace_key = if tenant.proven { settings.account_sid.as_str().to_owned() } else { unproven };
-        settings.calls_per_second = self.accounts.get(&settings.account_sid).copied()?;
+        let account = self.accounts.get(&settings.account_sid)?;
+        settings.calls_per_second = account.calls_per_second;
+        settings.paused = match (tenant.paused, account.paused) {
+            (_, true) => Some(Paused::Account),
+            (true, false) => Some(Paused::Tenant),
+            (false, false) => None,
+        };
+        settings.refused = tenant.refused_until.is_some();
+        settings.on_trial = self.paces.get(&settings.pace_key).is_some_and(|pace| pace.trial_us.is_some());
         Some(settings)
     }
 }
 
-/// The pause between two calls of an account.
+/// The pause between two calls of an account: a hundredth of the pace is kept back.
 #[expect(clippy::cast_possible_truncation, reason = "settings hold the pace to 0.001..=10000")]
 pub(super) fn interval_us(rate: f64) -> i64 {
-    (1e6 / rate).ceil() as i64
+    (1_010_000.0 / rate).round_ties_even() as i64
 }
 
 impl Row {
@@ -144,7 +246,12 @@ impl Pace {
 
     /// The time of the n-th slot after `base`.
     pub(super) fn after(&self, base: Timestamp, n: i64) -> Timestamp {
-        base + TimeDelta::microseconds(n * self.interval_us)
+        base + TimeDelta::microseconds(n * self.step_us())
+    }
+
+    /// The pause between two calls.
+    pub(super) fn step_us(&self) -> i64 {
+        self.interval_us.max(self.trial_us.unwrap_or(0))
     }
 }
 

@@ -102,9 +102,12 @@ async fn a_permanent_failure_ends_at_once_and_says_whose_fault() {
     ];
     for (n, (fault, code)) in (1..).zip(faults) {
         bench.caller.always(&number(n), Answer::Fails(Class::Permanent(fault)));
-        let id = format!("a{n}");
-        worker.take(&[Ask::new("acme", &id).calling(n)]).await;
-        let told = bench.ended(&id).await;
+        // Each a tenant of its own: what is said of one's credentials ends what it asks for afterwards.
+        let tenant = format!("tenant{n}");
+        bench.tenant(&tenant, n, 1.0);
+        let ask = Ask::new(&tenant, "a").calling(n);
+        worker.take(std::slice::from_ref(&ask)).await;
+        let told = bench.ended_of(&ask.key()).await;
         assert_eq!(words(&told), ["accepted", "failed"]);
         assert_eq!(told[1].reason.as_ref().unwrap().code, code);
         assert_eq!(bench.caller.posts().len(), usize::try_from(n).unwrap());

@@ -76,7 +76,7 @@ async fn deliver(world: &Arc<World>, incoming: &Incoming) {
                 return;
             }
             Some(Disposition::Dead(why)) => panic!("{why:?}"),
-            Some(Disposition::Done | Disposition::Again) | None => world.moment(400).await,
+            Some(Disposition::Done | Disposition::Again | Disposition::Busy) | None => world.moment(400).await,
         }
     }
 }

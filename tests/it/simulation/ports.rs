@@ -149,6 +149,14 @@ impl Ledger for SimLedger {
         self.pass(self.ledger.hold(pace_key, wait)).await
     }
 
+    async fn trip(&self, pace_key: &str) -> Result<Option<Duration>, LedgerError> {
+        self.pass(self.ledger.trip(pace_key)).await
+    }
+
+    async fn mend(&self, pace_key: &str) -> Result<(), LedgerError> {
+        self.pass(self.ledger.mend(pace_key)).await
+    }
+
     async fn published(&self, events: &[(Key, u32)]) -> Result<(), LedgerError> {
         self.pass(self.ledger.published(events)).await
     }

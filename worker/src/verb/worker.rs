@@ -176,6 +176,8 @@ fn limits(settings: &WorkerSettings) -> Limits {
         lease: tuning.lease,
         begin_ahead: tuning.begin_ahead,
         slot_late: tuning.slot_late,
+        hold_ahead: tuning.hold_ahead,
+        claim_ahead: tuning.claim_ahead,
         rescue: tuning.post_timeout * 2 + tuning.lease,
         forgotten: tuning.sweep_age,
         recent: tuning.longest_life * 2,

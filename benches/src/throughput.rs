@@ -1,0 +1,118 @@
+//! How many calls a second, side by side: the floor, workers of the usual kind, and ours with everything on. Each has
+//! the same queue of waiting requests, the same Twilio and the same servers, all on the same cores, in turn, several
+//! rounds.
+
+use std::time::Duration;
+
+use crate::broker::Vhost;
+use crate::database::{Account, Database};
+use crate::load::{self, Format};
+use crate::peers::{self, Peer};
+use crate::process::{Worker, terminate};
+use crate::report::{Series, median};
+use crate::twilio::Static;
+use crate::{floor, report};
+
+/// Accounts, a tenant each: the load of many, none of which is held by its pace.
+const ACCOUNTS: usize = 1000;
+/// The longest a round may take.
+const LONGEST: Duration = Duration::from_mins(1);
+
+/// Who is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Contender {
+    Floor,
+    Peer(Peer),
+    Ours { workers: usize },
+}
+
+impl Contender {
+    fn name(self) -> String {
+        match self {
+            Self::Floor => "floor (no database)".to_owned(),
+            Self::Peer(peer) => peer.name().to_owned(),
+            Self::Ours { workers: 1 } => "voice-otp, one worker".to_owned(),
+            Self::Ours { workers } => format!("voice-otp, {workers} workers"),
+        }
+    }
+
+    /// Requests a round: about as long a round for each.
+    fn requests(self) -> usize {
+        match self {
+            Self::Floor | Self::Ours { .. } => 30_000,
+            Self::Peer(Peer::Node) => 12_000,
+            Self::Peer(Peer::Celery) => 4_000,
+        }
+    }
+}
+
+/// Measures all, or only the ones whose names contain `only`.
+pub(crate) async fn run(rounds: usize, only: Option<&str>) -> anyhow::Result<Vec<Series>> {
+    let twilio = Static::start().await?;
+    let all = [
+        Contender::Floor,
+        Contender::Peer(Peer::Node),
+        Contender::Peer(Peer::Celery),
+        Contender::Ours { workers: 1 },
+        Contender::Ours { workers: 4 },
+    ];
+    let chosen: Vec<Contender> =
+        all.into_iter().filter(|contender| only.is_none_or(|only| contender.name().contains(only))).collect();
+    let mut series: Vec<Series> = chosen.iter().map(|contender| Series::new(contender.name())).collect();
+    for _ in 0..rounds {
+        for (contender, series) in chosen.iter().zip(&mut series) {
+            series.values.push(round(*contender, &twilio.url).await?);
+        }
+    }
+    twilio.stop().await?;
+    println!("calls placed a second, {ACCOUNTS} accounts, a status queue bound, all on this machine; {rounds} rounds in turn");
+    report::table(&series, "calls/s");
+    if let Some(floor) = series.iter().find(|series| series.name.starts_with("floor")).map(median)
+        && only.is_none()
+    {
+        for series in &series {
+            println!("  {:<28} {:>5.2} of the floor", series.name, median(series) / floor);
+        }
+    }
+    Ok(series)
+}
+
+async fn round(contender: Contender, twilio_url: &str) -> anyhow::Result<f64> {
+    let (vhost, database) = (Vhost::fresh().await?, Database::fresh().await?);
+    let accounts: Vec<Account> = (0..ACCOUNTS).map(|number| Account::alone(number, 10_000.0)).collect();
+    database.tenants(&accounts).await?;
+    load::count_statuses(&vhost, "status.#").await?;
+    let requests = contender.requests();
+    let bodies = (0..requests)
+        .map(|n| load::request(&format!("b{n}"), &format!("t{}", n * 7 % ACCOUNTS), &load::number(n), Duration::from_mins(10)));
+    let format = if contender == Contender::Peer(Peer::Celery) { Format::Celery } else { Format::CloudEvents };
+    load::publish(&vhost, format, bodies).await?;
+    let total = u32::try_from(requests * 2)?;
+    let measured = async { Ok::<_, anyhow::Error>(load::statuses_per_second(&vhost, total, LONGEST).await? / 2.0) };
+    let rate = match contender {
+        Contender::Floor => {
+            let mut child = floor::spawn(&vhost, twilio_url)?;
+            let rate = measured.await;
+            terminate(&mut child).await?;
+            rate
+        }
+        Contender::Peer(peer) => {
+            let mut child = peers::spawn(peer, &vhost, &database, twilio_url)?;
+            let rate = measured.await;
+            terminate(&mut child).await?;
+            rate
+        }
+        Contender::Ours { workers } => {
+            let workers: Vec<Worker> =
+                (0..workers).map(|_| Worker::spawn(&vhost, &database, twilio_url, &[])).collect::<Result<_, _>>()?;
+            let rate = measured.await;
+            for worker in workers {
+                worker.stop().await?;
+            }
+            rate
+        }
+    };
+    vhost.delete().await?;
+    database.drop_schema().await?;
+    rate
+}

@@ -1,0 +1,167 @@
+//! Twilios that cost next to nothing: nginx with a static answer and a fresh SID each, for throughput; and a small
+//! server that notes when which POST came, for times.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use axum::Router;
+use axum::extract::{Path, RawForm, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Response};
+use axum::routing::post;
+use tokio::net::TcpListener;
+use tokio::process::{Child, Command};
+use tokio_util::sync::CancellationToken;
+
+/// nginx, which answers every POST with 201 and a SID.
+pub(crate) struct Static {
+    pub(crate) url: String,
+    child: Child,
+    _directory: tempfile::TempDir,
+}
+
+/// One worker process, no log, connections kept alive as long as anybody likes.
+fn nginx_configuration(directory: &std::path::Path, port: u16) -> String {
+    let at = directory.display();
+    format!(
+        "worker_processes 1; pid {at}/pid; error_log {at}/log crit; daemon off;
+events {{ worker_connections 8192; }}
+http {{
+    access_log off; keepalive_requests 1000000000; keepalive_timeout 3600; client_body_in_single_buffer on;
+    client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;
+    uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi; default_type application/json;
+    server {{
+        listen 127.0.0.1:{port} backlog=4096;
+        location ~ \"/Calls/(CA[0-9a-f]+).json$\" {{
+            return 200 '{{\"sid\":\"$1\",\"status\":\"ringing\",\"direction\":\"outbound-api\"}}';
+        }}
+        location / {{ return 201 '{{\"sid\":\"CA$request_id\",\"status\":\"queued\",\"direction\":\"outbound-api\",\"queue_time\":\"0\"}}'; }}
+    }}
+}}
+"
+    )
+}
+
+impl Static {
+    pub(crate) async fn start() -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let port = free_port()?;
+        let configuration = directory.path().join("nginx.conf");
+        std::fs::write(&configuration, nginx_configuration(directory.path(), port))?;
+        let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"].iter().find(|path| PathBuf::from(path).exists());
+        let child = Command::new(program.unwrap_or(&"nginx"))
+            .args(["-e", "stderr", "-c"])
+            .arg(&configuration)
+            .stdin(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("start nginx: ./dev bench installs it")?;
+        let url = format!("http://127.0.0.1:{port}");
+        let client = reqwest::Client::new();
+        for _ in 0..100 {
+            if client.get(&url).send().await.is_ok() {
+                return Ok(Self { url, child, _directory: directory });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::bail!("nginx does not answer")
+    }
+
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        // SIGTERM, so that nginx stops its worker too.
+        crate::process::terminate(&mut self.child).await
+    }
+}
+
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+/// A Twilio that notes when what came, and may be slow or refuse.
+#[derive(Clone)]
+pub(crate) struct Recorder {
+    pub(crate) url: String,
+    inner: Arc<Inner>,
+    curtain: CancellationToken,
+}
+
+struct Inner {
+    posts: Mutex<Vec<Post>>,
+    moods: HashMap<String, Mood>,
+}
+
+/// A POST that came.
+#[derive(Debug, Clone)]
+pub(crate) struct Post {
+    /// The account's SID.
+    pub(crate) account: String,
+    /// The number called.
+    pub(crate) to: String,
+    pub(crate) at: Instant,
+}
+
+/// How an account answers.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Mood {
+    /// Only after a while.
+    Slow(Duration),
+    /// 401: it knows nobody.
+    BrokenCredentials,
+}
+
+impl Recorder {
+    /// A Twilio in which some accounts, by SID, have moods of their own.
+    pub(crate) async fn start(moods: HashMap<String, Mood>) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let url = format!("http://{}", listener.local_addr()?);
+        let inner = Arc::new(Inner { posts: Mutex::default(), moods });
+        let curtain = CancellationToken::new();
+        let router = Router::new()
+            .route("/2010-04-01/Accounts/{account}/Calls.json", post(place))
+            .with_state(Arc::clone(&inner));
+        let stop = curtain.clone();
+        tokio_util::task::TaskTracker::new().spawn(async move {
+            drop(axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await);
+        });
+        Ok(Self { url, inner, curtain })
+    }
+
+    /// What has come since it was asked last.
+    pub(crate) fn take(&self) -> Vec<Post> {
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// How many have come since they were taken.
+    pub(crate) fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    pub(crate) fn stop(self) {
+        self.curtain.cancel();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Post>> {
+        self.inner.posts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn place(State(inner): State<Arc<Inner>>, Path(account): Path<String>, RawForm(form): RawForm) -> Response {
+    let at = Instant::now();
+    let to = form_urlencoded::parse(&form).find(|(name, _)| name == "To").map(|(_, value)| value.into_owned());
+    inner.posts.lock().unwrap_or_else(PoisonError::into_inner).push(Post { account: account.clone(), to: to.unwrap_or_default(), at });
+    match inner.moods.get(&account) {
+        Some(Mood::BrokenCredentials) => {
+            let body = r#"{"code":20003,"message":"Authenticate","more_info":"","status":401}"#;
+            return (StatusCode::UNAUTHORIZED, body).into_response();
+        }
+        Some(Mood::Slow(wait)) => tokio::time::sleep(*wait).await,
+        None => {}
+    }
+    let sid = uuid::Uuid::new_v4().simple();
+    let body = format!(r#"{{"sid":"CA{sid}","status":"queued","direction":"outbound-api","queue_time":"0"}}"#);
+    (StatusCode::CREATED, body).into_response()
+}
