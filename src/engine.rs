@@ -10,6 +10,7 @@ mod living;
 mod placing;
 mod relay;
 mod settling;
+mod waiting;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -209,6 +210,11 @@ impl<P: Ports> Engine<P> {
         self.agenda.len()
     }
 
+    /// How many calls are being placed.
+    pub fn places(&self) -> usize {
+        self.tuning.placing_permits.saturating_sub(self.placing.room())
+    }
+
     /// Whether the worker's lease holds: a sign that the ledger answers.
     pub fn is_alive(&self) -> bool {
         self.life.may_send(self.life.worker(), self.clock.elapsed())
@@ -222,6 +228,25 @@ impl<P: Ports> Engine<P> {
     /// The settings of one tenant: none if there are none. An unavailable directory is waited for.
     async fn settings_of(&self, tenant: &TenantId) -> Option<Result<Arc<VoiceSettings>, DirectoryError>> {
         self.settings(std::slice::from_ref(tenant)).await?.remove(tenant)
+    }
+
+    /// The settings of tenants to place calls with. What would keep one waiting or end it is looked at anew: what is remembered may be a
+    /// moment old.
+    async fn settings_to_place(
+        &self,
+        tenants: &[TenantId],
+    ) -> Option<HashMap<TenantId, Result<Arc<VoiceSettings>, DirectoryError>>> {
+        let mut settings = self.settings(tenants).await?;
+        let stops = |(tenant, found): (&TenantId, &Result<Arc<VoiceSettings>, DirectoryError>)| {
+            let stops = found.as_ref().is_ok_and(|found| found.paused.is_some() || found.refused || !found.enabled);
+            stops.then(|| tenant.clone())
+        };
+        let stopped: Vec<TenantId> = settings.iter().filter_map(stops).collect();
+        if !stopped.is_empty() {
+            stopped.iter().for_each(|tenant| self.directory.forget(tenant));
+            settings.extend(self.settings(&stopped).await?);
+        }
+        Some(settings)
     }
 
     /// The settings of tenants. An unavailable directory is waited for; none when time is up.

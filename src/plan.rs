@@ -135,9 +135,11 @@ fn requested(request: &Requested, settings: Option<&VoiceSettings>, tuning: &Tun
             ReasonCode::ExpiredOnArrival,
             "the code expires too soon for a call to ring and be heard; send a new code, or use another channel",
         ),
-        Some(settings) if settings.refused => {
-            end(Status::Failed, ReasonCode::TenantCredentials, "Twilio refuses the tenant's credentials: check them with voice-otp tenant check")
-        }
+        Some(settings) if settings.refused => end(
+            Status::Failed,
+            ReasonCode::TenantCredentials,
+            "Twilio refuses the tenant's credentials: check them with voice-otp tenant check",
+        ),
         Some(settings) if settings.test_mode => Plan::End(vec![
             admission.event(now, 1, Status::Accepted, None, Extra::Test),
             admission.event(now, 2, Status::Delivered, None, Extra::Test),
@@ -213,7 +215,13 @@ impl Admission {
             place_by,
             attempt_id: None,
             parked: settings.paused.map(|paused| self.event(now, 2, Status::Deferred, Some(paused.reason()), Extra::None)),
-            accepted: self.event(now, 1, Status::Accepted, None, if settings.paused.is_some() { Extra::None } else { Extra::Due }),
+            accepted: self.event(
+                now,
+                1,
+                Status::Accepted,
+                None,
+                if settings.paused.is_some() { Extra::None } else { Extra::Due },
+            ),
             backlog: self.event(now, 1, Status::Expired, Some(reason), Extra::None),
         }
     }

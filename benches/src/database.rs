@@ -23,6 +23,10 @@ pub(crate) struct Database {
     keys: Keyring,
 }
 
+/// What every account signs in with.
+pub(crate) const AUTH_TOKEN: &str = "0123456789abcdef0123456789abcdef";
+/// The number that all call from.
+pub(crate) const FROM: &str = "+12025550190";
 /// Connections of the bench itself.
 const CONNECTIONS: usize = 4;
 
@@ -67,8 +71,8 @@ impl Database {
             .try_for_each_concurrent(CONNECTIONS, |(account, tenant)| async move {
                 let draft = Draft {
                     account_sid: account.sid(),
-                    auth_token: SecretString::from("0123456789abcdef0123456789abcdef"),
-                    from: "+12025550190".to_owned(),
+                    auth_token: SecretString::from(AUTH_TOKEN),
+                    from: FROM.to_owned(),
                     enabled: true,
                     calls_per_second: Some(account.calls_per_second),
                     ..Draft::default()

@@ -76,7 +76,8 @@ impl Floor {
             .await?;
         let call: serde_json::Value = answer.json().await?;
         let sid = call.pointer("/sid").and_then(serde_json::Value::as_str).unwrap_or_default();
-        let (accepted, placed) = tokio::try_join!(self.tell(&id, &tenant, "accepted", 1, ""), self.tell(&id, &tenant, "placed", 2, sid))?;
+        let (accepted, placed) =
+            tokio::try_join!(self.tell(&id, &tenant, "accepted", 1, ""), self.tell(&id, &tenant, "placed", 2, sid))?;
         accepted.await?;
         placed.await?;
         delivery.acker.ack(BasicAckOptions { multiple: false }).await?;
@@ -102,9 +103,13 @@ impl Floor {
             },
         });
         let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let properties = BasicProperties::default().with_delivery_mode(2).with_content_type("application/cloudevents+json".into());
+        let properties =
+            BasicProperties::default().with_delivery_mode(2).with_content_type("application/cloudevents+json".into());
         let key = format!("status.{status}.{tenant}");
-        Ok(self.statuses.basic_publish(topology::STATUS.into(), key.into(), options, body.to_string().as_bytes(), properties).await?)
+        Ok(self
+            .statuses
+            .basic_publish(topology::STATUS.into(), key.into(), options, body.to_string().as_bytes(), properties)
+            .await?)
     }
 }
 

@@ -9,8 +9,8 @@ use lapin::BasicProperties;
 use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use voice_otp_publisher::topology;
-use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::request::rfc3339;
+use voice_otp_schemas::{TenantId, Timestamp};
 
 use crate::broker::Vhost;
 
@@ -36,6 +36,11 @@ pub(crate) fn request(id: &str, tenant: &str, to: &str, life: Duration) -> Strin
     )
 }
 
+/// The routing key of a tenant's requests.
+pub(crate) fn routing_key(tenant: &str) -> anyhow::Result<String> {
+    Ok(topology::lane_key(topology::REQUESTED_KEY, &TenantId::parse(tenant)?))
+}
+
 /// How a worker wants its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
@@ -46,7 +51,12 @@ pub(crate) enum Format {
 }
 
 /// Puts messages into the queue of requests: they wait there for the worker under test.
-pub(crate) async fn publish(vhost: &Vhost, format: Format, bodies: impl Iterator<Item = String>) -> anyhow::Result<()> {
+pub(crate) async fn publish(
+    vhost: &Vhost,
+    format: Format,
+    key: &str,
+    bodies: impl Iterator<Item = String>,
+) -> anyhow::Result<()> {
     let channel = vhost.connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions { nowait: false }).await?;
     let mut confirms = FuturesUnordered::new();
@@ -58,7 +68,7 @@ pub(crate) async fn publish(vhost: &Vhost, format: Format, bodies: impl Iterator
         let confirm = channel
             .basic_publish(
                 topology::REQUESTS.into(),
-                topology::REQUESTED_KEY.into(),
+                key.into(),
                 BasicPublishOptions { mandatory: true, immediate: false },
                 body.as_bytes(),
                 properties.with_delivery_mode(2),

@@ -11,9 +11,12 @@ mod database;
 mod floor;
 mod load;
 mod peers;
+mod plot;
 mod process;
 mod publisher;
 mod report;
+mod scenarios;
+mod steady;
 mod throughput;
 mod twilio;
 
@@ -25,11 +28,32 @@ async fn main() -> anyhow::Result<ExitCode> {
     drop(rustls::crypto::ring::default_provider().install_default());
     let (verb, argument) = (std::env::args().nth(1), std::env::args().nth(2));
     let right = match verb.as_deref() {
-        None | Some("publisher") => publisher::run().await?,
+        None => all().await?,
+        Some("publisher") => publisher::run().await?,
         Some("throughput") => !throughput::run(3, argument.as_deref()).await?.is_empty(),
+        Some("latency") => scenarios::latency().await.map(|()| true)?,
+        Some("pace") => scenarios::pace().await.map(|()| true)?,
+        Some("flood") => scenarios::flood().await.map(|()| true)?,
+        Some("neighbours") => scenarios::neighbours().await.map(|()| true)?,
+        Some("hopeless") => scenarios::hopeless().await.map(|()| true)?,
+        Some("growth") => scenarios::growth().await.map(|()| true)?,
         // Not for people: the floor runs as a process of its own.
         Some("floor-worker") => floor::run().await.map(|()| true)?,
-        Some(other) => anyhow::bail!("there is no measurement '{other}': publisher"),
+        Some(other) => anyhow::bail!(
+            "there is no measurement '{other}': throughput, latency, pace, flood, neighbours, hopeless, growth, publisher"
+        ),
     };
     Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Everything, one after the other.
+async fn all() -> anyhow::Result<bool> {
+    throughput::run(5, None).await?;
+    scenarios::latency().await?;
+    scenarios::pace().await?;
+    scenarios::hopeless().await?;
+    scenarios::neighbours().await?;
+    scenarios::flood().await?;
+    scenarios::growth().await?;
+    publisher::run().await
 }

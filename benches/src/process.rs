@@ -19,7 +19,7 @@ pub(crate) struct Worker {
 }
 
 /// `voice-otp`, built beside the bench.
-fn program() -> anyhow::Result<PathBuf> {
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name("voice-otp");
     anyhow::ensure!(path.exists(), "{} is missing: run it with ./dev bench", path.display());
     Ok(path)
@@ -27,7 +27,12 @@ fn program() -> anyhow::Result<PathBuf> {
 
 impl Worker {
     /// Starts one and waits until it is ready.
-    pub(crate) async fn start(vhost: &Vhost, database: &Database, twilio_url: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub(crate) async fn start(
+        vhost: &Vhost,
+        database: &Database,
+        twilio_url: &str,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let worker = Self::spawn(vhost, database, twilio_url, settings)?;
         worker.ready().await?;
         Ok(worker)

@@ -43,7 +43,7 @@ pub(crate) async fn run() -> anyhow::Result<bool> {
     publisher.close().await;
     // The queue's own count lags behind its confirms a little.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let queued = usize::try_from(vhost.depth(topology::REQUESTS).await?)?;
+    let queued = usize::try_from(vhost.depth(&topology::lane_queue(topology::lane_of(&TenantId::parse("bench")?))).await?)?;
     vhost.delete().await?;
 
     let stored = 1 + one_by_one.iter().chain(&windowed).map(|round| round.stored).sum::<usize>();

@@ -2,7 +2,10 @@
 //! the same queue of waiting requests, the same Twilio and the same servers, all on the same cores, in turn, several
 //! rounds.
 
+use std::path::PathBuf;
 use std::time::Duration;
+
+use voice_otp_publisher::topology;
 
 use crate::broker::Vhost;
 use crate::database::{Account, Database};
@@ -10,8 +13,8 @@ use crate::load::{self, Format};
 use crate::peers::{self, Peer};
 use crate::process::{Worker, terminate};
 use crate::report::{Series, median};
-use crate::twilio::Static;
-use crate::{floor, report};
+use crate::twilio::{Simulated, Static};
+use crate::{floor, plot, report};
 
 /// Accounts, a tenant each: the load of many, none of which is held by its pace.
 const ACCOUNTS: usize = 1000;
@@ -23,7 +26,11 @@ const LONGEST: Duration = Duration::from_mins(1);
 enum Contender {
     Floor,
     Peer(Peer),
-    Ours { workers: usize },
+    Ours {
+        workers: usize,
+    },
+    /// One worker of ours, and calls that ring, are answered and end, told by callbacks.
+    FullLife,
 }
 
 impl Contender {
@@ -33,6 +40,7 @@ impl Contender {
             Self::Peer(peer) => peer.name().to_owned(),
             Self::Ours { workers: 1 } => "voice-otp, one worker".to_owned(),
             Self::Ours { workers } => format!("voice-otp, {workers} workers"),
+            Self::FullLife => "voice-otp, full life".to_owned(),
         }
     }
 
@@ -42,6 +50,7 @@ impl Contender {
             Self::Floor | Self::Ours { .. } => 30_000,
             Self::Peer(Peer::Node) => 12_000,
             Self::Peer(Peer::Celery) => 4_000,
+            Self::FullLife => 6_000,
         }
     }
 }
@@ -55,6 +64,7 @@ pub(crate) async fn run(rounds: usize, only: Option<&str>) -> anyhow::Result<Vec
         Contender::Peer(Peer::Celery),
         Contender::Ours { workers: 1 },
         Contender::Ours { workers: 4 },
+        Contender::FullLife,
     ];
     let chosen: Vec<Contender> =
         all.into_iter().filter(|contender| only.is_none_or(|only| contender.name().contains(only))).collect();
@@ -67,6 +77,11 @@ pub(crate) async fn run(rounds: usize, only: Option<&str>) -> anyhow::Result<Vec
     twilio.stop().await?;
     println!("calls placed a second, {ACCOUNTS} accounts, a status queue bound, all on this machine; {rounds} rounds in turn");
     report::table(&series, "calls/s");
+    if only.is_none() {
+        let file = PathBuf::from("target/bench/throughput.svg");
+        plot::bars(&series, "calls placed a second, two cores, everything on one machine", &file)?;
+        println!("  drawn in {}", file.display());
+    }
     if let Some(floor) = series.iter().find(|series| series.name.starts_with("floor")).map(median)
         && only.is_none()
     {
@@ -81,14 +96,19 @@ async fn round(contender: Contender, twilio_url: &str) -> anyhow::Result<f64> {
     let (vhost, database) = (Vhost::fresh().await?, Database::fresh().await?);
     let accounts: Vec<Account> = (0..ACCOUNTS).map(|number| Account::alone(number, 10_000.0)).collect();
     database.tenants(&accounts).await?;
-    load::count_statuses(&vhost, "status.#").await?;
+    let full_life = contender == Contender::FullLife;
+    load::count_statuses(&vhost, if full_life { "status.delivered.#" } else { "status.#" }).await?;
     let requests = contender.requests();
     let bodies = (0..requests)
         .map(|n| load::request(&format!("b{n}"), &format!("t{}", n * 7 % ACCOUNTS), &load::number(n), Duration::from_mins(10)));
     let format = if contender == Contender::Peer(Peer::Celery) { Format::Celery } else { Format::CloudEvents };
-    load::publish(&vhost, format, bodies).await?;
-    let total = u32::try_from(requests * 2)?;
-    let measured = async { Ok::<_, anyhow::Error>(load::statuses_per_second(&vhost, total, LONGEST).await? / 2.0) };
+    load::publish(&vhost, format, topology::REQUESTED_KEY, bodies).await?;
+    let each = if full_life { 1 } else { 2 };
+    let total = u32::try_from(requests * each)?;
+    let measured = async {
+        let rate = load::statuses_per_second(&vhost, total, LONGEST).await?;
+        Ok::<_, anyhow::Error>(if full_life { rate } else { rate / 2.0 })
+    };
     let rate = match contender {
         Contender::Floor => {
             let mut child = floor::spawn(&vhost, twilio_url)?;
@@ -100,6 +120,14 @@ async fn round(contender: Contender, twilio_url: &str) -> anyhow::Result<f64> {
             let mut child = peers::spawn(peer, &vhost, &database, twilio_url)?;
             let rate = measured.await;
             terminate(&mut child).await?;
+            rate
+        }
+        Contender::FullLife => {
+            let simulator = Simulated::start(&accounts).await?;
+            let worker = Worker::spawn(&vhost, &database, &simulator.url, &[])?;
+            let rate = measured.await;
+            worker.stop().await?;
+            simulator.stop().await?;
             rate
         }
         Contender::Ours { workers } => {

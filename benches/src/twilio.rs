@@ -17,6 +17,8 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
+use crate::database::{AUTH_TOKEN, Account, FROM};
+
 /// nginx, which answers every POST with 201 and a SID.
 pub(crate) struct Static {
     pub(crate) url: String,
@@ -52,7 +54,8 @@ impl Static {
         let port = free_port()?;
         let configuration = directory.path().join("nginx.conf");
         std::fs::write(&configuration, nginx_configuration(directory.path(), port))?;
-        let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"].iter().find(|path| PathBuf::from(path).exists());
+        let program =
+            ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"].iter().find(|path| PathBuf::from(path).exists());
         let child = Command::new(program.unwrap_or(&"nginx"))
             .args(["-e", "stderr", "-c"])
             .arg(&configuration)
@@ -77,6 +80,52 @@ impl Static {
     }
 }
 
+/// Our simulator, whose calls live a hundred times as fast as life.
+pub(crate) struct Simulated {
+    pub(crate) url: String,
+    child: Child,
+    _directory: tempfile::TempDir,
+}
+
+impl Simulated {
+    pub(crate) async fn start(accounts: &[Account]) -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let file = directory.path().join("accounts.json");
+        let accounts: Vec<_> = accounts
+            .iter()
+            .map(|account| {
+                serde_json::json!({
+                    "sid": account.sid(), "auth_token": AUTH_TOKEN, "numbers": [FROM], "calls_per_second": account.calls_per_second,
+                })
+            })
+            .collect();
+        std::fs::write(&file, serde_json::to_vec(&accounts)?)?;
+        let address = format!("127.0.0.1:{}", free_port()?);
+        let child = Command::new(crate::process::program()?)
+            .args(["simulate", "--speed", "100", "--listen", &address, "--accounts"])
+            .arg(&file)
+            .env("VOICE_OTP_LOG", "error")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .context("start the simulator")?;
+        let url = format!("http://{address}");
+        let client = reqwest::Client::new();
+        for _ in 0..200 {
+            if client.get(format!("{url}/simulator/calls")).send().await.is_ok() {
+                return Ok(Self { url, child, _directory: directory });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        anyhow::bail!("the simulator does not answer")
+    }
+
+    pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
+        crate::process::terminate(&mut self.child).await
+    }
+}
+
 pub(crate) fn free_port() -> anyhow::Result<u16> {
     Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
@@ -95,10 +144,7 @@ struct Inner {
 }
 
 /// A POST that came.
-#[derive(Debug, Clone)]
 pub(crate) struct Post {
-    /// The account's SID.
-    pub(crate) account: String,
     /// The number called.
     pub(crate) to: String,
     pub(crate) at: Instant,
@@ -120,9 +166,7 @@ impl Recorder {
         let url = format!("http://{}", listener.local_addr()?);
         let inner = Arc::new(Inner { posts: Mutex::default(), moods });
         let curtain = CancellationToken::new();
-        let router = Router::new()
-            .route("/2010-04-01/Accounts/{account}/Calls.json", post(place))
-            .with_state(Arc::clone(&inner));
+        let router = Router::new().route("/2010-04-01/Accounts/{account}/Calls.json", post(place)).with_state(Arc::clone(&inner));
         let stop = curtain.clone();
         tokio_util::task::TaskTracker::new().spawn(async move {
             drop(axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await);
@@ -152,7 +196,7 @@ impl Recorder {
 async fn place(State(inner): State<Arc<Inner>>, Path(account): Path<String>, RawForm(form): RawForm) -> Response {
     let at = Instant::now();
     let to = form_urlencoded::parse(&form).find(|(name, _)| name == "To").map(|(_, value)| value.into_owned());
-    inner.posts.lock().unwrap_or_else(PoisonError::into_inner).push(Post { account: account.clone(), to: to.unwrap_or_default(), at });
+    inner.posts.lock().unwrap_or_else(PoisonError::into_inner).push(Post { to: to.unwrap_or_default(), at });
     match inner.moods.get(&account) {
         Some(Mood::BrokenCredentials) => {
             let body = r#"{"code":20003,"message":"Authenticate","more_info":"","status":401}"#;

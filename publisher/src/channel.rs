@@ -146,9 +146,8 @@ impl Owner {
         match self.declares {
             Declares::All => topology::declare_all(&link.connection).await?,
             Declares::Requests => {
-                let channel = create_channel(&link).await?;
                 // Who may only publish relies on the workers to declare: a mandatory publish tells if they haven't.
-                if let Err(error) = topology::declare_requests(&channel).await {
+                if let Err(error) = topology::declare_requests(&link.connection).await {
                     tracing::info!(error = &error as &dyn std::error::Error, "the topology is left to the workers to declare");
                 }
             }

@@ -16,7 +16,7 @@ pub use crate::channel::Declares;
 use crate::channel::{Owner, Posted};
 use crate::link;
 use crate::message::{Message, PublishError};
-use crate::topology::{CANCELLED_KEY, REQUESTED_KEY, REQUESTS, VERIFIED_KEY};
+use crate::topology::{CANCELLED_KEY, REQUESTED_KEY, REQUESTS, VERIFIED_KEY, lane_key};
 
 /// How to publish.
 #[derive(Debug, Clone)]
@@ -164,17 +164,17 @@ impl Publisher {
 
 pub(crate) fn request_message(request: &Requested, source: &str) -> Result<Message, PublishError> {
     let message_id = format!("{}/{}", request.tenant_id, request.delivery_id);
-    event(REQUESTED_KEY, REQUESTED, message_id, request.to_json(source), &request.trace)
+    event(lane_key(REQUESTED_KEY, &request.tenant_id), REQUESTED, message_id, request.to_json(source), &request.trace)
 }
 
 pub(crate) fn cancel_message(id: &str, cancelled: &Cancelled, source: &str, trace: &Trace) -> Result<Message, PublishError> {
     let message_id = format!("{}/{id}", cancelled.tenant_id);
-    event(CANCELLED_KEY, CANCELLED, message_id, cancelled.to_json(id, source, None), trace)
+    event(lane_key(CANCELLED_KEY, &cancelled.tenant_id), CANCELLED, message_id, cancelled.to_json(id, source, None), trace)
 }
 
 pub(crate) fn verified_message(id: &str, verified: &Verified, source: &str, trace: &Trace) -> Result<Message, PublishError> {
     let message_id = format!("{}/{id}", verified.tenant_id);
-    event(VERIFIED_KEY, VERIFIED, message_id, verified.to_json(id, source, None), trace)
+    event(lane_key(VERIFIED_KEY, &verified.tenant_id), VERIFIED, message_id, verified.to_json(id, source, None), trace)
 }
 
 /// The type of the events with a routing key.
@@ -182,12 +182,12 @@ pub(crate) fn verified_message(id: &str, verified: &Verified, source: &str, trac
 pub(crate) fn kind_of(routing_key: &str) -> Option<&'static str> {
     [(REQUESTED_KEY, REQUESTED), (CANCELLED_KEY, CANCELLED), (VERIFIED_KEY, VERIFIED)]
         .into_iter()
-        .find_map(|(key, kind)| (key == routing_key).then_some(kind))
+        .find_map(|(key, kind)| routing_key.starts_with(key).then_some(kind))
 }
 
 /// A message that carries an event on its way to the workers.
 pub(crate) fn event(
-    routing_key: &str,
+    routing_key: String,
     kind: &'static str,
     message_id: String,
     body: Zeroizing<Vec<u8>>,
@@ -198,7 +198,7 @@ pub(crate) fn event(
     }
     Ok(Message {
         exchange: REQUESTS,
-        routing_key: routing_key.to_owned(),
+        routing_key,
         message_id,
         kind,
         content_type: STRUCTURED,

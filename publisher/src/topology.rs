@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
+use voice_otp_schemas::TenantId;
 
 /// Requests come in here.
 pub const REQUESTS: &str = "voice-otp.requests";
@@ -65,8 +67,31 @@ pub const REQUESTS_QUEUE: Queue = Queue {
         ("x-dead-letter-strategy", Argument::Text("at-least-once")),
         ("x-overflow", Argument::Text("reject-publish")),
     ],
-    bound: Some((REQUESTS, "otp.#")),
+    bound: Some((REQUESTS, "otp.*")),
 };
+
+/// Into how many lanes requests are spread, by their tenants. A flood stands in front of those of its own lane only, and fewer than
+/// one in a hundred tenants share one.
+pub const LANES: u16 = 128;
+/// What [`REQUESTS_QUEUE`] was bound to before there were lanes.
+const FORMER_BINDING: &str = "otp.#";
+
+/// The lane of a tenant: CRC-32 (IEEE) of its id, modulo [`LANES`]. Whoever publishes without it is served all the same, with all the
+/// others that do.
+pub fn lane_of(tenant: &TenantId) -> u16 {
+    let lanes = u32::from(LANES);
+    u16::try_from(crc32fast::hash(tenant.as_str().as_bytes()) % lanes).unwrap_or_default()
+}
+
+/// The queue of a lane. Its arguments are those of [`REQUESTS_QUEUE`].
+pub fn lane_queue(lane: u16) -> String {
+    format!("{REQUESTS}.{lane:03}")
+}
+
+/// The routing key of a tenant's event: one of the keys above, and the lane.
+pub fn lane_key(key: &str, tenant: &TenantId) -> String {
+    format!("{key}.{:03}", lane_of(tenant))
+}
 /// Where dead letters wait for people.
 pub const DEAD_QUEUE: Queue = Queue { name: DEAD, arguments: LAST_RESORT, bound: None };
 /// Where statuses are kept for replay, for as long as `x-max-age`, or a policy's `max-age`, says.
@@ -94,10 +119,43 @@ pub enum Error {
 ///
 /// # Errors
 /// [`Error`] names what could not be declared; the channel is closed then.
-pub async fn declare_requests(channel: &Channel) -> Result<(), Error> {
-    exchange(channel, REQUESTS).await?;
-    queue(channel, &RETURNED_QUEUE).await?;
-    queue(channel, &REQUESTS_QUEUE).await
+pub async fn declare_requests(connection: &Connection) -> Result<(), Error> {
+    let channel = in_time("a channel", connection.create_channel()).await?;
+    exchange(&channel, REQUESTS).await?;
+    queue(&channel, &RETURNED_QUEUE).await?;
+    queue(&channel, &REQUESTS_QUEUE).await?;
+    // Idempotent, and a message must not go to two queues.
+    let unbind = channel.queue_unbind(REQUESTS.into(), REQUESTS.into(), FORMER_BINDING.into(), FieldTable::default());
+    in_time(REQUESTS, unbind).await?;
+    if !has_lanes(connection).await? {
+        // All at once: one after another they would take a second.
+        try_join_all((0..LANES - 1).map(|lane| declare_lane(&channel, lane))).await?;
+        declare_lane(&channel, LANES - 1).await?;
+    }
+    in_time("a channel", channel.close(200, "done".into())).await
+}
+
+/// Whether the last lane is there, and with it the others: a connection that is made anew needn't declare them all again.
+async fn has_lanes(connection: &Connection) -> Result<bool, Error> {
+    let channel = in_time("a channel", connection.create_channel()).await?;
+    let look = QueueDeclareOptions { passive: true, ..DURABLE };
+    // A queue that isn't there closes the channel.
+    if in_time("the lanes", channel.queue_declare(lane_queue(LANES - 1).as_str().into(), look, FieldTable::default()))
+        .await
+        .is_err()
+    {
+        return Ok(false);
+    }
+    in_time("a channel", channel.close(200, "done".into())).await?;
+    Ok(true)
+}
+
+async fn declare_lane(channel: &Channel, lane: u16) -> Result<(), Error> {
+    let name = lane_queue(lane);
+    in_time("the lanes", channel.queue_declare(name.as_str().into(), DURABLE, arguments(&REQUESTS_QUEUE))).await?;
+    let (key, options) = (format!("otp.*.{lane:03}"), QueueBindOptions { nowait: false });
+    let bind = channel.queue_bind(name.as_str().into(), REQUESTS.into(), key.as_str().into(), options, FieldTable::default());
+    in_time("the lanes", bind).await
 }
 
 /// Declares everything. A broker that can't have the status log is warned about, and does without.
@@ -105,8 +163,8 @@ pub async fn declare_requests(channel: &Channel) -> Result<(), Error> {
 /// # Errors
 /// [`Error`] names what could not be declared.
 pub async fn declare_all(connection: &Connection) -> Result<(), Error> {
+    declare_requests(connection).await?;
     let channel = in_time("a channel", connection.create_channel()).await?;
-    declare_requests(&channel).await?;
     queue(&channel, &DEAD_QUEUE).await?;
     exchange(&channel, STATUS).await?;
     // Without it statuses are published all the same, so a refusal, which closes the channel, is no failure.
@@ -126,13 +184,20 @@ async fn exchange(channel: &Channel, name: &'static str) -> Result<(), Error> {
     in_time(name, channel.exchange_declare(name.into(), ExchangeKind::Topic, options, FieldTable::default())).await
 }
 
-async fn queue(channel: &Channel, queue: &Queue) -> Result<(), Error> {
-    let options = QueueDeclareOptions { passive: false, durable: true, exclusive: false, auto_delete: false, nowait: false };
+/// What every queue here is.
+const DURABLE: QueueDeclareOptions =
+    QueueDeclareOptions { passive: false, durable: true, exclusive: false, auto_delete: false, nowait: false };
+
+fn arguments(queue: &Queue) -> FieldTable {
     let mut arguments = FieldTable::default();
     for (name, value) in queue.arguments {
         arguments.insert((*name).into(), value.into());
     }
-    in_time(queue.name, channel.queue_declare(queue.name.into(), options, arguments)).await?;
+    arguments
+}
+
+async fn queue(channel: &Channel, queue: &Queue) -> Result<(), Error> {
+    in_time(queue.name, channel.queue_declare(queue.name.into(), DURABLE, arguments(queue))).await?;
     let Some((exchange, key)) = queue.bound else { return Ok(()) };
     let options = QueueBindOptions { nowait: false };
     in_time(queue.name, channel.queue_bind(queue.name.into(), exchange.into(), key.into(), options, FieldTable::default())).await
@@ -151,5 +216,30 @@ async fn in_time<T>(what: &'static str, work: impl Future<Output = lapin::Result
     match tokio::time::timeout(TIMEOUT, work).await {
         Ok(result) => result.map_err(|error| Error::Declare(what, error)),
         Err(_) => Err(Error::TimedOut(what)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tenants_lane_is_the_one_that_the_contract_says() {
+        let contract = include_str!("../../schemas/README.md");
+        for (tenant, lane) in [("acme", "062"), ("bell", "007"), ("T-1_x", "071")] {
+            let key = lane_key(REQUESTED_KEY, &TenantId::parse(tenant).unwrap());
+            assert_eq!(key, format!("otp.requested.{lane}"));
+            assert!(contract.contains(&format!("| `{tenant}` | `")) && contract.contains(&format!("` | `{lane}` |")));
+        }
+    }
+
+    #[test]
+    fn a_hundred_thousand_tenants_share_lanes_evenly() {
+        let mut lanes = vec![0_u32; usize::from(LANES)];
+        for n in 0..100_000 {
+            lanes[usize::from(lane_of(&TenantId::parse(&format!("tenant-{n}")).unwrap()))] += 1;
+        }
+        let (least, most) = (lanes.iter().min().unwrap(), lanes.iter().max().unwrap());
+        assert!(*least > 600 && *most < 1_000, "{least} to {most}");
     }
 }

@@ -24,8 +24,12 @@ impl<P: Ports> Engine<P> {
         self.troubles.forget(&settings.pace_key);
         if settings.on_trial {
             match self.ledger.mend(&settings.pace_key).await {
-                Ok(()) => tracing::info!(account.sid = %settings.account_sid, "circuit closed: Twilio takes the account's calls again"),
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't close a circuit, the next call will"),
+                Ok(()) => {
+                    tracing::info!(account.sid = %settings.account_sid, "circuit closed: Twilio takes the account's calls again")
+                }
+                Err(error) => {
+                    tracing::debug!(error = &error as &dyn std::error::Error, "can't close a circuit, the next call will")
+                }
             }
         }
         if settings.pace_key != settings.account_sid.as_str()
@@ -104,8 +108,12 @@ impl<P: Ports> Engine<P> {
                     continue;
                 }
                 match self.directory.taken(&settings).await {
-                    Ok(()) => tracing::info!(tenant.id = %settings.tenant_id, "circuit closed: Twilio takes the tenant's credentials again"),
-                    Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't close a circuit, trying again"),
+                    Ok(()) => {
+                        tracing::info!(tenant.id = %settings.tenant_id, "circuit closed: Twilio takes the tenant's credentials again")
+                    }
+                    Err(error) => {
+                        tracing::debug!(error = &error as &dyn std::error::Error, "can't close a circuit, trying again")
+                    }
                 }
             }
         }

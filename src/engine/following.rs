@@ -125,9 +125,7 @@ impl<P: Ports> Engine<P> {
         let now = self.clock.now();
         let overdue = now > held.delivery.expires_at + self.tuning.give_up;
         let changed = match call {
-            Some(call) if waits_too_long(&held.delivery, &call, &self.tuning, now) => {
-                self.too_long_in_queue(&mut held).await
-            }
+            Some(call) if waits_too_long(&held.delivery, &call, &self.tuning, now) => self.too_long_in_queue(&mut held).await,
             Some(call) if call.status.is_over() || !overdue => {
                 let tries = held.delivery.tries;
                 let changed = self.work_in(&mut held, &call).await;

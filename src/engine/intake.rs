@@ -280,13 +280,7 @@ impl<P: Ports> Engine<P> {
     }
 
     /// A delivery just admitted goes to be placed, or into the agenda.
-    fn set_out(
-        self: &Arc<Self>,
-        worker: WorkerEpoch,
-        admission: Admission,
-        admitted: &Admitted,
-        berth: Option<Berth>,
-    ) {
+    fn set_out(self: &Arc<Self>, worker: WorkerEpoch, admission: Admission, admitted: &Admitted, berth: Option<Berth>) {
         let Plan::Place(placement) = admission.plan.clone() else { return };
         // What was said before the answer got lost is in the ledger, and the sweeper's.
         self.relay.send(admitted.event.clone().into_iter().collect(), Lower::Published);

@@ -11,7 +11,7 @@ use super::{Changed, Engine};
 use crate::agenda::Held;
 use crate::batch::work_on;
 use crate::bulkhead::Berth;
-use crate::delivery::{AttemptId, Change, Delivery, State, WorkerEpoch};
+use crate::delivery::{Change, Delivery, State, WorkerEpoch};
 use crate::due::Due;
 use crate::failure::{self, CallFailure, Next};
 use crate::plan::script;
@@ -26,8 +26,6 @@ const DEADLINE_SLACK: Duration = Duration::from_millis(1);
 const LINE_PAUSE: Duration = Duration::from_millis(250);
 /// How long a placement waits while its account has as many calls in progress as it may.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
-/// How long a delivery is said to wait, at the most, for an earlier call to its user; then it is said again.
-const BUSY_FOR: Duration = Duration::from_secs(10);
 const WAITS_FOR_PACE: &str = "it waits for its turn at the account's pace";
 
 /// What may go wrong before anything is sent.
@@ -98,7 +96,7 @@ impl<P: Ports> Engine<P> {
     async fn begin(self: Arc<Self>, due: Vec<(Held, Berth)>) {
         let now = self.clock.now();
         let tenants: Vec<_> = due.iter().map(|(held, _)| held.delivery.key.tenant_id.clone()).collect();
-        let Some(settings) = self.settings(&tenants).await else { return };
+        let Some(settings) = self.settings_to_place(&tenants).await else { return };
         let mut ready = Vec::with_capacity(due.len());
         for (mut held, berth) in due {
             if held.delivery.too_late(now) {
@@ -199,108 +197,6 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    /// Its tenant or account was paused while it waited: it is due at its last moment only, and says so once.
-    async fn park(self: Arc<Self>, mut held: Held, settings: Arc<VoiceSettings>) {
-        let Some(paused) = settings.paused else { return };
-        let changed = self
-            .change(&mut held, |delivery, now| {
-                if delivery.state != State::Waiting {
-                    return None;
-                }
-                let mut change = Change::of(delivery);
-                change.delivery.slot = None;
-                change.delivery.wake_at = delivery.place_by;
-                change.defer(now, paused.reason());
-                Some(change)
-            })
-            .await;
-        if changed == Changed::Done {
-            held.put_down();
-        }
-    }
-
-    /// Says that it waits longer than last said, if so.
-    pub(super) async fn announce_wait(self: Arc<Self>, mut held: Held, reason: Reason) {
-        let changed = self
-            .change(&mut held, |delivery, now| {
-                if delivery.state != State::Waiting {
-                    return None;
-                }
-                let mut change = Change::of(delivery);
-                change.defer(now, reason.clone());
-                (!change.events.is_empty()).then_some(change)
-            })
-            .await;
-        if changed == Changed::Done {
-            held.put_down();
-        }
-    }
-
-    /// Says now and then that it waits for a call that may take a while: not each time that it is looked at.
-    async fn announce_busy(self: Arc<Self>, mut held: Held, reason: Reason) {
-        let until = (self.clock.now() + BUSY_FOR).min(held.delivery.place_by);
-        let changed = self
-            .change(&mut held, |delivery, now| {
-                if delivery.state != State::Waiting || delivery.announced_at.is_some_and(|said| said > now) {
-                    return None;
-                }
-                let mut change = Change::of(delivery);
-                change.delivery.wake_at = until;
-                change.defer(now, reason.clone());
-                // It is looked at sooner than was said.
-                change.delivery.wake_at = delivery.wake_at;
-                (!change.events.is_empty()).then_some(change)
-            })
-            .await;
-        if changed == Changed::Done {
-            held.put_down();
-        }
-    }
-
-    /// It isn't as it was: somebody changed it, or the answer to this very beginning had been lost, and it was begun. Goes on
-    /// with the newer value.
-    async fn look_again(
-        self: Arc<Self>,
-        worker: WorkerEpoch,
-        mut held: Held,
-        berth: Berth,
-        attempt_id: AttemptId,
-    ) {
-        let Some(newer) = self.reload(&held.delivery.key).await else { return };
-        let begun = newer.state == State::Placing && newer.attempt_id == Some(attempt_id);
-        *held.delivery = newer;
-        if begun {
-            self.place(worker, held, berth).await;
-        } else {
-            held.put_down();
-        }
-    }
-
-    /// A newer request of the user has come while it waited.
-    async fn end_superseded(self: Arc<Self>, mut held: Held) {
-        let changed = self.change(&mut held, |delivery, now| delivery.withdraw(ReasonCode::Superseded, now)).await;
-        if changed == Changed::Done {
-            held.put_down();
-        }
-    }
-
-    async fn end_waiting(self: Arc<Self>, mut held: Held, why: Option<(Status, Reason)>) {
-        let changed = self
-            .change(&mut held, |delivery, now| match (&why, delivery.state) {
-                (Some((status, reason)), State::Waiting) => {
-                    let mut change = Change::of(delivery);
-                    change.end(now, *status, reason.clone());
-                    Some(change)
-                }
-                (None, State::Waiting) => Some(delivery.expire(now)),
-                _ => None,
-            })
-            .await;
-        if changed == Changed::Done {
-            held.put_down();
-        }
-    }
-
     /// Places a call whose intent is saved, and saves what came of it.
     pub(super) async fn place(self: Arc<Self>, worker: WorkerEpoch, mut held: Held, berth: Berth) {
         let outcome = self.send(worker, &mut held).await;
@@ -326,7 +222,8 @@ impl<P: Ports> Engine<P> {
             return Err(Some(Sent::Not));
         };
         tokio::time::sleep(self.clock.until(slot.at)).await;
-        let settings = self.settings_of(&delivery.key.tenant_id).await;
+        let tenant = &delivery.key.tenant_id;
+        let settings = self.settings_to_place(std::slice::from_ref(tenant)).await.and_then(|mut all| all.remove(tenant));
         let settings = match usable(settings.as_ref()) {
             Ok(settings) => settings,
             Err(NotSent::End(status, reason)) => return Err(Some(Sent::End(status, reason))),
@@ -369,7 +266,6 @@ impl<P: Ports> Engine<P> {
             }
         }
     }
-
 
     /// Saves what came of a placement that made no call that is known.
     async fn apply(self: &Arc<Self>, held: &mut Held, sent: Sent) -> Changed {
@@ -487,7 +383,10 @@ fn usable(settings: Option<&Result<Arc<VoiceSettings>, DirectoryError>>) -> Resu
     match settings {
         Some(Ok(settings)) if settings.refused => Err(NotSent::End(
             Status::Failed,
-            Reason::new(ReasonCode::TenantCredentials, "Twilio refuses the tenant's credentials: check them with voice-otp tenant check"),
+            Reason::new(
+                ReasonCode::TenantCredentials,
+                "Twilio refuses the tenant's credentials: check them with voice-otp tenant check",
+            ),
         )),
         Some(Ok(settings)) if settings.enabled => Ok(Arc::clone(settings)),
         Some(Ok(_)) => end(ReasonCode::VoiceDisabled, "voice was switched off for the tenant while the delivery waited"),

@@ -33,7 +33,7 @@ mod pacing;
 mod racing;
 mod retaining;
 mod saving;
-mod sharing;
 mod settings;
+mod sharing;
 pub(crate) mod stage;
 mod workers;

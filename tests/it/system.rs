@@ -10,3 +10,4 @@ mod journey;
 mod load;
 mod outage;
 mod publishing;
+mod strangers;

@@ -29,6 +29,9 @@ pub enum Verb {
     /// Tenants and their Twilio voice settings
     #[command(subcommand)]
     Tenant(Box<Tenant>),
+    /// Twilio accounts: pace, pause, limits; they belong to the account, whichever tenants share it
+    #[command(subcommand)]
+    Account(Account),
     /// Publish one request, or a file of events
     Publish(Box<Publish>),
     /// Show statuses as they happen
@@ -127,7 +130,7 @@ pub struct Worker {
     /// How long a finished delivery is known, against repeats: without code or number; a day to 35 days
     #[arg(long, env = "VOICE_OTP_RETENTION", default_value = "7days", value_name = "DURATION")]
     pub retention: String,
-    /// The most placements in flight at once
+    /// The most placements in flight at once; once half are, an account has a sixteenth of them at most
     #[arg(long, env = "VOICE_OTP_CONCURRENCY", default_value = "1000", value_name = "CALLS")]
     pub concurrency: String,
     /// The most unacknowledged messages that the broker hands over
@@ -208,10 +211,86 @@ pub enum Tenant {
     },
     /// Place a real call that reads a random code, and follow it to its end; exit 0 only when delivered
     TestCall(TestCall),
+    /// Pause a tenant: its requests are accepted and wait, as long as their codes live
+    Pause {
+        /// The tenant
+        id: String,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Resume a tenant: what waits gets new slots, in the order it came
+    Resume {
+        /// The tenant
+        id: String,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
     /// Delete a tenant's settings
     Delete {
         /// The tenant
         id: String,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
+}
+
+/// What to do about Twilio accounts.
+#[derive(Debug, Subcommand)]
+pub enum Account {
+    /// List the accounts: pace, tenants, how long a new request would wait, pauses and open circuits
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Pause an account: requests are accepted and wait, as long as their codes live
+    Pause {
+        /// Twilio's account SID
+        sid: String,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Resume an account: what waits gets new slots, in the order it came
+    Resume {
+        /// Twilio's account SID
+        sid: String,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Change an account's rate, at once and for all that waits; 0 pauses it
+    Rate {
+        /// Twilio's account SID
+        sid: String,
+        /// Calls a second, 0.001 to 10000
+        calls_per_second: f64,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Limit an account's calls in progress (Twilio's error 10004); calls placed before don't count
+    MaxCalls {
+        /// Twilio's account SID
+        sid: String,
+        /// A number, or none
+        most: String,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Change what share of the slots ahead one of several tenants may hold; 0.5 at first
+    Share {
+        /// Twilio's account SID
+        sid: String,
+        /// Above 0, and up to 1
+        share: f64,
         /// Where the database is.
         #[command(flatten)]
         database: Database,

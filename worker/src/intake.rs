@@ -7,11 +7,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::future::try_join_all;
+use futures_util::stream::{self, BoxStream, SelectAll, StreamExt as _};
+use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Consumer};
 use secrecy::SecretString;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +48,9 @@ struct Received {
 }
 
 /// Groups that may be on their way to the ledger at once.
-const GROUPS: usize = 2;
+const GROUPS: usize = 4;
+/// A lane's window is so many times smaller than that of the queue for all.
+const LANE_PREFETCH_SHARE: u16 = 8;
 /// The pause before a message is tried again whose account's pace was locked.
 const BUSY_PAUSE: Duration = Duration::from_millis(250);
 /// The pause before a message is given back that nobody here can take now.
@@ -85,9 +88,15 @@ impl<P: Ports> Intake<P> {
     async fn session(self: Arc<Self>, soft: &CancellationToken, tries: &mut u32) -> Result<(), Failure> {
         let link = link::connect(&self.url, &format!("{} intake", self.name)).await?;
         topology::declare_all(&link.connection).await?;
-        let requests = consume(&link, topology::REQUESTS, self.prefetch).await?;
+        let mut requests = Consumers::open(&link).await?;
+        requests.add(topology::REQUESTS, self.prefetch).await?;
+        let lane_prefetch = (self.prefetch / LANE_PREFETCH_SHARE).max(1);
+        for lane in 0..topology::LANES {
+            requests.add(&topology::lane_queue(lane), lane_prefetch).await?;
+        }
         // One at a time: something among these may have killed a worker.
-        let returned = consume(&link, topology::RETURNED, 1).await?;
+        let mut returned = Consumers::open(&link).await?;
+        returned.add(topology::RETURNED, 1).await?;
         self.up.store(true, Ordering::Relaxed);
         *tries = 0;
         tracing::info!(prefetch = self.prefetch, "taking requests");
@@ -100,22 +109,22 @@ impl<P: Ports> Intake<P> {
         first.and(second)
     }
 
-    /// Reads one consumer until told to stop, or until it ends, which is a fault.
+    /// Reads consumers until told to stop, or until one ends, which is a fault.
     async fn consume_from(
         self: &Arc<Self>,
-        (channel, mut consumer): (Channel, Consumer),
+        mut consumers: Consumers,
         most: usize,
         link: &Link,
         soft: &CancellationToken,
         ended: &CancellationToken,
     ) -> Result<(), Failure> {
-        let (sender, receiver) = mpsc::channel(usize::from(self.prefetch).max(1));
+        let (sender, receiver) = mpsc::channel(consumers.window.max(1));
         let groups = TaskTracker::new();
         let grouping = groups.spawn(Arc::clone(self).group_up(receiver, most, groups.clone()));
         let result = loop {
             // Cancel-safe: a message is only taken by the arm that wins.
             let delivery = tokio::select! {
-                delivery = consumer.next() => delivery,
+                delivery = consumers.next() => delivery,
                 () = link.lost() => break Err("the connection was lost".into()),
                 () = soft.cancelled() => break Ok(()),
                 () = ended.cancelled() => break Ok(()),
@@ -131,7 +140,7 @@ impl<P: Ports> Intake<P> {
         // The other consumer of this connection ends with this one.
         ended.cancel();
         if result.is_ok() {
-            give_back_buffered(&channel, &mut consumer).await;
+            consumers.give_back_buffered().await;
         }
         drop(sender);
         if let Err(error) = grouping.await {
@@ -139,6 +148,7 @@ impl<P: Ports> Intake<P> {
         }
         groups.close();
         groups.wait().await;
+        let channel = consumers.channel;
         // Left to its drop, the channel would still be closing when the connection does.
         drop(tokio::time::timeout(BROKER_TIMEOUT, channel.close(200, "done".into())).await);
         result
@@ -239,28 +249,58 @@ impl<P: Ports> Intake<P> {
     }
 }
 
-async fn consume(link: &Link, queue: &'static str, prefetch: u16) -> Result<(Channel, Consumer), Failure> {
-    let consuming = async {
-        let channel = link.connection.create_channel().await?;
-        // Before the consumer: without it the broker hands everything over at once. Not global: quorum queues refuse it.
-        channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
-        // Shared by all workers, and every message acknowledged by us.
-        let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
-        let consumer = channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await?;
-        Ok::<_, lapin::Error>((channel, consumer))
-    };
-    Ok(tokio::time::timeout(BROKER_TIMEOUT, consuming).await??)
+/// Consumers of one channel, read together: none stands in another's way for longer than its window.
+struct Consumers {
+    channel: Channel,
+    tags: Vec<String>,
+    streams: SelectAll<BoxStream<'static, Option<lapin::Result<Delivery>>>>,
+    /// The most unacknowledged messages of all of them.
+    window: usize,
 }
 
-/// Stops a consumer and gives back what was handed over and not taken.
-async fn give_back_buffered(channel: &Channel, consumer: &mut Consumer) {
-    let cancel = channel.basic_cancel(consumer.tag(), BasicCancelOptions { nowait: false });
-    if !matches!(tokio::time::timeout(BROKER_TIMEOUT, cancel).await, Ok(Ok(()))) {
-        // The broker gives everything back by itself when the connection closes.
-        return;
+impl Consumers {
+    async fn open(link: &Link) -> Result<Self, Failure> {
+        let channel = tokio::time::timeout(BROKER_TIMEOUT, link.connection.create_channel()).await??;
+        Ok(Self { channel, tags: Vec::new(), streams: SelectAll::new(), window: 0 })
     }
-    while let Some(Ok(delivery)) = consumer.next().await {
-        give_back(&delivery).await;
+
+    async fn add(&mut self, queue: &str, prefetch: u16) -> Result<(), Failure> {
+        let channel = &self.channel;
+        let consuming = async {
+            // Before the consumer, each of which has its own: without it the broker hands everything over at once. Not global: quorum
+            // queues refuse it.
+            channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
+            // Shared by all workers, and every message acknowledged by us.
+            let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
+            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
+        };
+        let consumer = tokio::time::timeout(BROKER_TIMEOUT, consuming).await??;
+        self.tags.push(consumer.tag().as_str().to_owned());
+        self.window += usize::from(prefetch);
+        // That one of many has ended must be seen.
+        self.streams.push(consumer.map(Some).chain(stream::once(async { None })).boxed());
+        Ok(())
+    }
+
+    /// The next message; none when a consumer has ended.
+    async fn next(&mut self) -> Option<lapin::Result<Delivery>> {
+        self.streams.next().await.flatten()
+    }
+
+    /// Stops consuming and gives back what was handed over and not taken.
+    async fn give_back_buffered(&mut self) {
+        let channel = &self.channel;
+        let cancel = |tag: &String| channel.basic_cancel(tag.as_str().into(), BasicCancelOptions { nowait: false });
+        let cancelling = try_join_all(self.tags.iter().map(cancel));
+        if !matches!(tokio::time::timeout(BROKER_TIMEOUT, cancelling).await, Ok(Ok(_))) {
+            // The broker gives everything back by itself when the connection closes.
+            return;
+        }
+        while let Some(left) = self.streams.next().await {
+            if let Some(Ok(delivery)) = left {
+                give_back(&delivery).await;
+            }
+        }
     }
 }
 

@@ -6,6 +6,9 @@
 //! | `voice_otp_calls_placed_total` | counter | calls that Twilio took from here |
 //! | `voice_otp_deliveries_ended_total` | counter | final statuses said by this worker |
 //! | `voice_otp_stray_calls_total` | counter | calls that were no delivery's any more, hung up: somebody should look |
+//! | `voice_otp_account_circuits_total` | counter | circuits opened here for an account whose calls met trouble at Twilio |
+//! | `voice_otp_credential_circuits_total` | counter | circuits opened here for a tenant whose credentials Twilio refused |
+//! | `voice_otp_placements_in_flight` | gauge | places taken by calls being placed, of `VOICE_OTP_CONCURRENCY` |
 //! | `voice_otp_deliveries_held` | gauge | deliveries in this worker's hands |
 //! | `voice_otp_finals_missing` | gauge | deliveries of all workers without an ending long after their codes' ends: must be 0 |
 //! | `voice_otp_finals_double_total` | counter | deliveries of which a second final status was published: must be 0 |
@@ -40,11 +43,13 @@ pub(crate) fn text<P: Ports>(engine: &Arc<Engine<P>>) -> Result<String, fmt::Err
 impl<P: Ports> Collector for Counts<P> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let counts = self.0.counts();
-        let counters: [(&str, &str, &AtomicU64); 5] = [
+        let counters: [(&str, &str, &AtomicU64); 7] = [
             ("deliveries_admitted", "Deliveries that became durable here", &counts.admitted),
             ("calls_placed", "Calls that Twilio took from here", &counts.placed),
             ("deliveries_ended", "Final statuses said by this worker", &counts.ended),
             ("stray_calls", "Calls that were no delivery's any more, hung up", &counts.strays),
+            ("account_circuits", "Circuits opened for an account whose calls met trouble at Twilio", &counts.account_circuits),
+            ("credential_circuits", "Circuits opened for a tenant whose credentials Twilio refused", &counts.credential_circuits),
             ("finals_double", "Deliveries of which a second final status was published: must be 0", &counts.finals_double),
         ];
         for (name, help, count) in counters {
@@ -53,7 +58,9 @@ impl<P: Ports> Collector for Counts<P> {
         }
         let missing = i64::try_from(counts.finals_missing.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         let held = i64::try_from(self.0.holds()).unwrap_or(i64::MAX);
+        let in_flight = i64::try_from(self.0.places()).unwrap_or(i64::MAX);
         for (name, help, value) in [
+            ("placements_in_flight", "Places taken by calls being placed", in_flight),
             ("deliveries_held", "Deliveries in this worker's hands", held),
             ("finals_missing", "Deliveries without an ending long after their codes' ends: must be 0", missing),
         ] {

@@ -1,5 +1,6 @@
 //! The verbs, a file each.
 
+mod account;
 mod healthcheck;
 mod keys;
 mod migrate;
@@ -47,6 +48,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Verb::Migrate(args) => migrate::run(&args).await,
         Verb::Keys(args) => keys::run(args),
         Verb::Tenant(args) => tenant::run(*args).await,
+        Verb::Account(verb) => account::run(verb).await,
         Verb::Publish(args) => publish::run(*args).await,
         Verb::Watch(args) => watch::run(args).await,
         Verb::Simulate(args) => simulate::run(args).await,

@@ -58,7 +58,7 @@ impl Record {
     pub(super) fn message(self) -> Option<Message> {
         let kind = kind_of(&self.routing_key)?;
         let trace = Trace { traceparent: self.traceparent, tracestate: self.tracestate };
-        event(&self.routing_key, kind, self.message_id, Zeroizing::new(self.body.as_bytes().to_vec()), &trace).ok()
+        event(self.routing_key.clone(), kind, self.message_id, Zeroizing::new(self.body.as_bytes().to_vec()), &trace).ok()
     }
 
     pub(super) fn has_expired(&self) -> bool {

@@ -48,7 +48,8 @@ pub(super) async fn claim(ledger: &PgLedger, worker: WorkerEpoch, most: usize) -
                  from (select * from due union select * from untold) taken \
                  where d.tenant_id = taken.tenant_id and d.delivery_id = taken.delivery_id returning d.*";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let mut rows: Vec<Row> = ledger.query(sql, &[&worker.0, &ledger.keys.ids(), &most, &ledger.limits.claim_ahead.as_secs_f64()]).await?;
+    let mut rows: Vec<Row> =
+        ledger.query(sql, &[&worker.0, &ledger.keys.ids(), &most, &ledger.limits.claim_ahead.as_secs_f64()]).await?;
     let own = "select d.* from (select clock_timestamp() - $2::double precision * interval '1 second' as t offset 0) clock \
                cross join lateral (select * from deliveries where owner = $1 and state <> 'final' and wake_at < t \
                  order by wake_at limit $3) d";

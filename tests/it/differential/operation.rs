@@ -134,8 +134,14 @@ impl Operation {
             38..60 => Self::Save { session, picks: picks(rng, step) },
             60..64 => Self::Cancel { session, key: any_key(rng) },
             64..70 => Self::Claim { session },
-            70 => Self::Pause { tenant: any(rng, &TENANTS[..3]), whole_account: rng.random_bool(0.4), paused: rng.random_bool(0.4) },
-            71 => Self::Limit { account: rng.random_range(1..3), max_calls: any(rng, &[None, Some(1), Some(2)]), tenant_share: any(rng, &[0.1, 0.5, 1.0]) },
+            70 => {
+                Self::Pause { tenant: any(rng, &TENANTS[..3]), whole_account: rng.random_bool(0.4), paused: rng.random_bool(0.4) }
+            }
+            71 => Self::Limit {
+                account: rng.random_range(1..3),
+                max_calls: any(rng, &[None, Some(1), Some(2)]),
+                tenant_share: any(rng, &[0.1, 0.5, 1.0]),
+            },
             72 => Self::Trip { tenant: any(rng, &TENANTS[..3]) },
             73 => Self::Mend { tenant: any(rng, &TENANTS[..3]) },
             74 => Self::Retire { session },

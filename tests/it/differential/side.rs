@@ -85,9 +85,7 @@ impl<'a, S: Stage> Side<'a, S> {
                 let swept = self.ledger(*session).unpublished(self.workers[*session], ALL).await;
                 words(swept.map(in_order))
             }
-            Operation::Hold { tenant, wait } => {
-                words(self.ledger(0).hold(&self.pace_key(tenant).await, *wait).await)
-            }
+            Operation::Hold { tenant, wait } => words(self.ledger(0).hold(&self.pace_key(tenant).await, *wait).await),
             Operation::Prove { tenant } => {
                 let settings = self.stage.settings(&id(tenant)).await.expect("the tenant has settings");
                 self.stage.prove(&settings).await;

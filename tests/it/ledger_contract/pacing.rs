@@ -134,7 +134,11 @@ async fn a_changed_pace_voids_the_slots_before<S: Stage>(stage: &S) {
     assert_eq!(begin(stage, worker, &b).await, Begun::Conflict, "its old slot is void");
     let again = find(stage, &b.key).await;
     let slot = again.slot.unwrap();
-    assert_eq!((slot.at, slot.epoch), (start + 4 * SECOND + MAYBE, b.slot.unwrap().epoch + 1), "it has its place in the new pace");
+    assert_eq!(
+        (slot.at, slot.epoch),
+        (start + 4 * SECOND + MAYBE, b.slot.unwrap().epoch + 1),
+        "it has its place in the new pace"
+    );
     let next = admit(stage, worker, &Ask::new("acme", "c").calling(3)).await;
     assert_eq!(placing(&next).slot.at, start + 6 * SECOND + MAYBE, "the new pace counts, and nobody overtakes");
     // Saving the pace that the account has voids nothing.

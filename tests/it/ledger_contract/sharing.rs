@@ -38,7 +38,9 @@ async fn what_is_paused_waits_without_a_slot<S: Stage>(stage: &S) {
     let (worker, start) = (enlist(stage).await, stage.now());
     stage.pause(&id("acme"), true).await;
     assert_eq!(stage.settings(&id("acme")).await.unwrap().paused, Some(Paused::Tenant));
-    let Verdict::Parked(events) = admit(stage, worker, &Ask::new("acme", "a").living(90 * SECOND)).await else { panic!("it waits") };
+    let Verdict::Parked(events) = admit(stage, worker, &Ask::new("acme", "a").living(90 * SECOND)).await else {
+        panic!("it waits")
+    };
     let told: Vec<Status> = events.iter().map(|event| event.status).collect();
     assert_eq!(told, [Status::Accepted, Status::Deferred]);
     let row = find(stage, &key("acme", "a")).await;

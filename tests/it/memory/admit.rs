@@ -234,8 +234,7 @@ fn insert(
             let line = Line::of_placement(placement);
             let soon = slot.at <= now + limits.begin_ahead;
             let counted = tables.account(placement.account_sid.as_str()).is_some_and(|account| account.max_calls.is_some());
-            let begun =
-                soon && placement.attempt_id.is_some() && !counted && !tables.line_is_taken(&line) && !user_is_busy;
+            let begun = soon && placement.attempt_id.is_some() && !counted && !tables.line_is_taken(&line) && !user_is_busy;
             let admitted = Admitted {
                 slot: Slot { at: slot.at, epoch: slot.epoch },
                 admitted_at: now,

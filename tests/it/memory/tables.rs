@@ -130,7 +130,8 @@ impl Tables {
     /// Gives the waiting of an account new slots, in order; all slots before are void.
     pub(super) fn repace(&mut self, pace_key: &str, hold: Duration, now: Timestamp) {
         let Some(account) = self.paces.get(pace_key).map(|pace| pace.account.clone()) else { return };
-        let (rate, paused) = self.account(&account).map_or((None, false), |account| (Some(account.calls_per_second), account.paused));
+        let (rate, paused) =
+            self.account(&account).map_or((None, false), |account| (Some(account.calls_per_second), account.paused));
         let pace = self.paces.get_mut(pace_key).expect("it was there a moment ago");
         pace.epoch += 1;
         pace.hold_until = pace.hold_until.max(Some(now + hold));

@@ -7,8 +7,8 @@ use voice_otp_schemas::TenantId;
 use voice_otp_schemas::reason::ReasonCode;
 
 use super::bench::{Bench, steps, words};
-use crate::memory::{Answer, Life};
 use crate::memory::sample::{Ask, account, key, number};
+use crate::memory::{Answer, Life};
 
 fn id(tenant: &str) -> TenantId {
     TenantId::parse(tenant).unwrap()

@@ -172,8 +172,9 @@ async fn a_changed_pace_is_every_tenants_of_the_account<S: Stage>(stage: &mut S)
     stage.save("coop", &draft(2, 1.0)).await;
     warm(stage, "bell").await;
     stage.save("acme", &draft(1, 7.5)).await;
-    let pace =
-        |settings: Option<&VoiceSettings>, pace: f64| settings.is_some_and(|found| (found.calls_per_second - pace * 1.01).abs() < 1e-9);
+    let pace = |settings: Option<&VoiceSettings>, pace: f64| {
+        settings.is_some_and(|found| (found.calls_per_second - pace * 1.01).abs() < 1e-9)
+    };
     soon(stage, "bell", |settings| pace(settings, 7.5)).await;
     soon(stage, "acme", |settings| pace(settings, 7.5)).await;
     assert!(pace(find(stage, "coop").await.as_deref(), 1.0), "another account's is left alone");

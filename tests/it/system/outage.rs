@@ -98,6 +98,9 @@ async fn what_is_spooled_outlives_the_outage_and_the_process_and_arrives_in_orde
     let (publisher, spool) = start().await;
     // The first may have to wait for the topology.
     spool.request(&request("before", 0, life)).await.unwrap();
+    while spool.waiting() > 0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
     assert_eq!(spool.request(&request("still-before", 0, life)).await.unwrap(), Kept::Broker);
     servers.kill_rabbitmq().await;
     let mut wanted = vec!["before".to_owned(), "still-before".to_owned()];
@@ -175,8 +178,9 @@ fn request(id: &str, n: usize, life: Duration) -> Requested {
 async fn drain(url: &SecretString) -> Vec<String> {
     let connection = Connection::connect(url.expose_secret(), ConnectionProperties::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
+    let lane = topology::lane_queue(topology::lane_of(&TenantId::parse("acme").unwrap()));
     let mut ids = Vec::new();
-    while let Some(message) = channel.basic_get(topology::REQUESTS.into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+    while let Some(message) = channel.basic_get(lane.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {
         let id = message.delivery.properties.message_id().as_ref().unwrap().as_str().to_owned();
         ids.push(id.strip_prefix("acme/").unwrap().to_owned());
     }

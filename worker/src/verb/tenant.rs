@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use secrecy::{ExposeSecret as _, SecretString};
 use serde_json::json;
-use voice_otp::settings::{Draft, VoiceSettings};
+use voice_otp::settings::{Draft, Paused, VoiceSettings};
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::phone::Country;
 use voice_otp_store::{Keyring, connect, migrate, pool::Pool, settings};
@@ -27,11 +27,13 @@ pub(crate) async fn run(verb: Tenant) -> Result<(), Failed> {
         Tenant::List { json, database } => list(json, &database).await,
         Tenant::Check { id, json, reach, database, sealing } => check::run(&id, json, &reach, &database, &sealing).await,
         Tenant::TestCall(args) => test_call::run(&args).await,
+        Tenant::Pause { id, database } => pause(&id, true, &database).await,
+        Tenant::Resume { id, database } => pause(&id, false, &database).await,
         Tenant::Delete { id, database } => delete(&id, &database).await,
     }
 }
 
-async fn open(checks: Checks, url: Option<SecretString>) -> Result<Pool, Failed> {
+pub(crate) async fn open(checks: Checks, url: Option<SecretString>) -> Result<Pool, Failed> {
     let url = checks.done(url)?;
     let pool = connect(&url, 2).context("use the database URL")?;
     migrate::check(&pool).await.context("check the database")?;
@@ -205,6 +207,11 @@ async fn show(id: &str, as_json: bool, database: &Database, sealing: &Sealing) -
         "allowed_countries": settings.allowed_countries.iter().map(Country::as_str).collect::<Vec<_>>(),
         "publishers": settings.publishers,
         "calls_per_second": settings.calls_per_second,
+        "paused": settings.paused.map(|paused| match paused {
+            Paused::Tenant => "tenant",
+            Paused::Account => "account",
+        }),
+        "credentials_refused_by_twilio": settings.refused,
         "credentials_taken_by_twilio": settings.pace_key == settings.account_sid.as_str(),
     });
     if as_json {
@@ -249,6 +256,19 @@ async fn list(as_json: bool, database: &Database) -> Result<(), Failed> {
             tenant.calls_per_second
         ))?;
     }
+    Ok(())
+}
+
+async fn pause(id: &str, paused: bool, database: &Database) -> Result<(), Failed> {
+    let mut checks = Checks::default();
+    let id = tenant_id(&mut checks, id);
+    let url = checks.database(database);
+    let (id, url) = checks.done(id.zip(url))?;
+    let pool = open(Checks::default(), Some(url)).await?;
+    if !settings::pause(&pool, &id, paused).await.context("change the tenant")? {
+        return Err(Failed::Error(anyhow!("there is no tenant {id}")));
+    }
+    say(&format!("{} {id}", if paused { "paused" } else { "resumed" }))?;
     Ok(())
 }
 
