@@ -25,7 +25,9 @@ declare
     hopeful text[];
     locked text[];
 begin
-    perform ensure_paces(in_pace_key, in_account);
+    if exists (select 1 from unnest(in_pace_key) as x(k) left join pacing p on p.pace_key = x.k where x.k is not null and p.pace_key is null) then
+        perform ensure_paces(in_pace_key, in_account);
+    end if;
     -- Whose backlog is longer than every life in the group gets no slot whoever else is served: a flood of refusals locks nothing.
     select array_agg(w.pace_key) into hopeful
       from (select x.pace_key, max(x.place_by) as place_by

@@ -16,7 +16,9 @@ declare
     t timestamptz;
     locked text[];
 begin
-    perform ensure_paces(in_pace_key, in_account);
+    if exists (select 1 from unnest(in_pace_key) as x(k) left join pacing p on p.pace_key = x.k where p.pace_key is null) then
+        perform ensure_paces(in_pace_key, in_account);
+    end if;
     -- A slot that holds needs no lock: only who reserves one, or is counted, waits for others.
     select array_agg(distinct i.pace_key) into locked
       from unnest(in_tenant, in_delivery, in_pace_key) as i(tenant_id, delivery_id, pace_key)

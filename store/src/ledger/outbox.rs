@@ -14,7 +14,9 @@ pub(super) async fn published(ledger: &PgLedger, events: &[(Key, u32)]) -> Resul
     let tenants: Vec<&str> = events.iter().map(|(key, _)| key.tenant_id.as_str()).collect();
     let deliveries: Vec<&str> = events.iter().map(|(key, _)| key.delivery_id.as_str()).collect();
     let sequences: Vec<i32> = events.iter().map(|(_, sequence)| sequence.cast_signed()).collect();
-    let sql = "delete from outbox o using unnest($1::text[], $2::text[], $3::int[]) as x(tenant_id, delivery_id, sequence) \
+    // Not waited for until it is on the disk: what a crash of the database brings back is published again, the same event.
+    let sql = "with hurry as materialized (select set_config('synchronous_commit', 'off', true)) \
+               delete from outbox o using hurry, unnest($1::text[], $2::text[], $3::int[]) as x(tenant_id, delivery_id, sequence) \
                where o.tenant_id = x.tenant_id and o.delivery_id = x.delivery_id and o.sequence = x.sequence";
     ledger.query(sql, &[&tenants, &deliveries, &sequences]).await.map(drop)
 }
