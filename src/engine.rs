@@ -243,7 +243,9 @@ impl<P: Ports> Engine<P> {
         };
         let stopped: Vec<TenantId> = settings.iter().filter_map(stops).collect();
         if !stopped.is_empty() {
-            stopped.iter().for_each(|tenant| self.directory.forget(tenant));
+            for tenant in &stopped {
+                self.directory.forget(tenant);
+            }
             settings.extend(self.settings(&stopped).await?);
         }
         Some(settings)

@@ -11,6 +11,7 @@ use crate::account::{AccountSid, ApiKeySid};
 
 /// How a tenant's calls are made. Only [`Draft::check`] and the store make one.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a setting, or a state, of its own")]
 pub struct VoiceSettings {
     /// Whose.
     pub tenant_id: TenantId,

@@ -229,7 +229,7 @@ mod tests {
         for (tenant, lane) in [("acme", "062"), ("bell", "007"), ("T-1_x", "071")] {
             let key = lane_key(REQUESTED_KEY, &TenantId::parse(tenant).unwrap());
             assert_eq!(key, format!("otp.requested.{lane}"));
-            assert!(contract.contains(&format!("| `{tenant}` | `")) && contract.contains(&format!("` | `{lane}` |")));
+            assert!(contract.contains(&format!("| `{tenant}` | ")) && contract.contains(&format!(" | `{lane}` |")));
         }
     }
 

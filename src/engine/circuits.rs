@@ -25,10 +25,10 @@ impl<P: Ports> Engine<P> {
         if settings.on_trial {
             match self.ledger.mend(&settings.pace_key).await {
                 Ok(()) => {
-                    tracing::info!(account.sid = %settings.account_sid, "circuit closed: Twilio takes the account's calls again")
+                    tracing::info!(account.sid = %settings.account_sid, "circuit closed: Twilio takes the account's calls again");
                 }
                 Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "can't close a circuit, the next call will")
+                    tracing::debug!(error = &error as &dyn std::error::Error, "can't close a circuit, the next call will");
                 }
             }
         }
@@ -109,10 +109,10 @@ impl<P: Ports> Engine<P> {
                 }
                 match self.directory.taken(&settings).await {
                     Ok(()) => {
-                        tracing::info!(tenant.id = %settings.tenant_id, "circuit closed: Twilio takes the tenant's credentials again")
+                        tracing::info!(tenant.id = %settings.tenant_id, "circuit closed: Twilio takes the tenant's credentials again");
                     }
                     Err(error) => {
-                        tracing::debug!(error = &error as &dyn std::error::Error, "can't close a circuit, trying again")
+                        tracing::debug!(error = &error as &dyn std::error::Error, "can't close a circuit, trying again");
                     }
                 }
             }

@@ -216,7 +216,8 @@ async fn what_is_due_late_is_nobodys_and_claimed_before_its_time<S: Stage>(stage
     waiting(stage, worker, &Ask::new("acme", "a")).await;
     let verdict = admit(stage, worker, &Ask::new("acme", "b").calling(2)).await;
     assert!(!placing(&verdict).held);
-    stage.advance(10 * SECOND - limits().claim_ahead - Duration::from_millis(1)).await;
+    let before = (10 * SECOND).checked_sub(limits().claim_ahead + Duration::from_millis(1)).unwrap();
+    stage.advance(before).await;
     let other = if stage.ledger().beat(other).await.unwrap().alive { other } else { enlist(stage).await };
     let b = key("acme", "b");
     assert!(!stage.ledger().claim(other, 10).await.unwrap().iter().any(|row| row.key == b));

@@ -286,7 +286,9 @@ fn insert(
     match &verdict {
         Verdict::Placing(admitted) => admitted.event.iter().for_each(|event| tables.tell(event.clone(), worker, now)),
         Verdict::Ended(events) | Verdict::Parked(events) => {
-            events.iter().for_each(|event| tables.tell(event.clone(), worker, now));
+            for event in events {
+                tables.tell(event.clone(), worker, now);
+            }
         }
         Verdict::Repeat | Verdict::Conflict | Verdict::StaleSettings | Verdict::Busy | Verdict::Unwanted(_) => {
             unreachable!("it is new")

@@ -20,7 +20,7 @@ async fn what_is_paused_waits_and_says_so_and_is_placed_once_resumed() {
     let worker = bench.worker_with_directory("one").await;
     bench.directory.pause(&id("acme"), true);
     worker.take(&[Ask::new("acme", "a"), Ask::new("acme", "b").calling(2)]).await;
-    tokio::time::sleep(Duration::from_secs(60)).await;
+    tokio::time::sleep(Duration::from_mins(1)).await;
     assert!(bench.caller.posts().is_empty());
     let told = bench.told(&key("acme", "a"));
     assert_eq!(words(&told), ["accepted", "deferred"]);
