@@ -222,7 +222,7 @@ pub trait Ledger: Send + Sync + 'static {
     fn verified(&self, key: &Key) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 
     /// Gives an account's slots only after `wait`: those reserved are void, and who waits has new ones, in the same order. A hold
-    /// that ends before the present one does nothing.
+    /// that ends before the present one, or hardly after it, does nothing.
     fn hold(&self, pace_key: &str, wait: Duration) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Opens an account's circuit: its slots come only after a while, longer each time in a row, and then one now and then. Gives

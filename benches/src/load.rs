@@ -60,14 +60,20 @@ pub(crate) async fn publish(
     let channel = vhost.connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions { nowait: false }).await?;
     let mut confirms = FuturesUnordered::new();
+    if format == Format::Celery {
+        crate::peers::declare_celery_queue(&channel).await?;
+    }
     for body in bodies {
-        let (body, properties) = match format {
-            Format::CloudEvents => (body, BasicProperties::default().with_content_type("application/cloudevents+json".into())),
-            Format::Celery => crate::peers::celery_message(&body),
+        let (exchange, key, (body, properties)) = match format {
+            Format::CloudEvents => {
+                let properties = BasicProperties::default().with_content_type("application/cloudevents+json".into());
+                (topology::REQUESTS, key, (body, properties))
+            }
+            Format::Celery => ("", crate::peers::CELERY_QUEUE, crate::peers::celery_message(&body)),
         };
         let confirm = channel
             .basic_publish(
-                topology::REQUESTS.into(),
+                exchange.into(),
                 key.into(),
                 BasicPublishOptions { mandatory: true, immediate: false },
                 body.as_bytes(),

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use lapin::BasicProperties;
+use lapin::options::QueueDeclareOptions;
 use lapin::types::{AMQPValue, FieldTable};
 use secrecy::ExposeSecret as _;
 use tokio::process::{Child, Command};
@@ -28,6 +29,17 @@ impl Peer {
     }
 }
 
+/// Celery declares its queue by itself, with no other arguments than these.
+pub(crate) const CELERY_QUEUE: &str = "bench.celery";
+
+pub(crate) async fn declare_celery_queue(channel: &lapin::Channel) -> anyhow::Result<()> {
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
+    channel.queue_declare(CELERY_QUEUE.into(), durable, arguments).await?;
+    Ok(())
+}
+
 /// Starts a peer on the queue of requests.
 pub(crate) fn spawn(peer: Peer, vhost: &Vhost, database: &Database, twilio_url: &str) -> anyhow::Result<Child> {
     let installed = PathBuf::from(from_environment("VOICE_OTP_BENCH_PEERS")?);
@@ -39,7 +51,7 @@ pub(crate) fn spawn(peer: Peer, vhost: &Vhost, database: &Database, twilio_url: 
         }
         Peer::Celery => {
             let mut command = Command::new(installed.join("venv/bin/python"));
-            command.arg(installed.join("celery/worker.py")).current_dir(installed.join("celery"));
+            command.args(["-W", "ignore"]).arg(installed.join("celery/worker.py")).current_dir(installed.join("celery"));
             command
         }
     };
@@ -48,7 +60,7 @@ pub(crate) fn spawn(peer: Peer, vhost: &Vhost, database: &Database, twilio_url: 
         .env("DATABASE_URL", &database.server)
         .env("SEARCH_PATH", &database.schema)
         .env("TWILIO_URL", twilio_url)
-        .env("QUEUE", voice_otp_publisher::topology::REQUESTS)
+        .env("QUEUE", if peer == Peer::Celery { CELERY_QUEUE } else { voice_otp_publisher::topology::REQUESTS })
         .stdout(std::process::Stdio::null())
         .kill_on_drop(true)
         .spawn()?)

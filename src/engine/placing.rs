@@ -186,7 +186,7 @@ impl<P: Ports> Engine<P> {
             Begun::Full => {
                 delivery.wake_at = (self.clock.now() + FULL_PAUSE).min(delivery.place_by);
                 let why = "the account has as many calls in progress as it may";
-                drop(self.tasks.spawn(Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::Pace, why))));
+                drop(self.tasks.spawn(Arc::clone(self).announce_busy(held, Reason::new(ReasonCode::Pace, why))));
             }
             Begun::Busy => {
                 delivery.wake_at = (self.clock.now() + LINE_PAUSE).min(delivery.place_by);

@@ -13,7 +13,7 @@ use crate::delivery::{AttemptId, Change, State, WorkerEpoch};
 use crate::ports::Ports;
 use crate::settings::VoiceSettings;
 
-/// How long a delivery is said to wait, at the most, for an earlier call to its user; then it is said again.
+/// How long a delivery is said to wait, at the most, for other calls to end; then it is said again.
 const BUSY_FOR: Duration = Duration::from_secs(10);
 
 impl<P: Ports> Engine<P> {
@@ -56,7 +56,7 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    /// Says now and then that it waits for a call that may take a while: not each time that it is looked at.
+    /// Says now and then that it waits for calls that may take a while: not each time that it is looked at.
     pub(super) async fn announce_busy(self: Arc<Self>, mut held: Held, reason: Reason) {
         let until = (self.clock.now() + BUSY_FOR).min(held.delivery.place_by);
         let changed = self

@@ -211,7 +211,7 @@ impl Ledger for MemoryLedger {
 
     async fn hold(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
         self.work(|tables, now| {
-            if tables.paces.get(pace_key).is_some_and(|pace| pace.hold_until < Some(now + wait)) {
+            if tables.paces.get(pace_key).is_some_and(|pace| pace.hold_until < Some(now + wait * 9 / 10)) {
                 tables.repace(pace_key, wait, now);
             }
         })

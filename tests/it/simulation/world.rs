@@ -21,7 +21,7 @@ use super::check;
 use super::ports::{SimCaller, SimLedger, SimPorts, SimSink, SkewedSteady};
 use super::seat::{Odds, Seat};
 use crate::memory::clock::{self, Now};
-use crate::memory::sample::{Ask, draft, number};
+use crate::memory::sample::{Ask, account, draft, key, number};
 use crate::memory::{Answer, Life, MemoryCaller, MemoryLedger, MemorySink, Then};
 
 /// What a run is to be.
@@ -201,6 +201,7 @@ pub(super) async fn play(plan: &Plan) -> Result<Stats, String> {
         drop(tokio::task::spawn(work(Arc::clone(&world), place)));
     }
     drop(tokio::task::spawn(broker::call_back(Arc::clone(&world))));
+    drop(tokio::task::spawn(operate(Arc::clone(&world))));
     let count = world.below(6) + 3;
     for n in 0..count {
         drop(tokio::task::spawn(broker::publish(Arc::clone(&world), u32::try_from(n).unwrap())));
@@ -211,6 +212,29 @@ pub(super) async fn play(plan: &Plan) -> Result<Stats, String> {
     ended.map_err(|_| format!("not all have ended: {}", check::open(&world)))?;
     tokio::time::sleep(AFTERMATH).await;
     check::all(&world)
+}
+
+/// An operator who pauses and resumes tenants and accounts, and changes nobody's pace but twice. In the end all go on.
+async fn operate(world: Arc<World>) {
+    let directory = world.ledger.directory();
+    while !world.is_calm() {
+        world.moment(4_000).await;
+        let (tenant, n, pace) = TENANTS[usize::try_from(world.below(3)).unwrap()];
+        let name = key(tenant, "any").tenant_id;
+        match world.below(6) {
+            0 => directory.pause(&name, true),
+            1 => directory.pause(&name, false),
+            2 => directory.pause_account(&account(n), true),
+            3 => directory.pause_account(&account(n), false),
+            // The slots of before are void, and the pace is kept over the change.
+            4 => drop((directory.save(tenant, &draft(n, pace / 2.0)), directory.save(tenant, &draft(n, pace)))),
+            _ => {}
+        }
+    }
+    for (tenant, n, _) in TENANTS {
+        directory.pause(&key(tenant, "any").tenant_id, false);
+        directory.pause_account(&account(n), false);
+    }
 }
 
 /// One place for a worker: whoever crashes there is followed by another.
