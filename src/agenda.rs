@@ -38,8 +38,8 @@ struct Inner {
 
 #[derive(Debug)]
 enum Place {
-    /// In a task's hands, under this token; whether a newer value has been heard of since.
-    Busy(u64, bool),
+    /// In a task's hands, under this token; the revision it had then, and whether a newer one has been heard of since.
+    Busy(u64, i64, bool),
     /// Put down, under this entry.
     Down(u64, Box<Delivery>),
 }
@@ -53,7 +53,7 @@ impl Agenda {
         }
         inner.entries += 1;
         let token = inner.entries;
-        inner.deliveries.insert(delivery.key.clone(), Place::Busy(token, false));
+        inner.deliveries.insert(delivery.key.clone(), Place::Busy(token, delivery.revision, false));
         Some(Held { delivery: Box::new(delivery), token, agenda: Arc::clone(self) })
     }
 
@@ -62,8 +62,8 @@ impl Agenda {
     pub fn take_newer(self: &Arc<Self>, delivery: Delivery) -> Option<Held> {
         let mut inner = self.lock();
         match inner.deliveries.get_mut(&delivery.key) {
-            Some(Place::Busy(_, newer)) => {
-                *newer = true;
+            Some(Place::Busy(_, known, newer)) => {
+                *newer |= delivery.revision > *known;
                 return None;
             }
             Some(Place::Down(_, known)) if known.revision >= delivery.revision => return None,
@@ -71,7 +71,7 @@ impl Agenda {
         }
         inner.entries += 1;
         let token = inner.entries;
-        inner.deliveries.insert(delivery.key.clone(), Place::Busy(token, false));
+        inner.deliveries.insert(delivery.key.clone(), Place::Busy(token, delivery.revision, false));
         Some(Held { delivery: Box::new(delivery), token, agenda: Arc::clone(self) })
     }
 
@@ -79,8 +79,8 @@ impl Agenda {
     pub fn learn(&self, delivery: Delivery) {
         let mut inner = self.lock();
         match inner.deliveries.get_mut(&delivery.key) {
-            Some(Place::Busy(_, newer)) => {
-                *newer = true;
+            Some(Place::Busy(_, known, newer)) => {
+                *newer |= delivery.revision > *known;
                 return;
             }
             Some(Place::Down(_, known)) if known.revision >= delivery.revision => return,
@@ -125,6 +125,11 @@ impl Agenda {
         inner.deliveries.retain(|_, place| matches!(place, Place::Busy(..)));
     }
 
+    /// Whether this worker holds a delivery.
+    pub fn holds(&self, key: &Key) -> bool {
+        self.lock().deliveries.contains_key(key)
+    }
+
     /// How many deliveries this worker holds.
     pub fn len(&self) -> usize {
         self.lock().deliveries.len()
@@ -161,9 +166,12 @@ impl Inner {
             }
             let Some(Reverse((_, entry, key))) = self.times.pop() else { break };
             let Some(place) = self.deliveries.get_mut(&key) else { continue };
-            match std::mem::replace(place, Place::Busy(entry, false)) {
+            match std::mem::replace(place, Place::Busy(entry, 0, false)) {
                 // Entries are never used again, so this one's number is its taking up's as well.
-                Place::Down(current, delivery) if current == entry => due.push((entry, delivery)),
+                Place::Down(current, delivery) if current == entry => {
+                    *place = Place::Busy(entry, delivery.revision, false);
+                    due.push((entry, delivery));
+                }
                 other => *place = other,
             }
         }
@@ -174,7 +182,7 @@ impl Inner {
 impl Held {
     /// Whether somebody here changed the delivery since it was taken up: it was taken back, perhaps.
     pub fn is_outdated(&self) -> bool {
-        matches!(self.agenda.lock().deliveries.get(&self.delivery.key), Some(Place::Busy(token, true)) if *token == self.token)
+        matches!(self.agenda.lock().deliveries.get(&self.delivery.key), Some(Place::Busy(token, _, true)) if *token == self.token)
     }
 
     /// Puts it down until its `wake_at`; lets go of it if it is over.
@@ -193,7 +201,7 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut inner = self.agenda.lock();
-        if matches!(inner.deliveries.get(&self.delivery.key), Some(Place::Busy(token, _)) if *token == self.token) {
+        if matches!(inner.deliveries.get(&self.delivery.key), Some(Place::Busy(token, ..)) if *token == self.token) {
             inner.deliveries.remove(&self.delivery.key);
         }
     }

@@ -1,6 +1,6 @@
 //! When trouble with an account is more than a coincidence.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Mutex, PoisonError};
 
 /// Failures in a row, by pace key, as this worker has seen them. What follows from them is the ledger's, so that all workers
@@ -8,6 +8,15 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug, Default)]
 pub struct Troubles {
     in_a_row: Mutex<HashMap<String, u32>>,
+    /// Accounts that the ledger is just being told of.
+    telling: Mutex<HashSet<String>>,
+}
+
+/// As long as it lives, nobody else here tells the ledger of the account.
+#[derive(Debug)]
+pub struct Telling<'a> {
+    troubles: &'a Troubles,
+    pace_key: &'a str,
 }
 
 /// So many in a row open a circuit.
@@ -27,9 +36,21 @@ impl Troubles {
         false
     }
 
+    /// Leave to tell the ledger of an account: of many calls that meet the same, one tells. None if one is just at it.
+    pub fn telling<'a>(&'a self, pace_key: &'a str) -> Option<Telling<'a>> {
+        let new = self.telling.lock().unwrap_or_else(PoisonError::into_inner).insert(pace_key.to_owned());
+        new.then_some(Telling { troubles: self, pace_key })
+    }
+
     /// Notes that Twilio answered, whatever it said.
     pub fn forget(&self, pace_key: &str) {
         self.in_a_row.lock().unwrap_or_else(PoisonError::into_inner).remove(pace_key);
+    }
+}
+
+impl Drop for Telling<'_> {
+    fn drop(&mut self) {
+        self.troubles.telling.lock().unwrap_or_else(PoisonError::into_inner).remove(self.pace_key);
     }
 }
 
@@ -45,5 +66,9 @@ mod tests {
         assert_eq!(notes.next(), Some(false), "it counts anew");
         troubles.forget("a");
         assert!(!troubles.note("a", false) && troubles.note("a", true));
+        let telling = troubles.telling("a");
+        assert!(telling.is_some() && troubles.telling("a").is_none() && troubles.telling("b").is_some());
+        drop(telling);
+        assert!(troubles.telling("a").is_some());
     }
 }

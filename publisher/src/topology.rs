@@ -124,18 +124,25 @@ pub async fn declare_requests(connection: &Connection) -> Result<(), Error> {
     exchange(&channel, REQUESTS).await?;
     queue(&channel, &RETURNED_QUEUE).await?;
     queue(&channel, &REQUESTS_QUEUE).await?;
-    // Idempotent, and a message must not go to two queues.
-    let unbind = channel.queue_unbind(REQUESTS.into(), REQUESTS.into(), FORMER_BINDING.into(), FieldTable::default());
-    in_time(REQUESTS, unbind).await?;
-    if !has_lanes(connection).await? {
-        // All at once: one after another they would take a second.
-        try_join_all((0..LANES - 1).map(|lane| declare_lane(&channel, lane))).await?;
+    if has_lanes(connection).await? {
         declare_lane(&channel, LANES - 1).await?;
+    } else {
+        declare_lanes(&channel).await?;
     }
     in_time("a channel", channel.close(200, "done".into())).await
 }
 
-/// Whether the last lane is there, and with it the others: a connection that is made anew needn't declare them all again.
+/// All lanes, all at once: one after another they would take a second. The last one last, since it stands for them all; and only then
+/// goes what was before: a message to two queues is known as a repeat, one to none is lost.
+async fn declare_lanes(channel: &Channel) -> Result<(), Error> {
+    try_join_all((0..LANES - 1).map(|lane| declare_lane(channel, lane))).await?;
+    declare_lane(channel, LANES - 1).await?;
+    let unbind = channel.queue_unbind(REQUESTS.into(), REQUESTS.into(), FORMER_BINDING.into(), FieldTable::default());
+    in_time(REQUESTS, unbind).await
+}
+
+/// Whether the last lane is there, and with it the others: a publisher that connects anew needn't declare them all again. Workers do, so
+/// one that somebody deleted is there again with the next worker's connection.
 async fn has_lanes(connection: &Connection) -> Result<bool, Error> {
     let channel = in_time("a channel", connection.create_channel()).await?;
     let look = QueueDeclareOptions { passive: true, ..DURABLE };
@@ -163,8 +170,11 @@ async fn declare_lane(channel: &Channel, lane: u16) -> Result<(), Error> {
 /// # Errors
 /// [`Error`] names what could not be declared.
 pub async fn declare_all(connection: &Connection) -> Result<(), Error> {
-    declare_requests(connection).await?;
     let channel = in_time("a channel", connection.create_channel()).await?;
+    exchange(&channel, REQUESTS).await?;
+    queue(&channel, &RETURNED_QUEUE).await?;
+    queue(&channel, &REQUESTS_QUEUE).await?;
+    declare_lanes(&channel).await?;
     queue(&channel, &DEAD_QUEUE).await?;
     exchange(&channel, STATUS).await?;
     // Without it statuses are published all the same, so a refusal, which closes the channel, is no failure.

@@ -22,7 +22,9 @@ impl<P: Ports> Engine<P> {
     /// A call was placed with these settings.
     pub(super) async fn note_success(&self, settings: &VoiceSettings) {
         self.troubles.forget(&settings.pace_key);
-        if settings.on_trial {
+        if settings.on_trial
+            && let Some(_telling) = self.troubles.telling(&settings.pace_key)
+        {
             match self.ledger.mend(&settings.pace_key).await {
                 Ok(()) => {
                     tracing::info!(account.sid = %settings.account_sid, "circuit closed: Twilio takes the account's calls again");
@@ -44,12 +46,14 @@ impl<P: Ports> Engine<P> {
         let noted = match failure.class {
             Class::Throttled(wait) => {
                 self.troubles.forget(&settings.pace_key);
+                let Some(_telling) = self.troubles.telling(&settings.pace_key) else { return };
                 self.ledger.hold(&settings.pace_key, wait.unwrap_or(THROTTLED)).await
             }
             Class::Transient | Class::Ambiguous => {
                 if !self.troubles.note(&settings.pace_key, settings.on_trial) {
                     return;
                 }
+                let Some(_telling) = self.troubles.telling(&settings.pace_key) else { return };
                 match self.ledger.trip(&settings.pace_key).await {
                     Ok(Some(wait)) => {
                         self.counts.account_circuits.fetch_add(1, Ordering::Relaxed);
@@ -103,6 +107,9 @@ impl<P: Ports> Engine<P> {
                 }
             };
             for settings in suspects {
+                if self.soft.is_cancelled() {
+                    return;
+                }
                 // The tenant's own number is never called: the list only shows whether Twilio lets us in.
                 if self.caller.list(&settings, &settings.from).await.is_err() {
                     continue;

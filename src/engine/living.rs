@@ -105,7 +105,8 @@ impl<P: Ports> Engine<P> {
                     Vec::new()
                 }
             };
-            let full = claimed.len() >= most;
+            // What it holds already is listed only as a reminder.
+            let full = claimed.iter().filter(|delivery| !self.agenda.holds(&delivery.key)).count() >= most;
             for delivery in claimed {
                 self.take_up(delivery);
             }

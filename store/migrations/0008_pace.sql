@@ -107,18 +107,21 @@ begin
                                           + greatest(p.interval_us, coalesce(p.trial_us, 0)) * interval '1 microsecond'))
      where p.pace_key = in_pace_key returning * into pace;
     with waiting as (
-        -- Not what waits for another try at a time of its own; and of what is paused nothing.
-        select d.tenant_id, d.delivery_id, d.place_by, d.attempt > 0 as tried, d.admitted_at
+        -- What waits for another try at a time of its own keeps that; and of what is paused nothing moves.
+        select d.tenant_id, d.delivery_id, d.place_by, d.attempt > 0 as tried, d.admitted_at,
+               d.slot_at is not null or d.wake_at >= d.place_by as moves
           from deliveries d
-         where d.pace_key = in_pace_key and d.state = 'waiting' and (d.slot_at is not null or d.wake_at >= d.place_by)
+         where d.pace_key = in_pace_key and d.state = 'waiting'
            and not exists (select 1 from accounts a where a.account_sid = pace.account_sid and a.paused)
            and not exists (select 1 from voice_settings s where s.tenant_id = d.tenant_id and s.paused)
          order by d.tenant_id, d.delivery_id
            for update of d
     ), ranked as (
-        select w.*, greatest(pace.tat, pace.hold_until) as base, greatest(pace.interval_us, coalesce(pace.trial_us, 0)) as step_us,
+        -- Not at once: they are nobody's until somebody claims them, and a slot that has passed by then is lost.
+        select w.*, greatest(pace.tat, pace.hold_until, t + interval '700 milliseconds') as base,
+               greatest(pace.interval_us, coalesce(pace.trial_us, 0)) as step_us,
                row_number() over (order by w.tried, w.admitted_at, w.tenant_id, w.delivery_id) - 1 as n
-          from waiting w
+          from waiting w where w.moves
     ), slots as (
         select r.*, r.base + (row_number() over (order by r.n) - 1) * r.step_us * interval '1 microsecond' as slot_at
           from ranked r where r.base + r.n * r.step_us * interval '1 microsecond' <= r.place_by
@@ -131,6 +134,10 @@ begin
                untold = coalesce(s.slot_at > coalesce(d.announced_at, d.admitted_at) + interval '1 second', false)
           from slots s where d.tenant_id = s.tenant_id and d.delivery_id = s.delivery_id
         returning d.slot_at
+    ), noticed as (
+        -- Whoever is just working on one of the others looks at everything anew.
+        update deliveries d set revision = d.revision + 1
+          from waiting w where not w.moves and d.tenant_id = w.tenant_id and d.delivery_id = w.delivery_id
     ), paced as (
         update pacing p set tat = greatest(p.tat, m.next)
           from (select max(c.slot_at) + greatest(pace.interval_us, coalesce(pace.trial_us, 0)) * interval '1 microsecond' as next
@@ -183,6 +190,18 @@ begin
     return true;
 end $$;
 
+-- Gives an account's slots only after a while, unless it waits nearly as long already: answers to calls that were under way together
+-- ask for nearly the same.
+create function hold(in_pace_key text, in_wait interval) returns void language plpgsql as $$
+declare
+    pace pacing;
+begin
+    select * into pace from pacing p where p.pace_key = in_pace_key for update;
+    if found and pace.hold_until < clock_timestamp() + in_wait * 0.9 then
+        perform repace(in_pace_key, in_wait);
+    end if;
+end $$;
+
 -- Opens an account's circuit: no slots for a while, longer each time in a row, then one every two seconds. Gives the while in
 -- milliseconds; null if it was open already.
 create function trip(in_pace_key text, in_first interval, in_longest interval) returns bigint language plpgsql as $$
@@ -208,7 +227,7 @@ create function mend(in_pace_key text) returns void language plpgsql as $$
 declare
     account text;
 begin
-    update pacing set trial_us = null, opened = 0, hold_until = '-infinity'
+    update pacing set trial_us = null, opened = 0
      where pace_key = in_pace_key and trial_us is not null returning account_sid into account;
     if not found then
         return;

@@ -30,11 +30,12 @@ begin
     end if;
     -- Whose backlog is longer than every life in the group gets no slot whoever else is served: a flood of refusals locks nothing.
     select array_agg(w.pace_key) into hopeful
-      from (select x.pace_key, max(x.place_by) as place_by
+      from (select x.pace_key, max(x.place_by) filter (where not x.parked) as place_by, bool_or(x.parked) as parked
               from unnest(in_pace_key, in_place_by, in_parked) as x(pace_key, place_by, parked)
-             where x.pace_key is not null and not x.parked group by x.pace_key) w
+             where x.pace_key is not null group by x.pace_key) w
       join pacing p on p.pace_key = w.pace_key
-     where greatest(p.tat, clock_timestamp(), p.hold_until) <= w.place_by;
+     -- What is parked waits for a resumption under way, or that would not see it.
+     where w.parked or greatest(p.tat, clock_timestamp(), p.hold_until) <= w.place_by;
     locked := lock_paces(hopeful, in_skip);
     -- After the locks: what is read from here on is the latest, and the time is the time of the reservation.
     t := clock_timestamp();
@@ -47,7 +48,7 @@ begin
                d.slot_at as known_slot_at, d.slot_epoch as known_epoch, d.admitted_at as known_at, d.wake_at as known_wake_at,
                i.version is distinct from -1 and s.version is distinct from i.version as stale,
                i.pace_key is not null and coalesce(d.identity_key = '', false) as withdrawn,
-               not i.parked and h.k is not null and l.k is null as busy, l.k is not null as locked,
+               h.k is not null and l.k is null as busy, l.k is not null as locked,
                -- A publisher's clock that is ahead must not make later requests of the user look older.
                case when i.user_mac is not null then least(coalesce(i.requested_at, t), t) end as user_time,
                p.at, p.epoch, p.base, p.step_us, p.counted, p.tenant_share, p.shared
@@ -72,7 +73,8 @@ begin
                    greatest(p.interval_us, coalesce(p.trial_us, 0)) as step_us, a.max_calls is not null as counted, coalesce(a.tenant_share, 1) as tenant_share,
                    -- A tenant whose credentials are not proven has a pace of its own.
                    p.pace_key = p.account_sid and (select count(*) from (
-                       select 1 from voice_settings s where s.account_sid = p.account_sid limit 2) s) > 1 as shared
+                       select 1 from voice_settings s
+                        where s.account_sid = p.account_sid and s.proven and s.enabled and not s.test_mode limit 2) s) > 1 as shared
               from pacing p left join accounts a on a.account_sid = p.account_sid where p.pace_key = i.pace_key limit 1) p on true
           left join unnest(locked) as l(k) on l.k = i.pace_key
           left join unnest(hopeful) as h(k) on h.k = i.pace_key

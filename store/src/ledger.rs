@@ -7,9 +7,11 @@ mod row;
 mod save;
 mod worker;
 
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use deadpool_postgres::Client;
+use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
@@ -52,8 +54,12 @@ pub struct PgLedger {
     pool: Pool,
     keys: Keyring,
     limits: Limits,
+    /// Until then, what is locked is left out at once: somebody has held a lock for longer than a moment.
+    impatient_until: Arc<Mutex<Option<Instant>>>,
 }
 
+/// How long a lock that was not to be had is remembered.
+const IMPATIENT: Duration = Duration::from_secs(1);
 /// How long an account is left alone when its circuit opens; doubled each time in a row.
 pub const CIRCUIT_FIRST: Duration = Duration::from_secs(5);
 /// The longest that it is left alone.
@@ -65,7 +71,16 @@ const TIDIED_AT_ONCE: i32 = 1_000;
 impl PgLedger {
     /// A ledger on a migrated database.
     pub fn new(pool: Pool, keys: Keyring, limits: Limits) -> Self {
-        Self { pool, keys, limits }
+        Self { pool, keys, limits, impatient_until: Arc::default() }
+    }
+
+    /// Whether to leave out what is locked without waiting for it.
+    fn is_impatient(&self) -> bool {
+        self.impatient_until.lock().unwrap_or_else(PoisonError::into_inner).is_some_and(|until| Instant::now() < until)
+    }
+
+    fn lose_patience(&self) {
+        *self.impatient_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + IMPATIENT);
     }
 
     async fn client(&self) -> Result<Client, LedgerError> {
@@ -207,10 +222,8 @@ impl Ledger for PgLedger {
     }
 
     async fn hold(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
-        // Answers to calls that were under way together ask for nearly the same: once is enough to move all that waits.
-        let sql = "select repace(pace_key, $2::double precision * interval '1 second') from pacing \
-                   where pace_key = $1 and hold_until < clock_timestamp() + $3::double precision * interval '1 second'";
-        self.query(sql, &[&pace_key, &wait.as_secs_f64(), &(wait * 9 / 10).as_secs_f64()]).await.map(drop)
+        let sql = "select hold($1, $2::double precision * interval '1 second')";
+        self.query(sql, &[&pace_key, &wait.as_secs_f64()]).await.map(drop)
     }
 
     async fn trip(&self, pace_key: &str) -> Result<Option<Duration>, LedgerError> {

@@ -133,7 +133,7 @@ pub struct Worker {
     /// The most placements in flight at once; once half are, an account has a sixteenth of them at most
     #[arg(long, env = "VOICE_OTP_CONCURRENCY", default_value = "1000", value_name = "CALLS")]
     pub concurrency: String,
-    /// The most unacknowledged messages that the broker hands over
+    /// The most unacknowledged messages that the broker hands over from the queue for all; an eighth of it from each lane
     #[arg(long, env = "VOICE_OTP_PREFETCH", default_value = "1000", value_name = "MESSAGES")]
     pub prefetch: String,
     /// The most database connections

@@ -120,7 +120,7 @@ impl<P: Ports> Intake<P> {
     ) -> Result<(), Failure> {
         let (sender, receiver) = mpsc::channel(consumers.window.max(1));
         let groups = TaskTracker::new();
-        let grouping = groups.spawn(Arc::clone(self).group_up(receiver, most, groups.clone()));
+        let grouping = groups.spawn(Arc::clone(self).group_up(receiver, most, groups.clone(), ended.clone()));
         let result = loop {
             // Cancel-safe: a message is only taken by the arm that wins.
             let delivery = tokio::select! {
@@ -171,7 +171,13 @@ impl<P: Ports> Intake<P> {
     }
 
     /// Forms groups and sends them on their way, a few at once.
-    async fn group_up(self: Arc<Self>, mut receiver: mpsc::Receiver<Received>, most: usize, groups: TaskTracker) {
+    async fn group_up(
+        self: Arc<Self>,
+        mut receiver: mpsc::Receiver<Received>,
+        most: usize,
+        groups: TaskTracker,
+        ended: CancellationToken,
+    ) {
         let permits = Arc::new(Semaphore::new(if most == 1 { 1 } else { GROUPS }));
         loop {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
@@ -179,14 +185,19 @@ impl<P: Ports> Intake<P> {
             if receiver.recv_many(&mut group, most).await == 0 {
                 return;
             }
-            let intake = Arc::clone(&self);
+            let (intake, ended) = (Arc::clone(&self), ended.clone());
             groups.spawn(async move {
                 let mut busy = intake.work_on(group).await;
                 drop(permit);
-                // Somebody holds their account's pace: they wait for it in nobody's way.
+                // Somebody holds their account's pace: they wait for it in nobody's way, and no longer than the connection.
                 while !busy.is_empty() {
-                    tokio::time::sleep(BUSY_PAUSE).await;
-                    busy = intake.work_on(busy).await;
+                    tokio::select! {
+                        () = tokio::time::sleep(BUSY_PAUSE) => busy = intake.work_on(busy).await,
+                        () = ended.cancelled() => break,
+                    }
+                }
+                for left in busy {
+                    give_back(&left.delivery).await;
                 }
             });
         }

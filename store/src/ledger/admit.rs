@@ -76,13 +76,16 @@ fn twins(group: &[Admission]) -> BTreeMap<usize, usize> {
 async fn ask(ledger: &PgLedger, worker: WorkerEpoch, group: &[&Admission]) -> Result<Vec<Row>, LedgerError> {
     let mut columns = Columns::of(group, &ledger.keys);
     let client = ledger.client().await?;
-    let mut skip = false;
+    let mut skip = ledger.is_impatient();
     loop {
         match columns.ask(&client, ledger, worker, skip).await {
             // Another worker began a placement on one of the lines at this moment: these wait for their turn.
             Err(error) if is_line_conflict(&error) && columns.attempt.iter().any(Option::is_some) => columns.attempt.fill(None),
             // Somebody holds an account's pace: whom that concerns is left out.
-            Err(error) if is_locked(&error) && !skip => skip = true,
+            Err(error) if is_locked(&error) && !skip => {
+                ledger.lose_patience();
+                skip = true;
+            }
             rows => return rows,
         }
     }

@@ -41,9 +41,12 @@ pub(super) async fn begin(ledger: &PgLedger, worker: WorkerEpoch, group: &[Begin
 }
 
 async fn ask(ledger: &PgLedger, worker: WorkerEpoch, group: &[Begin]) -> Result<Vec<Begun>, LedgerError> {
-    match ask_once(ledger, worker, group, false).await {
+    match ask_once(ledger, worker, group, ledger.is_impatient()).await {
         // Somebody holds an account's pace: whom that concerns is left out.
-        Err(error) if is_locked(&error) => ask_once(ledger, worker, group, true).await,
+        Err(error) if is_locked(&error) => {
+            ledger.lose_patience();
+            ask_once(ledger, worker, group, true).await
+        }
         answers => answers,
     }
 }

@@ -188,7 +188,10 @@ fn reserve(tables: &mut Tables, group: &[Admission], fresh: &[usize], now: Times
 #[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "as in SQL")]
 fn over_share(tables: &Tables, group: &[Admission], pace_key: &str, places: &[(usize, Timestamp)], now: Timestamp) -> Vec<usize> {
     let pace = &tables.paces[pace_key];
-    let of_account = |tenant: &&super::tables::Tenant| tenant.settings.account_sid.as_str() == pace.account;
+    let of_account = |tenant: &&super::tables::Tenant| {
+        let settings = &tenant.settings;
+        settings.account_sid.as_str() == pace.account && tenant.proven && settings.enabled && !settings.test_mode
+    };
     if pace_key != pace.account || tables.tenants.values().filter(of_account).count() < 2 {
         return Vec::new();
     }

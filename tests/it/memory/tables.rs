@@ -91,6 +91,8 @@ pub(super) enum Line {
     Alone(AttemptId),
 }
 
+/// What is moved is nobody's for so long.
+const UNTIL_CLAIMED: Duration = Duration::from_millis(700);
 /// Slots of the next moments may be under way already.
 const MAYBE_UNDER_WAY: Duration = Duration::from_millis(50);
 
@@ -142,13 +144,16 @@ impl Tables {
             let delivery = &row.delivery;
             delivery.pace_key.as_deref() == Some(pace_key)
                 && delivery.state == State::Waiting
-                && (delivery.slot.is_some() || delivery.wake_at >= delivery.place_by)
                 && !paused
                 && !tenants.get(&delivery.key.tenant_id).is_some_and(|tenant| tenant.paused)
         };
-        let mut waiting: Vec<&mut Row> = self.rows.values_mut().filter(moves).collect();
+        let has_own_time = |row: &&mut Row| row.delivery.slot.is_none() && row.delivery.wake_at < row.delivery.place_by;
+        let (others, mut waiting): (Vec<_>, Vec<_>) = self.rows.values_mut().filter(moves).partition(has_own_time);
+        for row in others {
+            row.delivery.revision += 1;
+        }
         waiting.sort_by_key(|row| (row.delivery.attempt > 0, row.delivery.admitted_at, row.delivery.key.clone()));
-        let base = pace.base(now);
+        let base = pace.base(now).max(now + UNTIL_CLAIMED);
         let mut in_time = 0;
         for (n, row) in (0..).zip(waiting) {
             let delivery = &mut row.delivery;
@@ -187,7 +192,6 @@ impl Tables {
         let Some(pace) = self.paces.get_mut(pace_key).filter(|pace| pace.trial_us.is_some()) else { return };
         pace.trial_us = None;
         pace.opened = 0;
-        pace.hold_until = None;
         self.repace(pace_key, Duration::ZERO, now);
     }
 

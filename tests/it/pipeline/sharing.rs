@@ -139,3 +139,25 @@ async fn a_call_that_twilio_would_hold_beyond_the_codes_life_is_cancelled_at_onc
     assert_eq!(told[2].reason.as_ref().unwrap().code, ReasonCode::ProviderQueue);
     assert!((bench.now() - start).num_seconds() < 5, "not only when the code's time is up");
 }
+
+#[tokio::test(start_paused = true)]
+async fn without_room_the_earliest_deadline_goes_first() {
+    let mut bench = Bench::new();
+    bench.tuning.placing_permits = 1;
+    bench.caller.set_latency(Duration::from_secs(2));
+    for (n, tenant) in (1..).zip(["one", "two", "three", "four"]) {
+        bench.tenant(tenant, n, 100.0);
+    }
+    let worker = bench.worker("one").await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    worker.take(&[Ask::new("one", "a").calling(1)]).await;
+    let lives = [("two", 2, 170), ("three", 3, 80), ("four", 4, 120)];
+    for (tenant, n, life) in lives {
+        worker.take(&[Ask::new(tenant, "a").calling(n).living(Duration::from_secs(life))]).await;
+    }
+    for (tenant, ..) in lives {
+        bench.ended_of(&key(tenant, "a")).await;
+    }
+    let called: Vec<String> = bench.caller.posts().iter().map(|post| post.to.expose().to_owned()).collect();
+    assert_eq!(called, [1, 3, 4, 2].map(number));
+}
