@@ -141,7 +141,7 @@ fn place(tenant: &TenantId, column: &str) -> String {
 /// account keeps the pace that it has.
 ///
 /// # Errors
-/// [`Error`]; nothing is changed then.
+/// [`Error`]; at the most the pace is changed then, which is a statement of its own.
 pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: Option<f64>) -> Result<(), Error> {
     let seal = |column: &str, secret: &str| keys.seal(&place(&settings.tenant_id, column), secret.as_bytes());
     let credentials = &settings.credentials;
