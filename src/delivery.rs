@@ -16,6 +16,7 @@ use voice_otp_schemas::{Context, DeliveryId, Extension, Locale, OtpCode, PhoneNu
 
 use crate::account::{AccountSid, CallSid};
 use crate::event::Event;
+use crate::policy::Voicemail;
 
 /// Which delivery: the idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -132,12 +133,47 @@ pub struct Delivery {
     pub answered_at: Option<Timestamp>,
     /// Why it is being taken back, once it is.
     pub withdrawn: Option<ReasonCode>,
+    /// What the current call does about answering machines.
+    pub voicemail: Voicemail,
+    /// What the current call was told, where it asked.
+    pub said: Option<Said>,
+    /// Who answered it, as Twilio tells it.
+    pub answered_by: Option<String>,
+    /// How many calls were placed again after one that reached nobody.
+    pub redials: u32,
     /// How often in a row it was tried, or its call polled, without getting further.
     pub tries: u32,
     /// The sequence of its last status.
     pub sequence: u32,
     /// The final status.
     pub ended: Option<Status>,
+}
+
+/// What a call that asked was told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Said {
+    /// The code.
+    Code,
+    /// Nothing: it was to be kept from who answered.
+    Nothing,
+}
+
+/// A placement that is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Retired {
+    /// Which.
+    pub attempt: AttemptId,
+    /// Its call, which is over; none where there is no call that we know of, though a callback for one may still come.
+    pub call: Option<CallSid>,
+}
+
+/// What a call cost, in Twilio's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Price {
+    /// Negative, a decimal fraction.
+    pub amount: String,
+    /// The currency, ISO 4217.
+    pub unit: String,
 }
 
 /// A change to save: the new value, and what the world is told.
@@ -147,8 +183,10 @@ pub struct Change {
     pub delivery: Delivery,
     /// The statuses that go with it, in order.
     pub events: Vec<Event>,
-    /// A placement that is over without a call we know of; a callback for it may still come.
-    pub retired: Option<AttemptId>,
+    /// A placement that is over, while the delivery isn't, or has no call.
+    pub retired: Option<Retired>,
+    /// A call that cost something, and Twilio hasn't said how much.
+    pub unpriced: Option<CallSid>,
 }
 
 /// What a status says beside itself.
@@ -162,12 +200,16 @@ pub struct Details {
     pub answered_by: Option<String>,
     /// How long the call was, in seconds.
     pub call_duration_s: Option<u32>,
+    /// The carrier's last SIP status.
+    pub sip_code: Option<u16>,
+    /// What the call cost.
+    pub price: Option<Price>,
 }
 
 impl Change {
     /// Nothing but the delivery as it stands.
     pub fn of(delivery: &Delivery) -> Self {
-        Self { delivery: delivery.clone(), events: Vec::new(), retired: None }
+        Self { delivery: delivery.clone(), events: Vec::new(), retired: None, unpriced: None }
     }
 
     /// Says a status. A final one ends the delivery and drops its secrets.
@@ -191,6 +233,9 @@ impl Change {
             timings: delivery.timings(status.is_final().then_some(now)),
             answered_by: details.answered_by,
             call_duration_s: details.call_duration_s,
+            sip_code: details.sip_code,
+            price: details.price.as_ref().map(|price| price.amount.clone()),
+            price_unit: details.price.map(|price| price.unit),
             test: false,
             context: delivery.context.clone(),
         };
@@ -229,9 +274,38 @@ impl Change {
         self.end(now, status, reason);
     }
 
+    /// Places another call, after this one reached nobody: a placement of its own, with a slot of its own.
+    pub fn redial(&mut self, now: Timestamp, after: Duration, ended: Status, details: Details) {
+        self.delivery.wake_at = now + after;
+        self.delivery.redials += 1;
+        let message = match ended {
+            Status::Busy => "the line was busy; the call is placed again",
+            Status::NoAnswer => "nobody answered; the call is placed again",
+            Status::Voicemail => "a machine answered; the call is placed again",
+            _ => "the call could not be completed; it is placed again",
+        };
+        let provider_code = details.reason.as_ref().and_then(|reason| reason.provider_code);
+        let reason =
+            Reason { provider_code, retry_at: Some(rfc3339(self.delivery.wake_at)), ..Reason::new(ReasonCode::Redial, message) };
+        // While the call is still the delivery's, so that the status names it.
+        let due_at = Some(self.delivery.wake_at);
+        let told = Details { reason: Some(reason), due_at, ..details };
+        self.tell(now, Status::Deferred, told);
+        let call = self.delivery.call_sid.take();
+        self.retire_attempt();
+        if let Some(retired) = &mut self.retired {
+            retired.call = call;
+        }
+        let next = &mut self.delivery;
+        next.state = State::Waiting;
+        next.tries = 0;
+        (next.placed_at, next.ringing_at, next.answered_at) = (None, None, None);
+        (next.said, next.answered_by) = (None, None);
+    }
+
     /// Gives up the current placement: whatever comes of it later is no longer this delivery's.
     pub fn retire_attempt(&mut self) {
-        self.retired = self.delivery.attempt_id.take();
+        self.retired = self.delivery.attempt_id.take().map(|attempt| Retired { attempt, call: None });
         self.delivery.intent_at = None;
         self.delivery.settle_after = None;
         self.delivery.slot = None;
@@ -247,6 +321,11 @@ impl Delivery {
     /// Whether it is due more than a second later than last said.
     pub fn waits_longer(&self) -> bool {
         self.wake_at > self.announced_at.unwrap_or(self.admitted_at) + Duration::from_secs(1)
+    }
+
+    /// How many placements were spent on the call that is owed now: redials are calls of their own.
+    pub fn spent(&self) -> u32 {
+        self.attempt.saturating_sub(self.redials)
     }
 
     /// How long it may ring: the tenant's time-out, or what the code's life leaves.
@@ -322,6 +401,21 @@ pub fn withdrawal(why: ReasonCode) -> (Status, Reason) {
         _ => (Status::Cancelled, "the auth service took it back"),
     };
     (status, Reason::new(why, message))
+}
+
+impl Said {
+    /// The word the ledger stores.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Code => "code",
+            Self::Nothing => "nothing",
+        }
+    }
+
+    /// What a word says.
+    pub fn from_word(word: &str) -> Option<Self> {
+        [Self::Code, Self::Nothing].into_iter().find(|said| said.as_str() == word)
+    }
 }
 
 impl State {

@@ -3,11 +3,13 @@
 //! One [`Engine`] is one worker. It is driven from outside: [`Engine::take_in`] for messages, [`Engine::news`] for
 //! callbacks; [`Engine::run`] does the rest until it is told to stop.
 
+mod answering;
 mod circuits;
 mod following;
 mod intake;
 mod living;
 mod placing;
+mod pricing;
 mod relay;
 mod settling;
 mod waiting;
@@ -19,6 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use voice_otp_schemas::status::Status;
 use voice_otp_schemas::{TenantId, Timestamp};
 
 use crate::agenda::{Agenda, Held};
@@ -160,6 +163,7 @@ impl<P: Ports> Engine<P> {
             self.tasks.spawn(Arc::clone(&self).run_agenda()),
             self.tasks.spawn(Arc::clone(&self).tidy_forever()),
             self.tasks.spawn(Arc::clone(&self).ask_again_forever()),
+            self.tasks.spawn(Arc::clone(&self).price_forever()),
         ] {
             drop(forever);
         }
@@ -311,12 +315,12 @@ impl<P: Ports> Engine<P> {
         };
         delivery.revision += 1;
         for event in &events {
-            if event.status.is_final() {
+            if event.is_final() {
                 self.counts.ended.fetch_add(1, Ordering::Relaxed);
                 tracing::info!(
                     tenant.id = %event.key.tenant_id,
                     delivery.id = %event.key.delivery_id,
-                    outcome = event.status.as_str(),
+                    outcome = event.status.map_or("", Status::as_str),
                     delivery.attempt = delivery.attempt,
                     call.sid = delivery.call_sid.as_ref().map(tracing::field::display),
                     "delivery ended"

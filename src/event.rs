@@ -2,20 +2,21 @@
 
 use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::envelope::Trace;
+use voice_otp_schemas::price::{PRICE, PriceData, PriceEvent};
 use voice_otp_schemas::request::rfc3339;
-use voice_otp_schemas::status::{Status, StatusData, StatusEvent};
+use voice_otp_schemas::status::{STATUS, Status, StatusData, StatusEvent};
 
 use crate::delivery::Key;
 
-/// A status event, ready to be published.
+/// An event, ready to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// The delivery it is about.
     pub key: Key,
-    /// Its place among the delivery's statuses, from 1.
+    /// Its place among the delivery's statuses, from 1; of a price, which placement of a call it is for.
     pub sequence: u32,
-    /// The status.
-    pub status: Status,
+    /// The status; none of a price.
+    pub status: Option<Status>,
     /// The routing key.
     pub routing_key: String,
     /// The event in structured mode.
@@ -33,7 +34,7 @@ impl Event {
         Self {
             key,
             sequence,
-            status,
+            status: Some(status),
             routing_key: event.routing_key(),
             // A struct of strings and numbers always has a JSON form.
             body: serde_json::to_string(&event).unwrap_or_default(),
@@ -41,9 +42,37 @@ impl Event {
         }
     }
 
+    /// Renders what a call cost.
+    pub fn price(now: Timestamp, data: PriceData) -> Self {
+        let key = Key { tenant_id: data.tenant_id.clone(), delivery_id: data.delivery_id.clone() };
+        let sequence = data.attempt;
+        let event = PriceEvent::new(rfc3339(now), data);
+        Self {
+            key,
+            sequence,
+            status: None,
+            routing_key: event.routing_key(),
+            body: serde_json::to_string(&event).unwrap_or_default(),
+            trace: Trace::default(),
+        }
+    }
+
     /// The message id: unique, and the same when the event is published again.
     pub fn message_id(&self) -> String {
-        format!("{}/{}", self.key, self.sequence)
+        match self.status {
+            Some(_) => format!("{}/{}", self.key, self.sequence),
+            None => format!("{}/price/{}", self.key, self.sequence),
+        }
+    }
+
+    /// The event's type.
+    pub fn kind(&self) -> &'static str {
+        if self.status.is_some() { STATUS } else { PRICE }
+    }
+
+    /// Whether it is the delivery's final status.
+    pub fn is_final(&self) -> bool {
+        self.status.is_some_and(Status::is_final)
     }
 
     /// Fills in what only the ledger's admission knows.

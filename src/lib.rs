@@ -16,6 +16,7 @@
 
 pub mod account;
 pub mod agenda;
+pub mod answer;
 pub mod batch;
 pub mod bulkhead;
 pub mod circuit;
@@ -28,6 +29,7 @@ pub mod event;
 pub mod failure;
 pub mod gate;
 pub mod plan;
+pub mod policy;
 pub mod ports;
 pub mod progress;
 pub mod settings;

@@ -13,7 +13,7 @@ use crate::account::AccountSid;
 use crate::delivery::{AttemptId, Key, Order, withdrawal};
 use crate::event::{DUE_AT, Event, WAIT_MS};
 use crate::settings::VoiceSettings;
-use crate::speech::{self, Script};
+use crate::speech::Speaker;
 use crate::tuning::Tuning;
 
 /// A request on its way into the ledger. Whatever the plan: it becomes a row, so that a repeat is known as one.
@@ -88,19 +88,34 @@ pub struct Placement {
     pub backlog: Event,
 }
 
+/// Why a tenant with such a policy can't be served here.
+pub(crate) const NO_PUBLIC_URL: &str = "the tenant's voicemail policy needs workers that Twilio can reach: set VOICE_OTP_PUBLIC_URL, \
+                                        or the policy to speak";
 /// Publishers' clocks may be ahead of the ledger's by this much.
 const CLOCK_SKEW: Duration = Duration::from_secs(30);
 
-/// Plans a request. None for an event that isn't a request.
-pub fn plan(incoming: &Incoming, settings: Option<&VoiceSettings>, tuning: &Tuning, now: Timestamp) -> Option<Admission> {
+/// Plans a request. None for an event that isn't a request. `callbacks` is whether Twilio can reach this worker.
+pub fn plan(
+    incoming: &Incoming,
+    settings: Option<&VoiceSettings>,
+    callbacks: bool,
+    tuning: &Tuning,
+    now: Timestamp,
+) -> Option<Admission> {
     match incoming {
-        Incoming::Requested(request) => Some(requested(request, settings, tuning, now)),
+        Incoming::Requested(request) => Some(requested(request, settings, callbacks, tuning, now)),
         Incoming::Invalid(invalid) => Some(refused(invalid, now)),
         Incoming::Cancelled(_) | Incoming::Verified(_) => None,
     }
 }
 
-fn requested(request: &Requested, settings: Option<&VoiceSettings>, tuning: &Tuning, now: Timestamp) -> Admission {
+fn requested(
+    request: &Requested,
+    settings: Option<&VoiceSettings>,
+    callbacks: bool,
+    tuning: &Tuning,
+    now: Timestamp,
+) -> Admission {
     let mut admission = Admission {
         key: Key { tenant_id: request.tenant_id.clone(), delivery_id: request.delivery_id.clone() },
         identity: request.identity(),
@@ -122,6 +137,9 @@ fn requested(request: &Requested, settings: Option<&VoiceSettings>, tuning: &Tun
         None => rejected(ReasonCode::UnknownTenant, "there is no such tenant; configure it first: voice-otp tenant set"),
         Some(settings) if !settings.enabled => {
             rejected(ReasonCode::VoiceDisabled, "voice is switched off for the tenant: voice-otp tenant set --enable")
+        }
+        Some(settings) if settings.voicemail.needs_public_url() && !callbacks => {
+            rejected(ReasonCode::VoiceNotConfigured, NO_PUBLIC_URL)
         }
         Some(_) if request.expires_at > now + tuning.longest_life + CLOCK_SKEW => {
             rejected(ReasonCode::InvalidRequest, "expires_at must be at most one hour ahead")
@@ -183,9 +201,9 @@ impl Admission {
     }
 }
 
-/// What is said for an order: in the request's language, else the tenant's, else the number's country's.
-pub fn script(order: &Order, asked: Option<&Locale>, settings: &VoiceSettings) -> Script {
-    speech::script(&order.code, asked, settings.default_locale.as_ref(), order.to.country())
+/// Who speaks for an order: in the request's language, else the tenant's, else the number's country's.
+pub fn speaker<'a>(order: &Order, asked: Option<&Locale>, settings: &'a VoiceSettings) -> Speaker<'a> {
+    Speaker::new(asked, settings.default_locale.as_ref(), order.to.country(), &settings.manner)
 }
 
 /// What an admission's event says beside the usual.
@@ -206,7 +224,7 @@ impl Admission {
         reason.estimated_wait_ms = Some(WAIT_MS);
         let order = Order { to: request.to.clone(), code: request.code.clone(), extension: request.extension.clone() };
         Placement {
-            heard_after: script(&order, request.locale.as_ref(), settings).heard_after,
+            heard_after: speaker(&order, request.locale.as_ref(), settings).message(&order.code, Duration::ZERO).heard_after,
             order: Arc::new(order),
             locale: request.locale.clone(),
             account_sid: settings.account_sid.clone(),
@@ -246,6 +264,9 @@ impl Admission {
             },
             answered_by: None,
             call_duration_s: None,
+            sip_code: None,
+            price: None,
+            price_unit: None,
             test: extra == Extra::Test,
             context: self.context.clone(),
         };

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use voice_otp_schemas::reason::ReasonCode;
-use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
+use voice_otp_schemas::{Context, PhoneNumber, TenantId, Timestamp, UserRef};
 
 use crate::account::{AccountSid, CallSid};
 use crate::delivery::{AttemptId, Change, Delivery, Key, Slot, WorkerEpoch};
@@ -165,6 +165,32 @@ pub enum Lower {
     Others,
 }
 
+/// A placement, looked up.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// The delivery that it is, or was, of.
+    pub delivery: Delivery,
+    /// Whether it had a call, and that is over: nothing of it is news any more.
+    pub over: bool,
+}
+
+/// A call that Twilio hasn't told the price of.
+#[derive(Debug, Clone)]
+pub struct Unpriced {
+    /// The call.
+    pub call_sid: CallSid,
+    /// The delivery.
+    pub key: Key,
+    /// Which placement of a call it was.
+    pub attempt: u32,
+    /// When it was over.
+    pub ended_at: Timestamp,
+    /// The number, masked.
+    pub to_masked: Option<String>,
+    /// Echoed in the event.
+    pub context: Context,
+}
+
 /// The ledger: deliveries, pace, outbox and workers. Every method is one transaction; its time is the only time.
 pub trait Ledger: Send + Sync + 'static {
     /// Enters a worker; `name` is for people.
@@ -193,7 +219,7 @@ pub trait Ledger: Send + Sync + 'static {
     fn find(&self, key: &Key) -> impl Future<Output = Result<Option<Delivery>, LedgerError>> + Send;
 
     /// Reads the delivery that an attempt is, or was, of.
-    fn find_attempt(&self, attempt: AttemptId) -> impl Future<Output = Result<Option<Delivery>, LedgerError>> + Send;
+    fn find_attempt(&self, attempt: AttemptId) -> impl Future<Output = Result<Option<Attempt>, LedgerError>> + Send;
 
     /// Reads a user's deliveries that are not over.
     fn find_user(&self, tenant: &TenantId, user: &UserRef) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
@@ -217,6 +243,13 @@ pub trait Ledger: Send + Sync + 'static {
     /// Whether a placement under way went, or may have gone, from this account and number: calls listed for others say
     /// nothing about it.
     fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool;
+
+    /// Calls whose price it is time to ask for, each given to one worker only, and later each time. What nobody has told the price
+    /// of for a day is forgotten.
+    fn unpriced(&self, most: usize) -> impl Future<Output = Result<Vec<Unpriced>, LedgerError>> + Send;
+
+    /// Forgets calls whose price has been told.
+    fn priced(&self, sids: &[CallSid]) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Notes that a code was entered. False if there is no such delivery.
     fn verified(&self, key: &Key) -> impl Future<Output = Result<bool, LedgerError>> + Send;
@@ -276,13 +309,33 @@ pub trait Directory: Send + Sync + 'static {
     fn taken(&self, settings: &VoiceSettings) -> impl Future<Output = Result<(), DirectoryError>> + Send;
 }
 
+/// What a call says when it is answered.
+#[derive(Debug)]
+pub enum Speech<'a> {
+    /// This, to whatever answers.
+    Inline(&'a Script),
+    /// What we say when Twilio asks: see [`crate::engine::Engine::answer`].
+    Ask(Detection),
+}
+
+/// Whether Twilio listens first who answers (answering-machine detection).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Detection {
+    /// It doesn't.
+    Off,
+    /// It asks as soon as it knows.
+    Start,
+    /// With a machine, it asks after the beep.
+    End,
+}
+
 /// What to ask of Twilio.
 #[derive(Debug)]
 pub struct CallOrder<'a> {
     /// Whom to call.
     pub to: &'a PhoneNumber,
     /// What to say.
-    pub script: &'a Script,
+    pub speech: Speech<'a>,
     /// How long it may ring.
     pub ring_timeout: Duration,
     /// How long it may last.
@@ -303,6 +356,14 @@ pub trait Caller: Send + Sync + 'static {
 
     /// Looks a call up.
     fn fetch(&self, settings: &VoiceSettings, sid: &CallSid) -> impl Future<Output = Result<Call, CallFailure>> + Send;
+
+    /// Looks calls up that were placed since a time, in as few requests as it takes. What isn't found is left out.
+    fn fetch_all(
+        &self,
+        settings: &VoiceSettings,
+        sids: &[CallSid],
+        since: Timestamp,
+    ) -> impl Future<Output = Result<Vec<Call>, CallFailure>> + Send;
 
     /// The latest calls from the tenant's number to a number.
     fn list(&self, settings: &VoiceSettings, to: &PhoneNumber) -> impl Future<Output = Result<Vec<Call>, CallFailure>> + Send;

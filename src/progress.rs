@@ -8,7 +8,9 @@ use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::status::Status;
 
 use crate::account::CallSid;
-use crate::delivery::{Change, Delivery, Details, State, withdrawal};
+use crate::delivery::{Change, Delivery, Details, Price, Said, State, withdrawal};
+use crate::failure::{Class, Fault};
+use crate::policy::{Policy, Voicemail};
 use crate::tuning::Tuning;
 
 /// A call's status, as Twilio says it (callbacks say `initiated` as well).
@@ -53,6 +55,21 @@ pub struct Call {
     pub outbound_api: bool,
     /// How long Twilio means to hold it before it dials.
     pub queue_time: Option<Duration>,
+    /// What it cost, once Twilio knows.
+    pub price: Option<Price>,
+    /// What Twilio says went wrong with it, where it does.
+    pub trouble: Option<Trouble>,
+}
+
+/// What went wrong with a call that Twilio had taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Trouble {
+    /// Twilio's error code.
+    pub code: u32,
+    /// What kind of trouble it is.
+    pub class: Class,
+    /// A sentence for the tenant: what to do.
+    pub tenant: &'static str,
 }
 
 /// What news of a call makes of a delivery.
@@ -93,8 +110,8 @@ impl CallStatus {
 }
 
 /// Works news into a delivery. News comes late, twice and in any order: what is known already changes nothing, and
-/// final is final. `callbacks` is whether Twilio reports to us by itself.
-pub fn progress(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks: bool, now: Timestamp) -> Progress {
+/// final is final. `policy` is the tenant's; `callbacks` is whether Twilio reports to us by itself.
+pub fn progress(delivery: &Delivery, call: &Call, policy: &Policy, tuning: &Tuning, callbacks: bool, now: Timestamp) -> Progress {
     let mut change = Change::of(delivery);
     match (delivery.state, &delivery.call_sid) {
         (State::Final, Some(sid)) if *sid == call.sid => return Progress::Known,
@@ -107,11 +124,12 @@ pub fn progress(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks: bo
             next.placed_at = Some(now);
             next.settle_after = None;
             next.tries = 0;
+            next.voicemail = policy.voicemail;
             change.tell(now, Status::Placed, Details::default());
         }
         (State::Final | State::Calling | State::Waiting, _) => return Progress::Stray,
     }
-    follow(&mut change, call, now);
+    follow(&mut change, call, policy, now);
     let next = &mut change.delivery;
     if next.state == State::Calling {
         next.wake_at = quiet_until(next, call, tuning, callbacks, now);
@@ -120,10 +138,13 @@ pub fn progress(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks: bo
 }
 
 /// The statuses after `placed`.
-fn follow(change: &mut Change, call: &Call, now: Timestamp) {
+fn follow(change: &mut Change, call: &Call, policy: &Policy, now: Timestamp) {
     let rings = call.status == CallStatus::Ringing;
     let answered = matches!(call.status, CallStatus::InProgress | CallStatus::Completed);
-    let answered_by = call.answered_by.clone();
+    if let Some(by) = &call.answered_by {
+        change.delivery.answered_by = Some(by.clone());
+    }
+    let answered_by = change.delivery.answered_by.clone();
     if rings && change.delivery.ringing_at.is_none() && change.delivery.answered_at.is_none() {
         change.delivery.ringing_at = Some(now);
         change.tell(now, Status::Ringing, Details::default());
@@ -133,8 +154,50 @@ fn follow(change: &mut Change, call: &Call, now: Timestamp) {
         change.tell(now, Status::Answered, Details { answered_by: answered_by.clone(), ..Details::default() });
     }
     let Some((status, reason)) = ending(&change.delivery, call) else { return };
-    let details = Details { reason, answered_by, call_duration_s: call.duration_s, ..Details::default() };
-    change.tell(now, status, details);
+    let details = Details {
+        reason,
+        answered_by,
+        call_duration_s: call.duration_s,
+        sip_code: call.sip_code,
+        price: call.price.clone(),
+        ..Details::default()
+    };
+    if call.status == CallStatus::Completed && call.price.is_none() {
+        change.unpriced.clone_from(&change.delivery.call_sid);
+    }
+    match again(&change.delivery, call, status, policy, now) {
+        Some(after) => change.redial(now, after, status, details),
+        None => change.tell(now, status, details),
+    }
+}
+
+/// After how long another call is placed in the place of one that reached nobody: if the tenant wants it, it may do better, and the
+/// code lives for it.
+fn again(delivery: &Delivery, call: &Call, status: Status, policy: &Policy, now: Timestamp) -> Option<Duration> {
+    let after = policy.redial.after(status, delivery.redials)?;
+    let hopeless = status == Status::Failed && (no_such_number(call) || call.trouble.as_ref().is_some_and(Trouble::is_for_good));
+    (delivery.withdrawn.is_none() && !hopeless && now + after <= delivery.place_by).then_some(after)
+}
+
+impl Trouble {
+    fn is_for_good(&self) -> bool {
+        matches!(self.class, Class::Permanent(_))
+    }
+
+    fn reason(&self) -> Reason {
+        let code = match self.class {
+            Class::Permanent(Fault::Credentials | Fault::Tenant) => ReasonCode::TenantConfiguration,
+            Class::Permanent(Fault::Destination) => ReasonCode::DestinationInvalid,
+            Class::Permanent(Fault::Blocked) => ReasonCode::DestinationBlocked,
+            Class::Permanent(Fault::Ours) => ReasonCode::RequestRefused,
+            Class::Transient | Class::Throttled(_) | Class::Congested | Class::Ambiguous => ReasonCode::CarrierFailed,
+        };
+        Reason { provider_code: Some(self.code), ..Reason::new(code, self.tenant) }
+    }
+}
+
+fn no_such_number(call: &Call) -> bool {
+    matches!(call.sip_code, Some(404 | 484 | 604))
 }
 
 /// The final status of a call that is over.
@@ -142,24 +205,20 @@ fn ending(delivery: &Delivery, call: &Call) -> Option<(Status, Option<Reason>)> 
     let because = |code, message: &str| Some(Reason::new(code, message));
     Some(match call.status {
         CallStatus::Queued | CallStatus::Initiated | CallStatus::Ringing | CallStatus::InProgress => return None,
-        CallStatus::Completed => {
-            // Twilio counts whole seconds; the part of one that it leaves out is the callee's.
-            let heard = Duration::from_secs(u64::from(call.duration_s.unwrap_or(0)) + 1) > delivery.heard_after;
-            if heard {
-                (Status::Delivered, None)
-            } else {
-                (Status::HungUp, because(ReasonCode::HungUp, "the call ended before the code had been read once"))
-            }
-        }
+        CallStatus::Completed => completed(delivery, call),
         CallStatus::Busy => (Status::Busy, because(ReasonCode::Busy, "the line was busy")),
         CallStatus::NoAnswer => (Status::NoAnswer, because(ReasonCode::NoAnswer, "nobody answered, or the call was declined")),
-        CallStatus::Failed => {
-            let message = match call.sip_code {
-                Some(404 | 484 | 604) => "the carrier knows no such number, or can't reach it",
-                Some(_) | None => "the carrier could not complete the call",
-            };
-            (Status::Failed, because(ReasonCode::CarrierFailed, message))
-        }
+        CallStatus::Failed => match &call.trouble {
+            Some(trouble) => (Status::Failed, Some(trouble.reason())),
+            None => {
+                let why = if no_such_number(call) {
+                    "the carrier knows no such number, or can't reach it"
+                } else {
+                    "the carrier could not complete the call"
+                };
+                (Status::Failed, because(ReasonCode::CarrierFailed, why))
+            }
+        },
         CallStatus::Canceled => match delivery.withdrawn {
             Some(why) => {
                 let (status, reason) = withdrawal(why);
@@ -168,6 +227,41 @@ fn ending(delivery: &Delivery, call: &Call) -> Option<(Status, Option<Reason>)> 
             None => (Status::Cancelled, because(ReasonCode::CanceledAtProvider, "the call was cancelled at Twilio")),
         },
     })
+}
+
+/// What became of a call that was answered, and is over.
+fn completed(delivery: &Delivery, call: &Call) -> (Status, Option<Reason>) {
+    let because = |status, code, message: &str| (status, Some(Reason::new(code, message)));
+    // Twilio counts whole seconds; the part of one that it leaves out is the callee's.
+    let heard = Duration::from_secs(u64::from(call.duration_s.unwrap_or(0)) + 1) > delivery.heard_after;
+    let machine = delivery.answered_by.as_deref().is_some_and(is_machine);
+    let kept = "a machine answered, and the tenant's policy keeps codes from machines";
+    match (delivery.voicemail, delivery.said) {
+        (_, Some(Said::Nothing)) => match delivery.withdrawn {
+            Some(why) => {
+                let (status, reason) = withdrawal(why);
+                (status, Some(reason))
+            }
+            None => because(Status::Voicemail, ReasonCode::Voicemail, kept),
+        },
+        (Voicemail::PressKey, Some(Said::Code)) => (Status::Delivered, None),
+        (Voicemail::PressKey, None) => {
+            because(Status::HungUp, ReasonCode::NoKey, "nobody pressed the key that the code is read for, so it was not read")
+        }
+        (Voicemail::HangUp, None) if machine => because(Status::Voicemail, ReasonCode::Voicemail, kept),
+        (Voicemail::HangUp | Voicemail::WaitForBeep, Some(Said::Code)) | (Voicemail::Speak, _) if heard => {
+            (Status::Delivered, None)
+        }
+        (Voicemail::Speak | Voicemail::HangUp | Voicemail::WaitForBeep, _) => match &call.trouble {
+            Some(trouble) => (Status::Failed, Some(trouble.reason())),
+            None => because(Status::HungUp, ReasonCode::HungUp, "the call ended before the code had been read once"),
+        },
+    }
+}
+
+/// Whether Twilio's word for who answered means that it was no person.
+pub fn is_machine(answered_by: &str) -> bool {
+    answered_by.starts_with("machine") || answered_by == "fax"
 }
 
 /// When to ask Twilio about a call that has gone quiet: later each time, and at once when it must be cancelled.
@@ -180,8 +274,17 @@ pub fn quiet_until(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks:
     } else if call.status == CallStatus::Queued {
         // What Twilio still holds then would ring too late: look then, and cancel it.
         at = at.min(queued_until(delivery, tuning).max(now));
+    } else {
+        // On the second, so that calls of one account come up together and are asked for at once.
+        at = whole_second_after(at);
     }
     at
+}
+
+fn whole_second_after(at: Timestamp) -> Timestamp {
+    let micros = at.timestamp_micros();
+    let up = micros.rem_euclid(1_000_000);
+    at + Duration::from_micros(if up == 0 { 0 } else { (1_000_000 - up).unsigned_abs() })
 }
 
 /// Whether Twilio holds a call for too long, or says that it will: it must be cancelled.

@@ -8,6 +8,8 @@ use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::{Locale, PhoneNumber, Refused, TenantId};
 
 use crate::account::{AccountSid, ApiKeySid};
+use crate::policy::{Policy, Redial, Voicemail};
+use crate::speech::Manner;
 
 /// How a tenant's calls are made. Only [`Draft::check`] and the store make one.
 #[derive(Debug, Clone)]
@@ -37,6 +39,12 @@ pub struct VoiceSettings {
     pub test_mode: bool,
     /// Which of the broker's users may speak for the tenant. Empty: anybody who may publish.
     pub publishers: Vec<String>,
+    /// How codes are read.
+    pub manner: Manner,
+    /// What is done about answering machines.
+    pub voicemail: Voicemail,
+    /// When a call that reached nobody is placed again.
+    pub redial: Redial,
     /// Whether nothing is placed for now.
     pub paused: Option<Paused>,
     /// Whether Twilio has refused these credentials and not taken them since: nothing is tried with them.
@@ -117,6 +125,12 @@ pub struct Draft {
     pub test_mode: bool,
     /// See [`VoiceSettings::publishers`].
     pub publishers: Vec<String>,
+    /// See [`VoiceSettings::manner`].
+    pub manner: Manner,
+    /// See [`VoiceSettings::voicemail`].
+    pub voicemail: Voicemail,
+    /// See [`VoiceSettings::redial`].
+    pub redial: Redial,
     /// See [`VoiceSettings::calls_per_second`]; what the account has, else 1, where not given.
     pub calls_per_second: Option<f64>,
 }
@@ -203,6 +217,12 @@ impl Draft {
         if self.publishers.len() > MOST_PUBLISHERS || !self.publishers.iter().all(name) {
             wrong("publishers", "at most 32 names of RabbitMQ users, each of 1 to 255 bytes");
         }
+        for (setting, problem) in self.manner.problems() {
+            wrong(setting, &problem);
+        }
+        if let Some(problem) = self.redial.problem() {
+            wrong("redial", &problem);
+        }
         match (account_sid, from) {
             (Some(account_sid), Some(from)) if problems.is_empty() => Ok(VoiceSettings {
                 pace_key: unproven_pace_key(&account_sid, &tenant_id),
@@ -222,6 +242,9 @@ impl Draft {
                 allowed_countries,
                 test_mode: self.test_mode,
                 publishers: self.publishers.clone(),
+                manner: self.manner.clone(),
+                voicemail: self.voicemail,
+                redial: self.redial.clone(),
                 paused: None,
                 refused: false,
                 on_trial: false,
@@ -233,6 +256,11 @@ impl Draft {
 }
 
 impl VoiceSettings {
+    /// What becomes of its calls.
+    pub fn policy(&self) -> Policy {
+        Policy { voicemail: self.voicemail, redial: self.redial.clone() }
+    }
+
     /// Whether a message from this user of the broker speaks for the tenant. The broker vouches for the name; a message
     /// that says none is nobody's.
     pub fn may_publish(&self, user: Option<&str>) -> bool {

@@ -1,23 +1,30 @@
-//! What is said, in which language: text and pauses, nothing of Twilio's.
+//! What is said, in which language: text and pauses, and Twilio's name of the voice.
 
-use std::collections::BTreeMap;
-use std::sync::LazyLock;
+mod language;
+mod manner;
+mod matching;
+
 use std::time::Duration;
 
-use serde::Deserialize;
 use voice_otp_schemas::phone::Country;
 use voice_otp_schemas::{Locale, OtpCode};
 
-/// What is said in a call.
+use self::language::{LANGUAGES, Language};
+use self::manner::BRAND;
+pub use self::manner::{EVERY_LOCALE, Manner};
+
+/// What is said in a call, or in a turn of one.
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// The language, one that we have phrases for.
+    /// The language, one that we speak.
     pub locale: String,
+    /// Twilio's name of the voice; it speaks the language.
+    pub voice: String,
     /// How fast it is said, in percent of the voice's own pace.
     pub rate_percent: u32,
-    /// What is said and kept silent, in order. Secret: it holds the code.
+    /// What is said and kept silent, in order. Secret: it may hold the code.
     pub parts: Vec<Part>,
-    /// How long a call must last for the code to have been read once.
+    /// How long it takes until the code has been read once; all of it, where there is no code.
     pub heard_after: Duration,
 }
 
@@ -26,102 +33,214 @@ pub struct Script {
 pub enum Part {
     /// Words.
     Text(String),
-    /// One character of the code.
-    Symbol(char),
+    /// The word for one character of the code.
+    Symbol(String),
     /// Silence within a sentence.
     Break(Duration),
     /// Silence between sentences, whole seconds.
     Pause(Duration),
 }
 
-/// The phrases of a language, a data file each.
-#[derive(Debug, Deserialize)]
-struct Phrases {
-    /// Said once, at first.
-    greeting: String,
-    /// Before the code, at first.
-    code_is: String,
-    /// Before the code, the other times.
-    again: String,
-    /// Said once, at last.
-    goodbye: String,
-    /// How long one character of text takes, in milliseconds.
-    ms_per_character: u32,
-}
-
-/// The pause after each character of the code, the last one too.
-const SYMBOL_BREAK: Duration = Duration::from_millis(600);
-/// How long saying one character of the code takes, roughly.
+/// How long saying one character of the code takes, roughly, at the voice's own pace.
 const SYMBOL_SPOKEN: Duration = Duration::from_millis(450);
-/// How fast is spoken, in percent of the voice's own pace: slow.
-const RATE_PERCENT: u32 = 85;
-/// How often the code is read.
-const READINGS: u32 = 3;
+/// What is said where nothing else is known.
+const LAST_RESORT: &str = "en-US";
 
-static LANGUAGES: LazyLock<BTreeMap<&'static str, Phrases>> = LazyLock::new(|| {
-    [("en-US", include_str!("speech/en-US.json")), ("es-ES", include_str!("speech/es-ES.json"))]
-        .into_iter()
-        // The data files are compiled in, and a test reads them all.
-        .filter_map(|(tag, text)| Some((tag, serde_json::from_str(text).ok()?)))
-        .collect()
-});
+/// Who speaks: a language, in a tenant's manner.
+#[derive(Debug, Clone, Copy)]
+pub struct Speaker<'a> {
+    tag: &'static str,
+    language: &'static Language,
+    manner: &'a Manner,
+}
 
-/// Writes the script for a code: in the first of these languages that there are phrases for: the request's, the
-/// tenant's, the number's country's, `en-US`.
-pub fn script(code: &OtpCode, asked: Option<&Locale>, tenant: Option<&Locale>, country: Option<Country>) -> Script {
-    let tag = [asked.and_then(nearest), tenant.and_then(nearest), country.and_then(of_country)]
-        .into_iter()
-        .flatten()
-        .next()
-        .unwrap_or("en-US");
-    let Some(phrases) = LANGUAGES.get(tag) else {
-        return Script { locale: tag.to_owned(), rate_percent: RATE_PERCENT, parts: Vec::new(), heard_after: Duration::ZERO };
-    };
-    let mut parts = vec![Part::Pause(Duration::from_secs(1)), Part::Text(phrases.greeting.clone())];
-    let mut heard_after = Duration::ZERO;
-    for reading in 0..READINGS {
-        parts.push(Part::Text(if reading == 0 { phrases.code_is.clone() } else { phrases.again.clone() }));
-        for symbol in code.expose().chars() {
-            parts.push(Part::Break(SYMBOL_BREAK));
-            parts.push(Part::Symbol(symbol.to_ascii_uppercase()));
-        }
-        if reading == 0 {
-            let reading: Duration = parts.iter().map(|part| part.length(phrases.ms_per_character)).sum();
-            // To the millisecond, as the ledger has it.
-            heard_after = Duration::from_millis(u64::try_from(reading.as_millis()).unwrap_or(u64::MAX));
-        }
-        parts.push(Part::Break(SYMBOL_BREAK));
-        parts.push(Part::Pause(Duration::from_secs(1)));
+/// A locale that we speak, for people.
+#[derive(Debug, Clone, Copy)]
+pub struct Spoken {
+    /// Its tag.
+    pub locale: &'static str,
+    /// Its voice, unless the tenant wants another.
+    pub voice: &'static str,
+    /// Other voices that speak it.
+    pub other_voices: &'static [String],
+}
+
+/// The digit that a word means, in a locale that we speak.
+pub fn digit(locale: &str, word: &str) -> Option<char> {
+    let digits = &LANGUAGES.get(locale)?.digits;
+    (0..).zip(digits).find(|(_, known)| *known == word).and_then(|(digit, _)| char::from_digit(digit, 10))
+}
+
+/// Every locale that we speak.
+pub fn locales() -> impl Iterator<Item = Spoken> {
+    LANGUAGES.iter().map(|(tag, language)| Spoken { locale: tag, voice: &language.voice, other_voices: &language.other_voices })
+}
+
+impl<'a> Speaker<'a> {
+    /// Speaks the first of these languages that we have, or its nearest relative: the request's, the tenant's, the number's
+    /// country's, `en-US`.
+    pub fn new(asked: Option<&Locale>, tenant: Option<&Locale>, country: Option<Country>, manner: &'a Manner) -> Self {
+        let tag = asked.and_then(matching::nearest).or_else(|| tenant.and_then(matching::nearest));
+        let tag = tag.or_else(|| country.and_then(matching::of_country)).unwrap_or(LAST_RESORT);
+        #[expect(clippy::expect_used, reason = "matching gives tags of the table only, and a test knows the last resort")]
+        let language = LANGUAGES.get(tag).expect("one of our locales");
+        Self { tag, language, manner }
     }
-    parts.push(Part::Text(phrases.goodbye.clone()));
-    Script { locale: tag.to_owned(), rate_percent: RATE_PERCENT, parts, heard_after }
-}
 
-/// The language we have that is nearest to a tag: itself, or another country's of the same language.
-fn nearest(locale: &Locale) -> Option<&'static str> {
-    let exact = LANGUAGES.keys().find(|tag| tag.eq_ignore_ascii_case(locale.as_str()));
-    exact.or_else(|| LANGUAGES.keys().find(|tag| tag.split('-').next() == Some(locale.language()))).copied()
-}
+    /// Everything: a greeting, the code as often as the tenant wants, how long it is good for, goodbye. `life` is how long the
+    /// code lives from the first word on, at the least.
+    pub fn message(&self, code: &OtpCode, life: Duration) -> Script {
+        let mut script = self.begin();
+        self.read(&mut script, code, &self.language.phrases.code_is);
+        script.heard_after = self.length(&script.parts);
+        self.say_life(&mut script, life);
+        for _ in 1..self.manner.readings {
+            script.parts.push(Part::Pause(Duration::from_secs(1)));
+            self.read(&mut script, code, &self.language.phrases.again);
+        }
+        self.end(script)
+    }
 
-/// The language most spoken in a country, where it is one of ours.
-fn of_country(country: Country) -> Option<&'static str> {
-    match country.as_str() {
-        "ES" | "MX" | "AR" | "CO" | "CL" | "PE" | "VE" | "EC" | "GT" | "CU" | "BO" | "DO" | "HN" | "PY" | "SV" | "NI" | "CR"
-        | "PA" | "UY" => Some("es-ES"),
-        _ => None,
+    /// A greeting, and which key to press.
+    pub fn question(&self) -> Script {
+        let mut script = self.begin();
+        script.parts.push(Part::Text(self.language.phrases.press.clone()));
+        self.done(script)
+    }
+
+    /// Which key to press, again.
+    pub fn question_again(&self) -> Script {
+        let mut script = self.empty();
+        script.parts.push(Part::Text(self.language.phrases.press.clone()));
+        self.done(script)
+    }
+
+    /// One reading of the code to somebody who asked for it, the `reading`th from 1, and which key to press for another; at the
+    /// last, goodbye.
+    pub fn reading(&self, code: &OtpCode, life: Duration, reading: u32) -> Script {
+        let phrases = &self.language.phrases;
+        let mut script = self.empty();
+        self.read(&mut script, code, if reading <= 1 { &phrases.code_is } else { &phrases.again });
+        script.heard_after = self.length(&script.parts);
+        self.say_life(&mut script, life);
+        if reading >= self.manner.readings {
+            return self.end(script);
+        }
+        script.parts.push(Part::Pause(Duration::from_secs(1)));
+        script.parts.push(Part::Text(phrases.press_again.clone()));
+        script
+    }
+
+    /// Nothing but goodbye.
+    pub fn goodbye(&self) -> Script {
+        let mut script = self.empty();
+        script.parts.push(Part::Text(self.language.phrases.goodbye.clone()));
+        self.done(script)
+    }
+
+    /// How often the code is read at the most.
+    pub fn readings(&self) -> u32 {
+        self.manner.readings
+    }
+
+    fn empty(&self) -> Script {
+        let voice = self.manner.voices.get(self.tag).unwrap_or(&self.language.voice);
+        Script {
+            locale: self.tag.to_owned(),
+            voice: voice.clone(),
+            rate_percent: self.manner.rate_percent,
+            parts: Vec::new(),
+            heard_after: Duration::ZERO,
+        }
+    }
+
+    fn begin(&self) -> Script {
+        let phrases = &self.language.phrases;
+        let brand = self.manner.brand(self.tag);
+        let greeting = match (self.manner.greetings.get(self.tag), brand) {
+            (Some(own), brand) => own.replace(BRAND, brand.unwrap_or_default()),
+            (None, Some(brand)) => phrases.greeting_from.replace(BRAND, brand),
+            (None, None) => phrases.greeting.clone(),
+        };
+        let mut script = self.empty();
+        script.parts.extend([Part::Pause(Duration::from_secs(1)), Part::Text(greeting)]);
+        script
+    }
+
+    /// The code, a character at a time, with a pause after each, the last one too.
+    fn read(&self, script: &mut Script, code: &OtpCode, before: &str) {
+        let pause = self.manner.pause();
+        let symbols: Vec<char> = code.expose().chars().collect();
+        let threes = self.language.six_in_threes && symbols.len() == 6 && symbols.iter().all(char::is_ascii_digit);
+        script.parts.push(Part::Text(before.to_owned()));
+        for (place, symbol) in symbols.into_iter().enumerate() {
+            // Between two groups the pause is half as long again.
+            script.parts.push(Part::Break(if threes && place == 3 { pause * 3 / 2 } else { pause }));
+            script.parts.push(Part::Symbol(self.language.symbol(symbol)));
+        }
+        script.parts.push(Part::Break(pause));
+    }
+
+    /// How many whole minutes the code is good for when that has been said; nothing below one.
+    fn say_life(&self, script: &mut Script, life: Duration) {
+        let minutes = |script: &Script| life.saturating_sub(self.length(&script.parts)).as_secs() / 60;
+        let sentence = |minutes| self.language.valid(self.tag, minutes).filter(|_| minutes > 0);
+        let Some(said) = sentence(minutes(script)) else { return };
+        script.parts.push(Part::Text(said));
+        // Saying it took its time, too.
+        let left = minutes(script);
+        script.parts.pop();
+        script.parts.extend(sentence(left).map(Part::Text));
+    }
+
+    fn end(&self, mut script: Script) -> Script {
+        script.parts.push(Part::Pause(Duration::from_secs(1)));
+        script.parts.push(Part::Text(self.language.phrases.goodbye.clone()));
+        script
+    }
+
+    /// A script without a code.
+    fn done(&self, mut script: Script) -> Script {
+        script.heard_after = self.length(&script.parts);
+        script
+    }
+
+    /// How long it takes, to the millisecond, as the ledger has it.
+    fn length(&self, parts: &[Part]) -> Duration {
+        let rate = self.manner.rate_percent.max(1);
+        let all: Duration = parts
+            .iter()
+            .map(|part| match part {
+                Part::Text(text) => {
+                    let characters = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
+                    Duration::from_millis(self.language.ms_per_character.into()) * characters * 100 / rate
+                }
+                Part::Symbol(_) => SYMBOL_SPOKEN * 100 / rate,
+                Part::Break(length) | Part::Pause(length) => *length,
+            })
+            .sum();
+        Duration::from_millis(u64::try_from(all.as_millis()).unwrap_or(u64::MAX))
     }
 }
 
-impl Part {
-    fn length(&self, ms_per_character: u32) -> Duration {
-        match self {
-            Self::Text(text) => {
-                let characters = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
-                Duration::from_millis(u64::from(ms_per_character)) * characters * 100 / RATE_PERCENT
+impl Script {
+    /// What is said, as text: a pause between sentences is a line's end, silence within one a space.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        for part in &self.parts {
+            match part {
+                Part::Text(words) | Part::Symbol(words) => {
+                    if !text.is_empty() && !text.ends_with('\n') {
+                        text.push(' ');
+                    }
+                    text.push_str(words);
+                }
+                Part::Break(_) => {}
+                Part::Pause(_) if text.is_empty() => {}
+                Part::Pause(_) => text.push('\n'),
             }
-            Self::Symbol(_) => SYMBOL_SPOKEN * 100 / RATE_PERCENT,
-            Self::Break(length) | Self::Pause(length) => *length,
         }
+        text
     }
 }
 
@@ -137,49 +256,4 @@ impl std::fmt::Debug for Part {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(code: &str, asked: Option<&str>, country: &str) -> (String, String) {
-        let asked = asked.map(|tag| Locale::parse(tag).unwrap());
-        let script = script(&OtpCode::parse(code).unwrap(), asked.as_ref(), None, Country::parse(country).ok());
-        let text = script.parts.iter().map(|part| match part {
-            Part::Text(text) => format!("{text} "),
-            Part::Symbol(symbol) => symbol.to_string(),
-            Part::Break(_) => "_".to_owned(),
-            Part::Pause(_) => "| ".to_owned(),
-        });
-        (script.locale.clone(), text.collect())
-    }
-
-    #[test]
-    fn the_code_is_read_three_times_a_character_at_a_time_with_a_pause_after_each() {
-        let (_, text) = said("04A7", None, "US");
-        assert_eq!(text.matches("_0_4_A_7_| ").count(), 3, "{text}");
-    }
-
-    #[test]
-    fn the_language_is_the_requests_else_the_countrys_else_english() {
-        for (asked, country, tag) in [
-            (Some("es-MX"), "US", "es-ES"),
-            (Some("en-GB"), "ES", "en-US"),
-            (Some("tlh"), "ES", "es-ES"),
-            (None, "ES", "es-ES"),
-            (None, "FR", "en-US"),
-        ] {
-            assert_eq!(said("1234", asked, country).0, tag);
-        }
-    }
-
-    #[test]
-    fn a_call_counts_as_heard_only_after_the_first_reading() {
-        let script = script(&OtpCode::parse("493027").unwrap(), None, None, None);
-        assert!((7..20).contains(&script.heard_after.as_secs()), "{:?}", script.heard_after);
-        assert!(!format!("{script:?}").contains("Symbol('"), "a script doesn't show its code");
-    }
-
-    #[test]
-    fn every_language_file_can_be_read() {
-        assert_eq!(LANGUAGES.len(), 2);
-    }
-}
+mod tests;

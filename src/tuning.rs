@@ -63,6 +63,8 @@ pub struct Tuning {
     pub sweep: Duration,
     /// How old an unpublished event of our own must be to be taken for forgotten.
     pub sweep_age: Duration,
+    /// How often it is looked which calls have no price yet.
+    pub price: Duration,
     /// How often it is looked whether Twilio should be asked for refused credentials again.
     pub ask_again: Duration,
     /// How often what has been over for long is put away.
@@ -105,6 +107,7 @@ impl Default for Tuning {
             group: 400,
             sweep: Duration::from_secs(1),
             sweep_age: Duration::from_secs(3),
+            price: Duration::from_secs(5),
             ask_again: Duration::from_secs(5),
             tidy: Duration::from_mins(1),
             final_margin: Duration::from_mins(1),

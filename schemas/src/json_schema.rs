@@ -6,6 +6,7 @@
 use schemars::{JsonSchema, generate::SchemaSettings};
 use serde_json::{Value, json};
 
+use crate::price::{PRICE, PriceEvent};
 use crate::request::{CANCELLED, REQUESTED, VERIFIED};
 use crate::status::{STATUS, StatusEvent};
 use crate::{Context, DeliveryId, Extension, Locale, OtpCode, PhoneNumber, TenantId, UserRef};
@@ -18,7 +19,7 @@ pub struct Document {
     pub schema: Value,
 }
 
-/// The documents of all four events.
+/// The documents of all events.
 pub fn documents() -> Vec<Document> {
     let one_of = |names: [&str; 2]| json!([{ "required": [names[0]] }, { "required": [names[1]] }]);
     let mut requested = event::<RequestedEvent>(REQUESTED);
@@ -30,6 +31,7 @@ pub fn documents() -> Vec<Document> {
         Document { file: "delivery.cancelled.v1.json", schema: cancelled },
         Document { file: "delivery.verified.v1.json", schema: event::<VerifiedEvent>(VERIFIED) },
         Document { file: "delivery.status.v1.json", schema: event::<StatusEvent>(STATUS) },
+        Document { file: "delivery.price.v1.json", schema: event::<PriceEvent>(PRICE) },
     ]
 }
 

@@ -20,6 +20,7 @@ pub mod json_schema;
 pub mod keys;
 pub mod locale;
 pub mod phone;
+pub mod price;
 pub mod reason;
 pub mod request;
 pub mod status;

@@ -69,6 +69,10 @@ pub enum ReasonCode {
     NoAnswer,
     /// The callee hung up before the code had been read once.
     HungUp,
+    /// Nobody pressed the key that the code is read for: the callee didn't want it, or a machine answered.
+    NoKey,
+    /// A machine answered, and the tenant's policy keeps codes from machines.
+    Voicemail,
     /// The call was ended from Twilio's side or by somebody else.
     CanceledAtProvider,
 }
@@ -104,9 +108,13 @@ impl ReasonCode {
             | Self::DestinationNotAllowed
             | Self::TenantCredentials
             | Self::TenantConfiguration => ReasonClass::Tenant,
-            Self::DestinationInvalid | Self::DestinationBlocked | Self::Busy | Self::NoAnswer | Self::HungUp => {
-                ReasonClass::Destination
-            }
+            Self::DestinationInvalid
+            | Self::DestinationBlocked
+            | Self::Busy
+            | Self::NoAnswer
+            | Self::HungUp
+            | Self::NoKey
+            | Self::Voicemail => ReasonClass::Destination,
             Self::ProviderQueue
             | Self::Retry
             | Self::Throttled

@@ -170,6 +170,15 @@ pub struct StatusData {
     /// How long the call was, in seconds, as Twilio counts it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub call_duration_s: Option<u32>,
+    /// The last SIP status of the carrier, where Twilio tells it: 486 busy, 487 nobody answered in time, 404 no such number, …
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub sip_code: Option<u16>,
+    /// What the call cost, if Twilio knew already; else a price event tells it later.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub price: Option<String>,
+    /// The price's currency, ISO 4217.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub price_unit: Option<String>,
     /// Whether nothing was called in truth: the tenant's test mode.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub test: bool,

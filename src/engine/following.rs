@@ -1,18 +1,23 @@
 //! Following up: what becomes of a call that Twilio took.
 
+use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use voice_otp_schemas::Timestamp;
+use futures_util::future::join_all;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::status::Status;
+use voice_otp_schemas::{TenantId, Timestamp};
 
 use super::{Changed, Engine};
+use crate::account::CallSid;
 use crate::agenda::Held;
 use crate::delivery::{AttemptId, Change, Delivery, Details, State, withdrawal};
-use crate::ports::{Caller as _, Ports};
+use crate::policy::Policy;
+use crate::ports::{Attempt, Caller as _, Ports};
 use crate::progress::{Call, Progress, progress, quiet_until, waits_too_long};
+use crate::settings::VoiceSettings;
 
 /// What came of news.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -25,12 +30,16 @@ pub enum News {
 
 impl<P: Ports> Engine<P> {
     /// Takes news of the call of an attempt, from a callback whose signature holds. Returns when it is saved.
-    pub async fn news(self: &Arc<Self>, delivery: Delivery, attempt: AttemptId, call: &Call) -> News {
-        let mut current = delivery;
+    pub async fn news(self: &Arc<Self>, found: Attempt, attempt: AttemptId, call: &Call) -> News {
+        if found.over {
+            return News::Taken;
+        }
+        let mut current = found.delivery;
+        let policy = self.policy_of(&current).await;
         loop {
             // An attempt that is over can't bring its delivery news: its call is nobody's.
             let ours = current.attempt_id == Some(attempt);
-            let result = if ours { self.progress_of(&current, call) } else { Progress::Stray };
+            let result = if ours { self.progress_of(&current, call, &policy) } else { Progress::Stray };
             let change = match result {
                 Progress::Known => return News::Taken,
                 Progress::Stray => {
@@ -57,18 +66,32 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    fn progress_of(&self, delivery: &Delivery, call: &Call) -> Progress {
-        progress(delivery, call, &self.tuning, self.caller.has_callbacks(), self.clock.now())
+    fn progress_of(&self, delivery: &Delivery, call: &Call, policy: &Policy) -> Progress {
+        progress(delivery, call, policy, &self.tuning, self.caller.has_callbacks(), self.clock.now())
+    }
+
+    /// The tenant's policy; one without any wishes, where it can't be had.
+    pub(super) async fn policy_of(&self, delivery: &Delivery) -> Policy {
+        match self.settings_of(&delivery.key.tenant_id).await {
+            Some(Ok(settings)) => settings.policy(),
+            Some(Err(_)) | None => Policy::default(),
+        }
     }
 
     /// Works news of its call into a delivery in hand.
     pub(super) async fn work_in(self: &Arc<Self>, held: &mut Held, call: &Call) -> Changed {
+        let policy = self.policy_of(&held.delivery).await;
+        self.work_in_under(held, call, &policy).await
+    }
+
+    /// The same, for a call that was placed under this policy.
+    pub(super) async fn work_in_under(self: &Arc<Self>, held: &mut Held, call: &Call, policy: &Policy) -> Changed {
         let attempt_id = held.delivery.attempt_id;
         let mut stray = false;
         loop {
             let (delivery, now) = (held.delivery.as_ref().clone(), self.clock.now());
             let same = delivery.attempt_id == attempt_id;
-            let change = match if same { self.progress_of(&delivery, call) } else { Progress::Stray } {
+            let change = match if same { self.progress_of(&delivery, call, policy) } else { Progress::Stray } {
                 Progress::Change(change) => *change,
                 Progress::Known if delivery.state == State::Calling => {
                     let mut change = Change::of(&delivery);
@@ -104,23 +127,69 @@ impl<P: Ports> Engine<P> {
         Changed::Done
     }
 
-    /// Asks Twilio about a call that has gone quiet.
-    pub(super) async fn poll(self: Arc<Self>, mut held: Held) {
-        // A callback may have told another worker meanwhile.
-        let Some(newer) = self.reload(&held.delivery.key).await else { return };
-        if newer.revision != held.delivery.revision || newer.state != State::Calling {
-            // Whoever changed it follows it now. If that was this worker, it comes up again as overdue.
-            return;
+    /// Asks Twilio about calls that have gone quiet: those of one tenant together.
+    pub(super) async fn poll_all(self: Arc<Self>, quiet: Vec<Held>) {
+        let mut tenants: HashMap<TenantId, Vec<Held>> = HashMap::new();
+        for held in quiet {
+            tenants.entry(held.delivery.key.tenant_id.clone()).or_default().push(held);
         }
-        *held.delivery = newer;
-        let Some(sid) = held.delivery.call_sid.clone() else { return };
-        let berth = self.looking.enter(held.delivery.pace_key.as_deref().unwrap_or_default()).await;
-        let settings = self.settings_of(&held.delivery.key.tenant_id).await;
-        let call = match settings {
-            Some(Ok(settings)) => self.caller.fetch(&settings, &sid).await.ok(),
+        for (tenant, quiet) in tenants {
+            drop(self.tasks.spawn(Arc::clone(&self).poll(tenant, quiet)));
+        }
+    }
+
+    async fn poll(self: Arc<Self>, tenant: TenantId, mut quiet: Vec<Held>) {
+        // A callback may have told another worker meanwhile. Whoever changed one follows it now; if that was this worker, it comes
+        // up again as overdue.
+        let newest = join_all(quiet.iter().map(|held| self.reload(&held.delivery.key))).await;
+        let mut polled = Vec::with_capacity(quiet.len());
+        for (mut held, newest) in quiet.drain(..).zip(newest) {
+            if let Some(newest) = newest
+                && newest.revision == held.delivery.revision
+                && newest.state == State::Calling
+                && let Some(sid) = newest.call_sid.clone()
+            {
+                *held.delivery = newest;
+                polled.push((held, sid));
+            }
+        }
+        let Some((first, _)) = polled.first() else { return };
+        let pace_key = first.delivery.pace_key.clone().unwrap_or_default();
+        let settings = match self.settings_of(&tenant).await {
+            Some(Ok(settings)) => Some(settings),
             Some(Err(_)) | None => None,
         };
+        let mut found = HashMap::new();
+        if let Some(settings) = &settings
+            && polled.len() > 1
+        {
+            let oldest = polled.iter().filter_map(|(held, _)| held.delivery.placed_at).min();
+            let since = oldest.unwrap_or(first.delivery.admitted_at) - self.tuning.provider_skew;
+            let sids: Vec<CallSid> = polled.iter().map(|(_, sid)| sid.clone()).collect();
+            let berth = self.looking.enter(&pace_key).await;
+            let calls = self.caller.fetch_all(settings, &sids, since).await.unwrap_or_default();
+            drop(berth);
+            found.extend(calls.into_iter().map(|call| (call.sid.clone(), call)));
+        }
+        for (held, sid) in polled {
+            match (found.remove(&sid), &settings) {
+                (None, Some(settings)) => {
+                    drop(self.tasks.spawn(Arc::clone(&self).poll_one(held, sid, Arc::clone(settings), pace_key.clone())));
+                }
+                (call, _) => drop(self.tasks.spawn(Arc::clone(&self).polled(held, call))),
+            }
+        }
+    }
+
+    async fn poll_one(self: Arc<Self>, held: Held, sid: CallSid, settings: Arc<VoiceSettings>, pace_key: String) {
+        let berth = self.looking.enter(&pace_key).await;
+        let call = self.caller.fetch(&settings, &sid).await.ok();
         drop(berth);
+        self.polled(held, call).await;
+    }
+
+    /// Works in what Twilio said about a call that had gone quiet; nothing, if it said nothing.
+    async fn polled(self: Arc<Self>, mut held: Held, call: Option<Call>) {
         held.delivery.tries += 1;
         let now = self.clock.now();
         let overdue = now > held.delivery.expires_at + self.tuning.give_up;
@@ -129,7 +198,9 @@ impl<P: Ports> Engine<P> {
             Some(call) if call.status.is_over() || !overdue => {
                 let tries = held.delivery.tries;
                 let changed = self.work_in(&mut held, &call).await;
-                held.delivery.tries = tries;
+                if held.delivery.state == State::Calling {
+                    held.delivery.tries = tries;
+                }
                 changed
             }
             Some(_) | None if overdue => self.change(&mut held, give_up).await,
@@ -190,7 +261,7 @@ impl<P: Ports> Engine<P> {
         Box::pin(async move {
             let Some(attempt) = delivery.attempt_id else { return };
             if let Some(call) = self.hang_up(&delivery, false).await {
-                self.news(delivery, attempt, &call).await;
+                self.news(Attempt { delivery, over: false }, attempt, &call).await;
             }
         })
     }

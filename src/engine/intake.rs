@@ -8,13 +8,15 @@ use std::time::Duration;
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::request::{Cancelled, Incoming, Target, Verified};
+use voice_otp_schemas::status::Status;
 
 use super::{Changed, Engine};
 use crate::batch::{BatchError, work_on};
 use crate::bulkhead::Berth;
 use crate::delivery::{AttemptId, Delivery, Key, State, WorkerEpoch};
 use crate::plan::{Admission, Placement, Plan, plan};
-use crate::ports::{Admitted, Directory as _, Ledger as _, LedgerError, Lower, Ports, Verdict};
+use crate::policy::Voicemail;
+use crate::ports::{Admitted, Caller as _, Directory as _, Ledger as _, LedgerError, Lower, Ports, Verdict};
 
 /// A message that could be read.
 #[derive(Debug)]
@@ -183,7 +185,9 @@ impl<P: Ports> Engine<P> {
                 }
                 continue;
             }
-            let Some(mut admission) = plan(&seat.message.incoming, known, &self.tuning, now) else { continue };
+            let Some(mut admission) = plan(&seat.message.incoming, known, self.caller.has_callbacks(), &self.tuning, now) else {
+                continue;
+            };
             if let (Plan::Place(_), Some(why)) = (&admission.plan, seat.unwanted) {
                 admission.unwanted(why, now);
             }
@@ -210,7 +214,7 @@ impl<P: Ports> Engine<P> {
                     self.counts.admitted.fetch_add(1, Ordering::Relaxed);
                     self.counts.ended.fetch_add(1, Ordering::Relaxed);
                     if let Some(last) = events.last() {
-                        tracing::info!(tenant.id = %last.key.tenant_id, delivery.id = %last.key.delivery_id, outcome = last.status.as_str(), "delivery ended");
+                        tracing::info!(tenant.id = %last.key.tenant_id, delivery.id = %last.key.delivery_id, outcome = last.status.map_or("", Status::as_str), "delivery ended");
                     }
                     self.relay.send(events, Lower::Published);
                     Disposition::Done
@@ -424,6 +428,10 @@ impl Delivery {
             ringing_at: None,
             answered_at: None,
             withdrawn: None,
+            voicemail: Voicemail::default(),
+            said: None,
+            answered_by: None,
+            redials: 0,
             tries: 0,
             sequence: 1,
             ended: None,

@@ -14,8 +14,9 @@ use crate::bulkhead::Berth;
 use crate::delivery::{Change, Delivery, State, WorkerEpoch};
 use crate::due::Due;
 use crate::failure::{self, CallFailure, Next};
-use crate::plan::script;
-use crate::ports::{Begin, Begun, CallOrder, Caller as _, DirectoryError, Ledger as _, Ports};
+use crate::plan::{NO_PUBLIC_URL, speaker};
+use crate::policy::{Policy, Voicemail};
+use crate::ports::{Begin, Begun, CallOrder, Caller as _, Detection, DirectoryError, Ledger as _, Ports, Speech};
 use crate::progress::Call;
 use crate::settings::VoiceSettings;
 use crate::spacing;
@@ -26,6 +27,9 @@ const DEADLINE_SLACK: Duration = Duration::from_millis(1);
 const LINE_PAUSE: Duration = Duration::from_millis(250);
 /// How long a placement waits while its account has as many calls in progress as it may.
 const FULL_PAUSE: Duration = Duration::from_millis(500);
+/// Twilio may let a phone ring this much longer than it was told
+/// (<https://www.twilio.com/docs/voice/api/call-resource>).
+const RING_BUFFER: Duration = Duration::from_secs(5);
 const WAITS_FOR_PACE: &str = "it waits for its turn at the account's pace";
 
 /// What may go wrong before anything is sent.
@@ -56,13 +60,17 @@ impl<P: Ports> Engine<P> {
                 () = tokio::time::sleep(deadline.unwrap_or_default() + DEADLINE_SLACK), if deadline.is_some() => Vec::new(),
                 () = self.soft.cancelled() => return,
             };
+            let mut quiet = Vec::new();
             for held in more {
                 match held.delivery.state {
                     State::Waiting => due.push(held),
                     State::Placing | State::Unsettled => drop(self.tasks.spawn(Arc::clone(&self).settle(held))),
-                    State::Calling => drop(self.tasks.spawn(Arc::clone(&self).poll(held))),
+                    State::Calling => quiet.push(held),
                     State::Final => {}
                 }
+            }
+            if !quiet.is_empty() {
+                drop(self.tasks.spawn(Arc::clone(&self).poll_all(quiet)));
             }
         }
     }
@@ -201,9 +209,9 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn place(self: Arc<Self>, worker: WorkerEpoch, mut held: Held, berth: Berth) {
         let outcome = self.send(worker, &mut held).await;
         let changed = match outcome {
-            Ok(call) => {
+            Ok((call, policy)) => {
                 self.counts.placed.fetch_add(1, Ordering::Relaxed);
-                self.work_in(&mut held, &call).await
+                self.work_in_under(&mut held, &call, &policy).await
             }
             Err(Some(next)) => self.apply(&mut held, next).await,
             Err(None) => Changed::Lost,
@@ -216,7 +224,7 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Waits for the slot, passes the gate, and sends the POST, if that is still right when the bytes go.
-    async fn send(self: &Arc<Self>, worker: WorkerEpoch, held: &mut Held) -> Result<Call, Option<Sent>> {
+    async fn send(self: &Arc<Self>, worker: WorkerEpoch, held: &mut Held) -> Result<(Call, Policy), Option<Sent>> {
         let delivery = held.delivery.as_ref();
         let (Some(order), Some(attempt_id), Some(slot)) = (delivery.order.clone(), delivery.attempt_id, delivery.slot) else {
             return Err(Some(Sent::Not));
@@ -233,18 +241,30 @@ impl<P: Ports> Engine<P> {
             // The slot is another account's, or nobody's for now.
             return Err(Some(Sent::Not));
         }
+        if settings.voicemail.needs_public_url() && !self.caller.has_callbacks() {
+            return Err(Some(Sent::End(Status::Failed, Reason::new(ReasonCode::VoiceNotConfigured, NO_PUBLIC_URL))));
+        }
         if self.gate.pass(&settings.pace_key, settings.calls_per_second).await {
             tracing::warn!(account.sid = %settings.account_sid, "the last gate had to hold a call: slots run ahead of the account's pace");
         }
-        let script = script(&order, delivery.locale.as_ref(), &settings);
         let now = self.clock.now();
+        let ring_timeout = delivery.ring_timeout(settings.ring_timeout, now);
+        // Somebody may answer as late as that: what is said about the code's life must be true then.
+        let life = (delivery.expires_at - now).to_std().unwrap_or_default().saturating_sub(ring_timeout + RING_BUFFER);
+        let script = speaker(&order, delivery.locale.as_ref(), &settings).message(&order.code, life);
         if held.is_outdated() || delivery.too_late(now) || now > slot.at + self.tuning.slot_late {
             return Err(Some(Sent::Not));
         }
         let call_order = CallOrder {
             to: &order.to,
-            script: &script,
-            ring_timeout: delivery.ring_timeout(settings.ring_timeout, now),
+            speech: match settings.voicemail {
+                Voicemail::Speak => Speech::Inline(&script),
+                // Twilio doesn't listen to who answers an extension.
+                Voicemail::PressKey => Speech::Ask(Detection::Off),
+                Voicemail::HangUp => Speech::Ask(Detection::Start),
+                Voicemail::WaitForBeep => Speech::Ask(Detection::End),
+            },
+            ring_timeout,
             limit: self.tuning.call_limit,
             extension: order.extension.as_ref().map(voice_otp_schemas::Extension::expose),
             attempt_id,
@@ -258,7 +278,7 @@ impl<P: Ports> Engine<P> {
         match self.caller.place(&settings, &call_order).await {
             Ok(call) => {
                 self.note_success(&settings).await;
-                Ok(call)
+                Ok((call, settings.policy()))
             }
             Err(failure) => {
                 self.note_failure(&settings, &failure).await;
@@ -276,7 +296,7 @@ impl<P: Ports> Engine<P> {
                 let spent = held.delivery.attempt;
                 let tries = held.delivery.tries + 1;
                 let pause = spacing::pause(self.tuning.retry_first, self.tuning.retry_longest, tries, &self.dice);
-                let next = failure::next(failure, spent, self.tuning.attempts, pause);
+                let next = failure::next(failure, held.delivery.spent(), self.tuning.attempts, pause);
                 tracing::warn!(
                     tenant.id = %key.tenant_id,
                     delivery.id = %key.delivery_id,

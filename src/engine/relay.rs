@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::Engine;
@@ -31,6 +31,8 @@ pub(super) struct Runner<S> {
     queue: Vec<Event>,
     /// Published, and not known to be forgotten by the ledger.
     done: Vec<(Key, u32)>,
+    /// To be published beside the others.
+    aside: Vec<(Vec<Event>, oneshot::Sender<bool>)>,
 }
 
 enum Sent {
@@ -38,6 +40,8 @@ enum Sent {
     New(Vec<Event>, Lower),
     /// Found in the ledger.
     Swept(Vec<Event>),
+    /// In no order with others, and not in the ledger; the answer says whether all are published.
+    Aside(Vec<Event>, oneshot::Sender<bool>),
 }
 
 /// The highest sequence of each delivery that was lately queued here: so that an event whose forerunner is on its
@@ -73,7 +77,7 @@ pub(super) fn new<S>(sink: S) -> (Relay, Runner<S>) {
     let waiting = Arc::new(AtomicUsize::new(0));
     (
         Relay { sender, waiting: Arc::clone(&waiting) },
-        Runner { sink, receiver, waiting, recent, finals: Finals::new(), queue: Vec::new(), done: Vec::new() },
+        Runner { sink, receiver, waiting, recent, finals: Finals::new(), queue: Vec::new(), done: Vec::new(), aside: Vec::new() },
     )
 }
 
@@ -90,6 +94,13 @@ impl Relay {
         if !events.is_empty() && self.waiting.load(Ordering::Relaxed) < WAITING {
             self.put(events.len(), Sent::Swept(events));
         }
+    }
+
+    /// Publishes events that are in no order with others. False if one of them is not known to be published.
+    pub(super) async fn aside(&self, events: Vec<Event>) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.put(events.len(), Sent::Aside(events, answer));
+        answered.await.unwrap_or(false)
     }
 
     fn put(&self, events: usize, sent: Sent) {
@@ -155,6 +166,14 @@ impl<S: StatusSink> Runner<S> {
         let (results, not_forgotten) = tokio::join!(publish, forget);
         let stuck = !not_forgotten.is_empty() && window.is_empty();
         self.done = not_forgotten;
+        for (events, answer) in std::mem::take(&mut self.aside) {
+            let results = self.sink.publish(&events).await;
+            self.waiting.fetch_sub(events.len(), Ordering::Relaxed);
+            let all = results.len() == events.len() && results.iter().all(Result::is_ok);
+            if answer.send(all).is_err() {
+                tracing::debug!("who wanted to know has gone");
+            }
+        }
         let waits = self.sort_out(window, results) || stuck;
         engine.counts.finals_double.fetch_add(std::mem::take(&mut self.finals.doubles), Ordering::Relaxed);
         if waits {
@@ -168,6 +187,10 @@ impl<S: StatusSink> Runner<S> {
         let (events, lower) = match sent {
             Sent::New(events, lower) => (events, Some(lower)),
             Sent::Swept(events) => (events, None),
+            Sent::Aside(events, answer) => {
+                self.aside.push((events, answer));
+                return;
+            }
         };
         let waiting = Arc::clone(&self.waiting);
         for event in events {
@@ -227,7 +250,7 @@ impl Finals {
 
     /// Notes an event that was published.
     fn note(&mut self, event: &Event) {
-        if !event.status.is_final() {
+        if !event.is_final() {
             return;
         }
         if self.turned.elapsed() > FINALS_GENERATION {

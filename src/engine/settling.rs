@@ -123,7 +123,7 @@ impl<P: Ports> Engine<P> {
         change.delivery.wake_at = now;
         if let Some(why) = delivery.withdrawn {
             change.end_withdrawn(now, why);
-        } else if delivery.attempt >= self.tuning.attempts {
+        } else if delivery.spent() >= self.tuning.attempts {
             let why = "Twilio was in trouble until the attempts were used up, and made no call";
             change.end(now, Status::Failed, Reason::new(ReasonCode::ProviderTrouble, why));
         } else if delivery.too_late(now) {

@@ -3,6 +3,7 @@
 mod admit;
 mod begin;
 mod outbox;
+mod price;
 mod row;
 mod save;
 mod worker;
@@ -19,7 +20,7 @@ use voice_otp::account::{AccountSid, CallSid};
 use voice_otp::delivery::{AttemptId, Change, Delivery, Key, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::Admission;
-use voice_otp::ports::{Beat, Begin, Begun, Ledger, LedgerError, Saved, Verdict};
+use voice_otp::ports::{Attempt, Beat, Begin, Begun, Ledger, LedgerError, Saved, Unpriced, Verdict};
 use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
 
 use crate::keys::Keyring;
@@ -64,6 +65,9 @@ const IMPATIENT: Duration = Duration::from_secs(1);
 pub const CIRCUIT_FIRST: Duration = Duration::from_secs(5);
 /// The longest that it is left alone.
 pub const CIRCUIT_LONGEST: Duration = Duration::from_mins(1);
+
+const KNOWN_CALLS: &str = "select call_sid from deliveries where call_sid = any ($1) \
+                           union all select call_sid from past_attempts where call_sid = any ($1)";
 
 /// The most deliveries that are put away in one statement.
 const TIDIED_AT_ONCE: i32 = 1_000;
@@ -152,11 +156,13 @@ impl Ledger for PgLedger {
         rows.first().map(|row| row::delivery(row, &self.keys)).transpose()
     }
 
-    async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Delivery>, LedgerError> {
-        let sql = "select d.* from deliveries d where d.attempt_id = $1 union all \
-                   select d.* from past_attempts p join deliveries d using (tenant_id, delivery_id) where p.attempt_id = $1 limit 1";
+    async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, LedgerError> {
+        let sql = "select d.*, false as over from deliveries d where d.attempt_id = $1 union all \
+                   select d.*, p.call_sid is not null from past_attempts p join deliveries d using (tenant_id, delivery_id) \
+                     where p.attempt_id = $1 limit 1";
         let rows = self.query(sql, &[&attempt.0]).await?;
-        rows.first().map(|row| row::delivery(row, &self.keys)).transpose()
+        let found = |row| Ok(Attempt { delivery: row::delivery(row, &self.keys)?, over: row.get("over") });
+        rows.first().map(found).transpose()
     }
 
     async fn find_user(&self, tenant: &TenantId, user: &UserRef) -> Result<Vec<Delivery>, LedgerError> {
@@ -206,13 +212,21 @@ impl Ledger for PgLedger {
 
     async fn known_calls(&self, sids: &[CallSid]) -> Result<Vec<CallSid>, LedgerError> {
         let texts: Vec<&str> = sids.iter().map(CallSid::as_str).collect();
-        let rows = self.query("select call_sid from deliveries where call_sid = any ($1)", &[&texts]).await?;
+        let rows = self.query(KNOWN_CALLS, &[&texts]).await?;
         Ok(rows.iter().filter_map(|row| CallSid::parse(row.get(0)).ok()).collect())
     }
 
     fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool {
         let (Some(line), Some(order)) = (&delivery.line, &delivery.order) else { return false };
         begin::lines(&self.keys, account.as_str(), from, &order.to).contains(&line.0)
+    }
+
+    async fn unpriced(&self, most: usize) -> Result<Vec<Unpriced>, LedgerError> {
+        price::unpriced(self, most).await
+    }
+
+    async fn priced(&self, sids: &[CallSid]) -> Result<(), LedgerError> {
+        price::priced(self, sids).await
     }
 
     async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {

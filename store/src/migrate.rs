@@ -22,6 +22,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 8, name: "pace", sql: include_str!("../migrations/0008_pace.sql") },
     Migration { version: 9, name: "admit", sql: include_str!("../migrations/0009_admit.sql") },
     Migration { version: 10, name: "begin", sql: include_str!("../migrations/0010_begin.sql") },
+    Migration { version: 11, name: "hearing", sql: include_str!("../migrations/0011_hearing.sql") },
 ];
 
 /// The oldest Postgres that is known to do.

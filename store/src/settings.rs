@@ -7,6 +7,7 @@ use deadpool_postgres::PoolError;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres::Row;
 use voice_otp::account::{AccountSid, ApiKeySid};
+use voice_otp::policy::Voicemail;
 use voice_otp::settings::{ApiKey, Credentials, Paused, Region, VoiceSettings, unproven_pace_key};
 use voice_otp_schemas::phone::Country;
 use voice_otp_schemas::{Locale, PhoneNumber, TenantId};
@@ -52,7 +53,7 @@ const REFUSED_FOR: Duration = Duration::from_mins(1);
 
 const COLUMNS: &str = "s.tenant_id, s.version, s.account_sid, s.key_id, s.auth_token, s.secondary_auth_token, s.api_key_secret, \
      s.from_number, s.api_key_sid, s.region, s.default_locale, s.ring_timeout_s, s.enabled, s.allowed_countries, \
-     s.test_mode, s.publishers, s.proven, s.paused, s.refused_until is not null as refused, a.paused as account_paused, \
+     s.test_mode, s.publishers, s.manner, s.voicemail, s.redial, s.proven, s.paused, s.refused_until is not null as refused, a.paused as account_paused, \
      coalesce((select p.trial_us is not null from pacing p where p.pace_key = \
        case when s.proven then s.account_sid else s.account_sid || '/' || s.tenant_id end), false) as on_trial, \
      a.calls_per_second";
@@ -119,6 +120,9 @@ fn read(row: &Row, tenant_id: TenantId, keys: &Keyring) -> Result<VoiceSettings,
         allowed_countries: countries.into_iter().filter_map(|country| Country::parse(country).ok()).collect(),
         test_mode: row.get("test_mode"),
         publishers: row.get("publishers"),
+        manner: serde_json::from_value(row.get("manner")).map_err(|_| damaged("manner"))?,
+        voicemail: Voicemail::from_word(row.get("voicemail")).ok_or_else(|| damaged("voicemail"))?,
+        redial: serde_json::from_value(row.get("redial")).map_err(|_| damaged("redial"))?,
         paused: match (row.get("paused"), row.get("account_paused")) {
             (_, true) => Some(Paused::Account),
             (true, false) => Some(Paused::Tenant),
@@ -155,6 +159,9 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
     let ring_timeout_s = i32::try_from(settings.ring_timeout.as_secs()).unwrap_or(600);
     let region = settings.region.as_ref().map(ToString::to_string);
     let locale = settings.default_locale.as_ref().map(Locale::as_str);
+    // Structs of strings and numbers always have a JSON form.
+    let manner = serde_json::to_value(&settings.manner).unwrap_or_default();
+    let redial = serde_json::to_value(&settings.redial).unwrap_or_default();
 
     let proven = already_proven(pool, keys, settings).await?;
     if let Some(pace) = pace {
@@ -181,6 +188,9 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
                 &settings.test_mode,
                 &proven,
                 &settings.publishers,
+                &manner,
+                &settings.voicemail.as_str(),
+                &redial,
             ],
         )
         .await
@@ -191,14 +201,16 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
 /// One statement: the account, if it is new, and the tenant's settings. Credentials that were refused are tried again.
 const SAVE: &str = "with account as (insert into accounts (account_sid) values ($2) on conflict (account_sid) do nothing) \
     insert into voice_settings (tenant_id, account_sid, key_id, auth_token, secondary_auth_token, api_key_secret, \
-      from_number, api_key_sid, region, default_locale, ring_timeout_s, enabled, allowed_countries, test_mode, proven, publishers) \
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16) on conflict (tenant_id) do update set \
+      from_number, api_key_sid, region, default_locale, ring_timeout_s, enabled, allowed_countries, test_mode, proven, publishers, \
+      manner, voicemail, redial) \
+    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) on conflict (tenant_id) do update set \
       version = nextval('voice_settings_version'), account_sid = excluded.account_sid, key_id = excluded.key_id, \
       auth_token = excluded.auth_token, secondary_auth_token = excluded.secondary_auth_token, \
       api_key_secret = excluded.api_key_secret, from_number = excluded.from_number, api_key_sid = excluded.api_key_sid, \
       region = excluded.region, default_locale = excluded.default_locale, ring_timeout_s = excluded.ring_timeout_s, \
       enabled = excluded.enabled, allowed_countries = excluded.allowed_countries, test_mode = excluded.test_mode, \
-      proven = excluded.proven, publishers = excluded.publishers, refused_until = null, updated_at = clock_timestamp()";
+      proven = excluded.proven, publishers = excluded.publishers, manner = excluded.manner, \
+      voicemail = excluded.voicemail, redial = excluded.redial, refused_until = null, updated_at = clock_timestamp()";
 
 /// Credentials that Twilio has taken stay proven until they, or the account, are changed.
 async fn already_proven(pool: &Pool, keys: &Keyring, settings: &VoiceSettings) -> Result<bool, Error> {

@@ -1,7 +1,12 @@
 //! What a status callback says (<https://www.twilio.com/docs/voice/api/call-resource#statuscallback>).
 
+use std::time::Duration;
+
 use voice_otp::account::CallSid;
+use voice_otp::answer::{Asked, Turn};
 use voice_otp::progress::{Call, CallStatus};
+
+use crate::catalogue;
 
 /// Why a callback can't be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -29,7 +34,20 @@ pub fn read(params: &[(String, String)]) -> Result<Call, Malformed> {
         created_at: None,
         outbound_api: text("Direction").is_none_or(|direction| direction == "outbound-api"),
         queue_time: None,
+        price: None,
+        trouble: text("ErrorCode").and_then(|text| text.parse().ok()).and_then(catalogue::trouble),
     })
+}
+
+/// Reads what a call asks that was answered.
+pub fn asked(params: &[(String, String)], turn: Turn) -> Asked {
+    let text = |name: &str| params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let key = |c: char| c.is_ascii_digit() || matches!(c, '*' | '#');
+    Asked {
+        turn,
+        digits: text("Digits").filter(|digits| digits.len() <= 32 && digits.chars().all(key)).map(str::to_owned),
+        listened: text("MachineDetectionDuration").and_then(|text| text.parse().ok()).map(Duration::from_millis),
+    }
 }
 
 #[cfg(test)]

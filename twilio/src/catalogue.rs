@@ -4,6 +4,7 @@
 //! messages aren't passed on: some quote the number called.
 
 use voice_otp::failure::{CallFailure, Class, Fault};
+use voice_otp::progress::Trouble;
 
 /// One code.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +36,8 @@ const CHECK_FROM: &str =
 const WRONG_NUMBER: &str = "the number called does not exist or can't be reached";
 const BLOCKED_NUMBER: &str = "Twilio blocks calls to this number";
 const OUR_MISTAKE: &str = "the call could not be placed because of a mistake of ours; the operator can see which";
+const OUR_CALLBACKS: &str =
+    "Twilio could not ask what to say: the workers' public URL, its proxy or its certificate needs the operator's attention";
 const UPGRADE: &str = "the Twilio trial account does not allow this call: upgrade the account, or verify the number called";
 const WAIT: &str = "Twilio asked to slow down; the call is tried again";
 const TROUBLE: &str = "Twilio is in trouble; the call is tried again";
@@ -130,6 +133,67 @@ pub const CATALOGUE: &[Entry] = &[
     entry(573_002, TENANT, "From is not the trial number of this recipient", UPGRADE),
     entry(573_005, TENANT, "trial destination is not verified", UPGRADE),
 ];
+
+/// What became of a call that Twilio had taken: codes that only come after the 201.
+pub const AFTERWARDS: &[Entry] = &[
+    entry(11200, OURS, "Twilio could not fetch what to say from the worker", OUR_CALLBACKS),
+    entry(11205, OURS, "Twilio could not connect to the worker", OUR_CALLBACKS),
+    entry(11217, OURS, "the worker refused to tell Twilio what to say", OUR_CALLBACKS),
+    entry(11220, OURS, "TLS to the worker failed", OUR_CALLBACKS),
+    entry(11235, OURS, "the public URL's host was not found", OUR_CALLBACKS),
+    entry(11236, OURS, "the public URL's host was not found", OUR_CALLBACKS),
+    entry(11237, OURS, "the public URL's certificate is not valid", OUR_CALLBACKS),
+    entry(11240, OURS, "a connection override is not valid", OUR_MISTAKE),
+    entry(11241, OURS, "a connection override is not valid", OUR_MISTAKE),
+    entry(11242, OURS, "a connection override is not valid", OUR_MISTAKE),
+    entry(11243, OURS, "a connection override is not valid", OUR_MISTAKE),
+    entry(11750, OURS, "the TwiML is too large", OUR_MISTAKE),
+    entry(12100, OURS, "the TwiML can't be read", OUR_MISTAKE),
+    entry(12200, OURS, "the TwiML is not valid", OUR_MISTAKE),
+    entry(12300, OURS, "the TwiML's content type is not valid", OUR_MISTAKE),
+    entry(13214, TENANT, "the caller id is not valid", CHECK_FROM),
+    entry(13223, DESTINATION, "the number has a bad format", WRONG_NUMBER),
+    entry(13224, DESTINATION, "the number can't be reached, or its carrier is out of order", WRONG_NUMBER),
+    entry(13225, BLOCKED, "call blocked by Twilio", BLOCKED_NUMBER),
+    entry(13226, DESTINATION, "the number's country code is not valid", WRONG_NUMBER),
+    entry(
+        13227,
+        BLOCKED,
+        "geographic permissions don't allow the call",
+        "the Twilio account's geographic permissions don't allow calls to this country: enable it in the Twilio console",
+    ),
+    entry(13247, TENANT, "the caller id may not be used", CHECK_FROM),
+    entry(13310, OURS, "Gather's finishOnKey is not valid", OUR_MISTAKE),
+    entry(13313, OURS, "Gather's timeout is not valid", OUR_MISTAKE),
+    entry(13314, OURS, "Gather's numDigits is not valid", OUR_MISTAKE),
+    entry(13320, OURS, "Gather holds what it can't", OUR_MISTAKE),
+    entry(13510, OURS, "Say's loop is not valid", OUR_MISTAKE),
+    entry(13511, OURS, "Say's voice is not valid", OUR_MISTAKE),
+    entry(13520, OURS, "Say's text is not valid", OUR_MISTAKE),
+    entry(13521, OURS, "Say's text is too long", OUR_MISTAKE),
+    entry(13910, OURS, "Pause's length is not valid", OUR_MISTAKE),
+    entry(
+        15002,
+        Class::Congested,
+        "call timed out in Twilio's queue",
+        "the Twilio account's calls per second are too few for what is asked of it",
+    ),
+    entry(15003, OURS, "the worker's callback answered with an error", OUR_CALLBACKS),
+    entry(
+        32014,
+        Class::Transient,
+        "terminated: no audio",
+        "the call was ended because there was no sound; it may be tried again",
+    ),
+    entry(32015, Class::Transient, "terminated: too long", "the call was ended because it took too long"),
+    entry(32224, BLOCKED, "a forwarded call was blocked", BLOCKED_NUMBER),
+];
+
+/// What went wrong with a call that Twilio had taken.
+pub fn trouble(code: u32) -> Option<Trouble> {
+    let entry = AFTERWARDS.iter().find(|entry| entry.code == code).or_else(|| lookup(code))?;
+    Some(Trouble { code, class: entry.class, tenant: entry.tenant })
+}
 
 /// The entry of a code.
 pub fn lookup(code: u32) -> Option<&'static Entry> {

@@ -2,6 +2,7 @@
 //!
 //! The number called stands in the call list's query, so no error here carries a URL.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -9,9 +10,11 @@ use reqwest::{Method, RequestBuilder, Response, StatusCode, Url};
 use secrecy::ExposeSecret as _;
 use serde::Deserialize;
 use voice_otp::account::CallSid;
+use voice_otp::answer::Turn;
 use voice_otp::delivery::AttemptId;
+use voice_otp::delivery::Price;
 use voice_otp::failure::{CallFailure, Class, Fault};
-use voice_otp::ports::{CallOrder, Caller};
+use voice_otp::ports::{CallOrder, Caller, Detection, Speech};
 use voice_otp::progress::{Call, CallStatus};
 use voice_otp::settings::{Region, VoiceSettings};
 use voice_otp_schemas::PhoneNumber;
@@ -44,6 +47,10 @@ pub struct Client {
     settings: Settings,
 }
 
+/// The most calls on a page of Twilio's list (<https://www.twilio.com/docs/voice/api/call-resource>).
+const LARGEST_PAGE: usize = 1_000;
+/// The most pages that are read to find calls: what isn't on them is looked up one by one.
+const MOST_PAGES: usize = 5;
 /// The longest `Retry-After` that is believed.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 
@@ -82,10 +89,24 @@ impl Client {
         self.public(&format!("/twilio/status/{}", attempt.0.simple()))
     }
 
+    /// Where a call asks what to say, as Twilio signs it.
+    pub fn voice_url(&self, attempt: AttemptId, turn: Turn) -> Option<String> {
+        self.public(&format!("/twilio/voice/{}{}", attempt.0.simple(), turn.query()))
+    }
+
     /// A request about something of the tenant's account: `Calls`, or a path below it.
     pub(crate) fn ask(&self, method: Method, tenant: &VoiceSettings, resource: &str) -> Result<RequestBuilder, CallFailure> {
         let path = format!("/2010-04-01/Accounts/{}/{resource}.json", tenant.account_sid);
         Ok(authorized(self.request(method, "api", &path, tenant.region.as_ref())?, tenant))
+    }
+
+    /// A request for the next page of a list: Twilio gives the path and the query.
+    fn ask_next(&self, tenant: &VoiceSettings, uri: &str) -> Result<RequestBuilder, CallFailure> {
+        // The credentials go with it, so it must not lead elsewhere.
+        if !uri.starts_with("/2010-04-01/Accounts/") {
+            return Err(ours("Twilio's next page is elsewhere"));
+        }
+        Ok(authorized(self.request(Method::GET, "api", uri, tenant.region.as_ref())?, tenant))
     }
 
     /// A request to one of Twilio's products (`api`, `voice`), where the region has it, without credentials.
@@ -123,14 +144,28 @@ impl Client {
     }
 
     fn form(&self, tenant: &VoiceSettings, order: &CallOrder<'_>) -> Result<Vec<(&'static str, String)>, CallFailure> {
-        let twiml = twiml::render(order.script).map_err(|_| ours("the TwiML is too long"))?;
         let mut form = vec![
             ("To", order.to.expose().to_owned()),
             ("From", tenant.from.expose().to_owned()),
-            ("Twiml", twiml),
             ("Timeout", order.ring_timeout.as_secs().clamp(5, 600).to_string()),
             ("TimeLimit", order.limit.as_secs().max(1).to_string()),
         ];
+        match order.speech {
+            Speech::Inline(script) => {
+                form.push(("Twiml", twiml::render(script).map_err(|_| ours("the TwiML is too long"))?));
+            }
+            Speech::Ask(detection) => {
+                let url = self.voice_url(order.attempt_id, Turn::Answered);
+                let url = url.ok_or_else(|| ours("there is no public URL for the call to ask at"))?;
+                form.push(("Url", format!("{url}#{CALLBACK_OVERRIDES}")));
+                form.push(("Method", "POST".to_owned()));
+                match detection {
+                    Detection::Off => {}
+                    Detection::Start => form.push(("MachineDetection", "Enable".to_owned())),
+                    Detection::End => form.push(("MachineDetection", "DetectMessageEnd".to_owned())),
+                }
+            }
+        }
         if let Some(extension) = order.extension {
             form.push(("SendDigits", extension.to_owned()));
         }
@@ -159,6 +194,32 @@ impl Caller for Client {
     async fn fetch(&self, tenant: &VoiceSettings, sid: &CallSid) -> Result<Call, CallFailure> {
         let answer = Answer::of(self.ask(Method::GET, tenant, &format!("Calls/{sid}"))?).await?;
         answer.parse::<CallResource>()?.call()
+    }
+
+    async fn fetch_all(&self, tenant: &VoiceSettings, sids: &[CallSid], since: DateTime<Utc>) -> Result<Vec<Call>, CallFailure> {
+        if let [sid] = sids {
+            return Ok(vec![self.fetch(tenant, sid).await?]);
+        }
+        let mut wanted: HashSet<&CallSid> = sids.iter().collect();
+        let mut found = Vec::with_capacity(sids.len());
+        let size = (sids.len() * 2).clamp(50, LARGEST_PAGE).to_string();
+        let first = self.ask(Method::GET, tenant, "Calls")?;
+        // Twilio lists the newest first.
+        let mut request = first.query(&[("From", tenant.from.expose()), ("PageSize", &size)]);
+        for _ in 0..MOST_PAGES {
+            let page = Answer::of(request).await?.parse::<CallList>()?;
+            let mut over = false;
+            for call in page.calls {
+                let call = call.call()?;
+                over |= call.created_at.is_some_and(|at| at < since);
+                if wanted.remove(&call.sid) {
+                    found.push(call);
+                }
+            }
+            let Some(next) = page.next_page_uri.filter(|_| !over && !wanted.is_empty()) else { break };
+            request = self.ask_next(tenant, &next)?;
+        }
+        Ok(found)
     }
 
     async fn list(&self, tenant: &VoiceSettings, to: &PhoneNumber) -> Result<Vec<Call>, CallFailure> {
@@ -266,6 +327,14 @@ fn ours(operator: &str) -> CallFailure {
     }
 }
 
+/// A price, if these are one.
+fn price(amount: Option<String>, unit: Option<String>) -> Option<Price> {
+    let (amount, unit) = (amount?, unit?);
+    let decimal = amount.len() <= 20 && amount.parse::<f64>().is_ok_and(f64::is_finite);
+    let currency = unit.len() == 3 && unit.bytes().all(|b| b.is_ascii_alphabetic());
+    (decimal && currency).then(|| Price { amount, unit: unit.to_ascii_uppercase() })
+}
+
 /// Both of Twilio's error bodies: the old one (`code`, `message`) and RFC 9457's (`code`, `title`, `detail`).
 #[derive(Debug, Default, Deserialize)]
 struct ErrorBody {
@@ -277,6 +346,8 @@ struct ErrorBody {
 #[derive(Debug, Deserialize)]
 struct CallList {
     calls: Vec<CallResource>,
+    #[serde(default)]
+    next_page_uri: Option<String>,
 }
 
 /// The fields of a Call that matter here. All but the SID may be null.
@@ -289,6 +360,8 @@ struct CallResource {
     duration: Option<String>,
     answered_by: Option<String>,
     queue_time: Option<String>,
+    price: Option<String>,
+    price_unit: Option<String>,
 }
 
 impl CallResource {
@@ -305,6 +378,8 @@ impl CallResource {
             created_at: created_at.map(|at| at.with_timezone(&Utc)),
             outbound_api: self.direction.as_deref() == Some("outbound-api"),
             queue_time: self.queue_time.and_then(|text| text.parse().ok()).map(Duration::from_millis),
+            price: price(self.price, self.price_unit),
+            trouble: None,
         })
     }
 }

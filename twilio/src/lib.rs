@@ -17,6 +17,3 @@ pub mod client;
 pub mod signature;
 pub mod simulator;
 pub mod twiml;
-
-/// The default voice by language: Twilio's table of 2026, Polly's neural voices first, then Google's.
-pub(crate) const VOICES: &str = include_str!("simulator/voices.tsv");

@@ -80,6 +80,7 @@ mod call;
 mod callback;
 mod clock;
 mod control;
+mod conversation;
 mod create;
 mod dice;
 mod fate;

@@ -36,6 +36,9 @@ pub enum Verb {
     Publish(Box<Publish>),
     /// Show statuses as they happen
     Watch(Watch),
+    /// Hear, or read, what calls say
+    #[command(subcommand)]
+    Speech(Speech),
     /// Twilio's HTTP surface for this job, to develop and test against
     Simulate(Simulate),
     /// Watch real events go through a real broker and database to simulated phones
@@ -342,6 +345,35 @@ pub struct TenantSet {
     /// it is at first)
     #[arg(long = "publisher", value_name = "USER")]
     pub publishers: Vec<String>,
+    /// How fast codes are read, in percent of the voice's own pace, 50 to 120; 85 at first
+    #[arg(long, value_name = "PERCENT")]
+    pub speech_rate: Option<u32>,
+    /// The pause after each character of a code, 200ms to 2s; 600ms at first
+    #[arg(long, value_name = "DURATION")]
+    pub digit_pause: Option<String>,
+    /// How often a code is read, 1 to 5; 3 at first
+    #[arg(long, value_name = "N")]
+    pub readings: Option<u32>,
+    /// Whose call it is, in every locale or in one; may be given again; an empty text takes it away
+    #[arg(long = "brand", value_name = "[LOCALE=]TEXT")]
+    pub brands: Vec<String>,
+    /// The greeting in a locale, with {brand} for the brand; may be given again; an empty text takes it away
+    #[arg(long = "greeting", value_name = "LOCALE=TEXT")]
+    pub greetings: Vec<String>,
+    /// Another voice for a locale (voice-otp speech locales); may be given again; an empty name takes it away
+    #[arg(long = "voice", value_name = "LOCALE=VOICE")]
+    pub voices: Vec<String>,
+    /// About answering machines: speak (so it is at first), hang_up, wait_for_beep, or press_key: read the code only to
+    /// who presses 1
+    #[arg(long, value_name = "POLICY")]
+    pub voicemail: Option<String>,
+    /// Call again after busy, no_answer, failed or voicemail, so often (up to 5), so much later (5s to 30m), for example
+    /// busy=2/30s; may be given again; 0 times takes it away
+    #[arg(long = "redial", value_name = "OUTCOME=N/DURATION")]
+    pub redials: Vec<String>,
+    /// Where Twilio reaches the workers: voicemail policies other than speak need it
+    #[arg(long, env = "VOICE_OTP_PUBLIC_URL", value_name = "URL")]
+    pub public_url: Option<String>,
     /// Switch voice on (so it is at first)
     #[arg(long, conflicts_with = "disable")]
     pub enable: bool,
@@ -425,9 +457,50 @@ pub struct Watch {
     /// The events as they are, one a line
     #[arg(long)]
     pub json: bool,
+    /// From the log first what happened in this time, such as 10m
+    #[arg(long, value_name = "DURATION")]
+    pub since: Option<String>,
     /// Where the broker is.
     #[command(flatten)]
     pub broker: Broker,
+}
+
+/// What is said, and how.
+#[derive(Debug, Subcommand)]
+pub enum Speech {
+    /// What will be said, and its TwiML; nothing is called
+    Preview(Box<SpeechPreview>),
+    /// The locales that are spoken, and their voices
+    Locales,
+}
+
+/// What to say.
+#[derive(Debug, Args)]
+pub struct SpeechPreview {
+    /// The code: 4 to 10 letters or digits
+    #[arg(long)]
+    pub code: String,
+    /// The language, BCP 47; the nearest that is spoken is taken
+    #[arg(long, value_name = "TAG")]
+    pub locale: Option<String>,
+    /// The number called: its country's language is spoken where nothing else says which
+    #[arg(long, value_name = "+1…")]
+    pub to: Option<String>,
+    /// In the manner of this tenant
+    #[arg(long, value_name = "ID")]
+    pub tenant: Option<String>,
+    /// How long the code is still good for when the phone is picked up
+    #[arg(long, value_name = "DURATION", default_value = "5m")]
+    pub life: String,
+    /// Write a sound file as well; needs the program espeak-ng
+    #[arg(long, value_name = "FILE")]
+    pub wav: Option<PathBuf>,
+    /// Where the database is, for the tenant's settings.
+    #[command(flatten)]
+    pub database: Database,
+    /// The keys.
+    #[command(flatten)]
+    pub sealing: Sealing,
 }
 
 /// What to simulate.

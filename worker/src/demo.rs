@@ -77,7 +77,7 @@ async fn watch_on(url: &SecretString, soft: &tokio_util::sync::CancellationToken
     loop {
         tokio::select! {
             next = tail.next() => match next {
-                Some((_, event)) => if say(&line(&event)).is_err() { return },
+                Some((_, told)) => if say(&told.line()).is_err() { return },
                 None => return,
             },
             () = soft.cancelled() => return,
@@ -162,13 +162,13 @@ async fn listen(tail: &mut Tail, cases: &[Case], publisher: &Publisher, endings:
     let mut until: Option<tokio::time::Instant> = None;
     loop {
         let next = match until {
-            Some(until) => match tokio::time::timeout_at(until, tail.next()).await {
+            Some(until) => match tokio::time::timeout_at(until, tail.next_status()).await {
                 Ok(next) => next,
                 Err(_) => return Ok(()),
             },
-            None => tail.next().await,
+            None => tail.next_status().await,
         };
-        let (_, event) = next.ok_or_else(|| anyhow!("the connection to the broker was lost"))?;
+        let event = next.ok_or_else(|| anyhow!("the connection to the broker was lost"))?;
         let id = event.data.delivery_id.as_str().to_owned();
         let Some(statuses) = endings.get_mut(&id) else { continue };
         say(&line(&event))?;

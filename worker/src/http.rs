@@ -5,20 +5,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Path, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::extract::{DefaultBodyLimit, Path, RawQuery, State};
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use secrecy::ExposeSecret as _;
 use uuid::Uuid;
+use voice_otp::answer::Turn;
 use voice_otp::delivery::AttemptId;
 use voice_otp::engine::{Engine, News};
-use voice_otp::ports::{Directory as _, Ledger as _, Ports};
+use voice_otp::ports::{Attempt, Directory as _, Ledger as _, Ports};
+use voice_otp::progress::Call;
 use voice_otp_publisher::Publisher;
 use voice_otp_schemas::TenantId;
 use voice_otp_twilio::client::{Client, PROBE_ANSWER, PROBE_PATH};
-use voice_otp_twilio::{callback, signature};
+use voice_otp_twilio::{callback, signature, twiml};
 
 use crate::metrics;
 
@@ -40,6 +42,7 @@ pub(crate) fn router<P: Ports>(http: Http<P>) -> Router {
         .route("/readyz", get(ready::<P>))
         .route("/metrics", get(metrics::<P>))
         .route("/twilio/status/{attempt}", post(status::<P>))
+        .route("/twilio/voice/{attempt}", post(voice::<P>))
         .route(PROBE_PATH, post(probe::<P>))
         .layer(DefaultBodyLimit::max(LONGEST_CALLBACK_BYTES))
         .with_state(Arc::new(http))
@@ -73,33 +76,66 @@ async fn status<P: Ports>(
     headers: HeaderMap,
     body: Bytes,
 ) -> StatusCode {
-    let Ok(attempt) = Uuid::try_parse(&attempt).map(AttemptId) else { return StatusCode::NOT_FOUND };
-    let params = match form(&headers, &body) {
-        Ok(params) => params,
-        Err(status) => return status,
-    };
-    let delivery = match http.engine.ledger().find_attempt(attempt).await {
-        Ok(Some(delivery)) => delivery,
-        Ok(None) => return StatusCode::NOT_FOUND,
-        Err(_) => return StatusCode::SERVICE_UNAVAILABLE,
-    };
-    let tenant = delivery.key.tenant_id.clone();
-    // The URL as Twilio was told it: headers that say otherwise are anybody's.
-    let Some(url) = http.twilio.callback_url(attempt) else { return StatusCode::NOT_FOUND };
-    if let Err(status) = signed(&http, &tenant, &url, &params, &headers).await {
-        return status;
-    }
-    let call = match callback::read(&params) {
-        Ok(call) => call,
-        Err(error) => {
-            tracing::warn!(tenant.id = %tenant, error = &error as &dyn std::error::Error, "a callback can't be used");
-            return StatusCode::BAD_REQUEST;
+    let told = async {
+        let (found, attempt, params) =
+            request(&http, &attempt, &headers, &body, |attempt| http.twilio.callback_url(attempt)).await?;
+        let call = call(&found, &params)?;
+        match http.engine.news(found, attempt, &call).await {
+            News::Taken => Ok(StatusCode::NO_CONTENT),
+            News::Stopping => Err(StatusCode::SERVICE_UNAVAILABLE),
         }
     };
-    match http.engine.news(delivery, attempt, &call).await {
-        News::Taken => StatusCode::NO_CONTENT,
-        News::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+    told.await.unwrap_or_else(|status| status)
+}
+
+/// A call asks what to say. What it is told is committed by then.
+async fn voice<P: Ports>(
+    State(http): State<Arc<Http<P>>>,
+    Path(attempt): Path<String>,
+    RawQuery(query): RawQuery,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
+    let told = async {
+        let turn = Turn::of_query(query.as_deref()).ok_or(StatusCode::NOT_FOUND)?;
+        let (found, attempt, params) =
+            request(&http, &attempt, &headers, &body, |attempt| http.twilio.voice_url(attempt, turn)).await?;
+        let call = call(&found, &params)?;
+        let asked = callback::asked(&params, turn);
+        let answer = http.engine.answer(found, attempt, &call, &asked).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+        // The URL of a worker that has one: the request has come to it.
+        Ok(twiml::answer(&answer, |turn| http.twilio.voice_url(attempt, turn).unwrap_or_default()))
+    };
+    match told.await {
+        Ok(xml) => ([(CONTENT_TYPE, "text/xml"), (CACHE_CONTROL, "no-store")], xml).into_response(),
+        Err(status) => StatusCode::into_response(status),
     }
+}
+
+/// What a request of Twilio's about an attempt is about, and its form, if Twilio signed it; else what to answer.
+async fn request<P: Ports>(
+    http: &Http<P>,
+    attempt: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+    url: impl FnOnce(AttemptId) -> Option<String>,
+) -> Result<(Attempt, AttemptId, Vec<(String, String)>), StatusCode> {
+    let attempt = Uuid::try_parse(attempt).map(AttemptId).map_err(|_| StatusCode::NOT_FOUND)?;
+    let params = form(headers, body)?;
+    let found = http.engine.ledger().find_attempt(attempt).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let found = found.ok_or(StatusCode::NOT_FOUND)?;
+    // The URL as Twilio was told it: headers that say otherwise are anybody's.
+    let url = url(attempt).ok_or(StatusCode::NOT_FOUND)?;
+    signed(http, &found.delivery.key.tenant_id, &url, &params, headers).await?;
+    Ok((found, attempt, params))
+}
+
+fn call(found: &Attempt, params: &[(String, String)]) -> Result<Call, StatusCode> {
+    callback::read(params).map_err(|error| {
+        let tenant = &found.delivery.key.tenant_id;
+        tracing::warn!(tenant.id = %tenant, error = &error as &dyn std::error::Error, "a callback can't be used");
+        StatusCode::BAD_REQUEST
+    })
 }
 
 /// A probe of the public URL: signed by the tenant's auth token, as a callback is. It changes nothing.

@@ -8,7 +8,6 @@ use voice_otp::ports::{SinkError, StatusSink};
 use voice_otp_publisher::publisher::trace_headers;
 use voice_otp_publisher::{Message, PublishError, Publisher, topology};
 use voice_otp_schemas::envelope::STRUCTURED;
-use voice_otp_schemas::status::STATUS;
 use zeroize::Zeroizing;
 
 /// Publishes statuses, confirmed.
@@ -55,7 +54,7 @@ fn message(event: &Event) -> Message {
         exchange: topology::STATUS,
         routing_key: event.routing_key.clone(),
         message_id: event.message_id(),
-        kind: STATUS,
+        kind: event.kind(),
         content_type: STRUCTURED,
         headers: trace_headers(&event.trace),
         expiration: None,

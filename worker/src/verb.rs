@@ -6,6 +6,7 @@ mod keys;
 mod migrate;
 mod publish;
 mod simulate;
+mod speech;
 mod tenant;
 mod watch;
 pub(crate) mod worker;
@@ -51,6 +52,7 @@ pub async fn run(cli: Cli) -> ExitCode {
         Verb::Account(verb) => account::run(verb).await,
         Verb::Publish(args) => publish::run(*args).await,
         Verb::Watch(args) => watch::run(args).await,
+        Verb::Speech(verb) => speech::run(verb).await,
         Verb::Simulate(args) => simulate::run(args).await,
         Verb::Demo(args) => crate::demo::run(args).await,
         Verb::Healthcheck(args) => healthcheck::run(args).await,

@@ -12,6 +12,7 @@ use voice_otp::plan::{Admission, Basis, Placement, Plan};
 use voice_otp::ports::{Admitted, LedgerError, Verdict};
 use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::reason::ReasonCode;
+use voice_otp_schemas::status::Status;
 
 use super::{PgLedger, failed, is_line_conflict, is_locked, row};
 use crate::keys::Keyring;
@@ -172,7 +173,7 @@ struct Events<'a> {
 
 impl<'a> Events<'a> {
     fn push(&mut self, event: Option<&'a Event>) {
-        self.status.push(event.map(|event| event.status.as_str()));
+        self.status.push(event.map(|event| event.status.map_or("", Status::as_str)));
         self.route.push(event.map(|event| event.routing_key.as_str()));
         self.body.push(event.map(|event| event.body.as_str()));
     }

@@ -45,7 +45,7 @@ fn event(row: &Row) -> Result<Event, LedgerError> {
             delivery_id: DeliveryId::parse(row.get("delivery_id")).map_err(|_| LedgerError::Nonsense("delivery_id"))?,
         },
         sequence: row.get::<_, i32>("sequence").cast_unsigned(),
-        status: Status::from_word(row.get("status")).ok_or(LedgerError::Nonsense("status"))?,
+        status: Some(Status::from_word(row.get("status")).ok_or(LedgerError::Nonsense("status"))?),
         routing_key: row.get("routing_key"),
         body: row.get("body"),
         trace: Trace { traceparent: row.get("traceparent"), tracestate: row.get("tracestate") },

@@ -6,7 +6,8 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use voice_otp::account::{AccountSid, CallSid};
-use voice_otp::delivery::{AttemptId, Delivery, Key, Line, Order, Slot, State};
+use voice_otp::delivery::{AttemptId, Delivery, Key, Line, Order, Said, Slot, State};
+use voice_otp::policy::Voicemail;
 use voice_otp::ports::LedgerError;
 use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::reason::ReasonCode;
@@ -99,6 +100,10 @@ pub(super) fn delivery(row: &Row, keys: &Keyring) -> Result<Delivery, LedgerErro
         ringing_at: row.get("ringing_at"),
         answered_at: row.get("answered_at"),
         withdrawn: text("withdrawn").and_then(reason_code),
+        voicemail: Voicemail::from_word(row.get("voicemail")).ok_or(LedgerError::Nonsense("voicemail"))?,
+        said: text("said").and_then(Said::from_word),
+        answered_by: row.get("answered_by"),
+        redials: count("redials"),
         tries: count("tries"),
         sequence: count("sequence"),
         ended: text("ended").and_then(Status::from_word),

@@ -2,9 +2,11 @@
 
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
-use voice_otp::delivery::{Change, Delivery, WorkerEpoch};
+use voice_otp::account::CallSid;
+use voice_otp::delivery::{Change, Delivery, Said, WorkerEpoch};
 use voice_otp::ports::{LedgerError, Lower, Saved};
 use voice_otp_schemas::Timestamp;
+use voice_otp_schemas::status::Status;
 
 use super::{PgLedger, row};
 
@@ -13,9 +15,10 @@ use super::{PgLedger, row};
 const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], \
     $7::timestamptz[], $8::bigint[], $9::timestamptz[], $10::int[], $11::uuid[], $12::timestamptz[], $13::timestamptz[], \
     $14::text[], $15::int[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::text[], $20::int[], $21::int[], \
-    $22::text[], $23::uuid[], $24::int[]) with ordinality as i(tenant_id, delivery_id, revision, state, wake_at, slot_at, \
+    $22::text[], $23::uuid[], $24::int[], $32::text[], $33::text[], $34::text[], $35::int[], $36::text[], $37::text[]) with ordinality as i(tenant_id, delivery_id, revision, state, wake_at, slot_at, \
     slot_epoch, announced_at, attempt, attempt_id, intent_at, settle_after, call_sid, heard_after_ms, placed_at, ringing_at, \
-    answered_at, withdrawn, tries, sequence, ended, retired, events, ord)), \
+    answered_at, withdrawn, tries, sequence, ended, retired, events, \
+    voicemail, said, answered_by, redials, retired_call, unpriced, ord)), \
   locked as (select d.tenant_id, d.delivery_id from deliveries d join input i on i.tenant_id = d.tenant_id \
       and i.delivery_id = d.delivery_id and i.revision = d.revision order by d.tenant_id, d.delivery_id for update of d skip locked), \
   saved as (update deliveries d set revision = d.revision + 1, owner = $1, state = i.state, wake_at = i.wake_at, \
@@ -23,6 +26,7 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
       attempt_id = i.attempt_id, intent_at = i.intent_at, settle_after = i.settle_after, call_sid = i.call_sid, \
       heard_after_ms = i.heard_after_ms, placed_at = i.placed_at, ringing_at = i.ringing_at, answered_at = i.answered_at, \
       withdrawn = i.withdrawn, tries = i.tries, sequence = i.sequence, ended = i.ended, \
+      voicemail = i.voicemail, said = i.said, answered_by = i.answered_by, redials = i.redials, \
       ended_at = case when i.ended is not null then clock_timestamp() end, \
       line = case when i.state in ('placing', 'unsettled') then d.line end, \
       user_line = case when i.state in ('placing', 'unsettled', 'calling') then d.user_line end, \
@@ -36,8 +40,13 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
       from unnest($25::bigint[], $26::int[], $27::text[], $28::text[], $29::text[], $30::text[], $31::text[]) \
         as e(ord, sequence, status, route, body, traceparent, tracestate) \
       join saved s on s.ord = e.ord join input i on i.ord = e.ord), \
-  past as (insert into past_attempts (attempt_id, tenant_id, delivery_id) select i.retired, i.tenant_id, i.delivery_id \
-      from input i join saved s on s.ord = i.ord where i.retired is not null on conflict do nothing) \
+  past as (insert into past_attempts (attempt_id, tenant_id, delivery_id, call_sid) \
+      select i.retired, i.tenant_id, i.delivery_id, i.retired_call \
+      from input i join saved s on s.ord = i.ord where i.retired is not null on conflict do nothing), \
+  owed as (insert into unpriced_calls (call_sid, tenant_id, delivery_id, attempt, to_masked, context) \
+      select i.unpriced, i.tenant_id, i.delivery_id, i.attempt, d.to_masked, d.context \
+      from input i join saved s on s.ord = i.ord join deliveries d on d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id \
+      where i.unpriced is not null on conflict do nothing) \
   select s.ord is not null, case when i.events > 0 then (select o.owner from outbox o where o.tenant_id = i.tenant_id \
       and o.delivery_id = i.delivery_id and o.sequence <= i.sequence - i.events order by o.sequence limit 1) end, \
     s.ord is null and exists (select 1 from deliveries d where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id \
@@ -63,30 +72,36 @@ pub(super) async fn save(ledger: &PgLedger, worker: WorkerEpoch, group: &[Change
     let attempt_ids: Vec<Option<Uuid>> = deliveries().map(|delivery| delivery.attempt_id.map(|id| id.0)).collect();
     let intents = all(|delivery| delivery.intent_at);
     let settle = all(|delivery| delivery.settle_after);
-    let sids: Vec<Option<&str>> =
-        deliveries().map(|delivery| delivery.call_sid.as_ref().map(voice_otp::account::CallSid::as_str)).collect();
+    let sids: Vec<Option<&str>> = deliveries().map(|delivery| delivery.call_sid.as_ref().map(CallSid::as_str)).collect();
     let heard = numbers(|change| u32::try_from(change.delivery.heard_after.as_millis()).unwrap_or(u32::MAX >> 1));
     let (placed, ringing, answered) =
         (all(|delivery| delivery.placed_at), all(|delivery| delivery.ringing_at), all(|delivery| delivery.answered_at));
     let withdrawn: Vec<Option<String>> = deliveries().map(|delivery| delivery.withdrawn.and_then(row::reason_word)).collect();
     let tries = numbers(|change| change.delivery.tries);
     let sequences = numbers(|change| change.delivery.sequence);
-    let ended: Vec<Option<&str>> =
-        deliveries().map(|delivery| delivery.ended.map(voice_otp_schemas::status::Status::as_str)).collect();
-    let retired: Vec<Option<Uuid>> = group.iter().map(|change| change.retired.map(|id| id.0)).collect();
+    let ended: Vec<Option<&str>> = deliveries().map(|delivery| delivery.ended.map(Status::as_str)).collect();
+    let retired: Vec<Option<Uuid>> =
+        group.iter().map(|change| change.retired.as_ref().map(|retired| retired.attempt.0)).collect();
+    let retired_calls: Vec<Option<&str>> =
+        group.iter().map(|change| change.retired.as_ref()?.call.as_ref().map(CallSid::as_str)).collect();
+    let unpriced: Vec<Option<&str>> = group.iter().map(|change| change.unpriced.as_ref().map(CallSid::as_str)).collect();
+    let voicemail: Vec<&str> = deliveries().map(|delivery| delivery.voicemail.as_str()).collect();
+    let said: Vec<Option<&str>> = deliveries().map(|delivery| delivery.said.map(Said::as_str)).collect();
+    let answered_by: Vec<Option<&str>> = deliveries().map(|delivery| delivery.answered_by.as_deref()).collect();
+    let redials = numbers(|change| change.delivery.redials);
     let event_counts = numbers(|change| u32::try_from(change.events.len()).unwrap_or(0));
 
     let events: Vec<(i64, &voice_otp::event::Event)> =
         (1..).zip(group).flat_map(|(ord, change)| change.events.iter().map(move |event| (ord, event))).collect();
     let event_ords: Vec<i64> = events.iter().map(|(ord, _)| *ord).collect();
     let event_sequences: Vec<i32> = events.iter().map(|(_, event)| event.sequence.cast_signed()).collect();
-    let event_statuses: Vec<&str> = events.iter().map(|(_, event)| event.status.as_str()).collect();
+    let event_statuses: Vec<&str> = events.iter().map(|(_, event)| event.status.map_or("", Status::as_str)).collect();
     let routes: Vec<&str> = events.iter().map(|(_, event)| event.routing_key.as_str()).collect();
     let bodies: Vec<&str> = events.iter().map(|(_, event)| event.body.as_str()).collect();
     let parents: Vec<Option<&str>> = events.iter().map(|(_, event)| event.trace.traceparent.as_deref()).collect();
     let trace_states: Vec<Option<&str>> = events.iter().map(|(_, event)| event.trace.tracestate.as_deref()).collect();
 
-    let params: [&(dyn ToSql + Sync); 31] = [
+    let params: [&(dyn ToSql + Sync); 37] = [
         &worker.0,
         &tenants,
         &ids,
@@ -118,6 +133,12 @@ pub(super) async fn save(ledger: &PgLedger, worker: WorkerEpoch, group: &[Change
         &bodies,
         &parents,
         &trace_states,
+        &voicemail,
+        &said,
+        &answered_by,
+        &redials,
+        &retired_calls,
+        &unpriced,
     ];
     let rows = ledger.query(SAVE, &params).await?;
     if rows.len() != group.len() {

@@ -10,6 +10,7 @@ use voice_otp::account::CallSid;
 use voice_otp::delivery::{AttemptId, Change, Delivery, Key, State, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::{Admission, Basis, Plan};
+use voice_otp::policy::Policy;
 use voice_otp::ports::{Begin, Ledger, LedgerError, Saved, Verdict};
 use voice_otp::progress::{CallStatus, Progress, progress};
 use voice_otp::settings::Draft;
@@ -148,7 +149,7 @@ impl<'a, S: Stage> Side<'a, S> {
         let mut admissions: Vec<Admission> = Vec::new();
         for wish in group {
             let (now, settings) = (self.stage.now(), self.stage.settings(&wish.ask.key().tenant_id).await);
-            let planned = voice_otp::plan::plan(&wish.ask.incoming(now), settings.as_ref(), &Tuning::default(), now);
+            let planned = voice_otp::plan::plan(&wish.ask.incoming(now), settings.as_ref(), true, &Tuning::default(), now);
             let mut admission = planned.expect("it is a request");
             if let (Basis::Version(version), true) = (&mut admission.basis, wish.stale) {
                 *version -= 1;
@@ -316,7 +317,7 @@ fn news(delivery: &Delivery, sid: u32, status: CallStatus, now: Timestamp) -> Op
     if let Some(own) = &delivery.call_sid {
         call.sid = own.clone();
     }
-    match progress(delivery, &call, &Tuning::default(), false, now) {
+    match progress(delivery, &call, &Policy::default(), &Tuning::default(), false, now) {
         Progress::Change(change) => Some(*change),
         Progress::Known | Progress::Stray => None,
     }

@@ -104,7 +104,7 @@ async fn a_plan_that_ends_becomes_a_final_row_and_its_repeat_is_a_repeat<S: Stag
     let ask = Ask::new("ghost", "a");
     let verdict = admit(stage, worker, &ask).await;
     let [rejected] = over(&verdict) else { panic!("{verdict:?}") };
-    assert_eq!((rejected.status, rejected.sequence), (Status::Rejected, 1));
+    assert_eq!((rejected.status, rejected.sequence), (Some(Status::Rejected), 1));
     let row = find(stage, &ask.key()).await;
     assert_eq!((row.state, row.ended, row.sequence), (State::Final, Some(Status::Rejected), 1));
     assert!(row.order.is_none(), "the secret part isn't kept");
@@ -120,7 +120,7 @@ async fn in_test_mode_two_statuses_are_said<S: Stage>(stage: &S) {
     let worker = enlist(stage).await;
     let verdict = admit(stage, worker, &Ask::new("acme", "a")).await;
     let told: Vec<_> = over(&verdict).iter().map(|event| (event.status, event.sequence)).collect();
-    assert_eq!(told, [(Status::Accepted, 1), (Status::Delivered, 2)]);
+    assert_eq!(told, [(Some(Status::Accepted), 1), (Some(Status::Delivered), 2)]);
     let row = find(stage, &key("acme", "a")).await;
     assert_eq!((row.state, row.ended, row.sequence), (State::Final, Some(Status::Delivered), 2));
     stage.ledger().retire(worker).await.unwrap();

@@ -1,7 +1,7 @@
 //! Looking deliveries up.
 
 use voice_otp::account::CallSid;
-use voice_otp::delivery::AttemptId;
+use voice_otp::delivery::{AttemptId, Retired};
 use voice_otp::ports::{Ledger as _, Saved};
 use voice_otp::progress::CallStatus;
 use voice_otp_schemas::UserRef;
@@ -34,12 +34,12 @@ async fn an_attempt_leads_to_its_delivery_also_when_it_is_over<S: Stage>(stage: 
     let row = begun(stage, worker, &Ask::new("acme", "a")).await;
     let attempt = row.attempt_id.unwrap();
     let found = stage.ledger().find_attempt(attempt).await.unwrap().expect("it is under way");
-    assert_eq!(found.key, row.key);
+    assert_eq!((found.delivery.key, found.over), (row.key.clone(), false));
     let mut retired = row.unbegin(stage.now());
-    retired.retired = Some(attempt);
+    retired.retired = Some(Retired { attempt, call: None });
     assert!(matches!(save(stage, worker, &retired).await, Saved::Saved { .. }));
     let found = stage.ledger().find_attempt(attempt).await.unwrap().expect("it was its");
-    assert_eq!((found.key, found.attempt_id), (row.key, None));
+    assert_eq!((found.delivery.key, found.delivery.attempt_id, found.over), (row.key, None, false));
     let unknown = AttemptId(uuid::Uuid::new_v4());
     assert!(stage.ledger().find_attempt(unknown).await.unwrap().is_none());
 }

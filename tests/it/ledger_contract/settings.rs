@@ -45,7 +45,7 @@ async fn what_can_not_be_followed_whatever_the_settings_is_never_stale<S: Stage>
     let refusal = plan(stage, &Ask::new("acme", "a").reading("12")).await;
     tenant(stage, "acme", 1, 1.0).await;
     let verdicts = admit_group(stage, worker, &[refusal]).await;
-    assert_eq!(over(&verdicts[0])[0].status, Status::Rejected);
+    assert_eq!(over(&verdicts[0])[0].status, Some(Status::Rejected));
 }
 
 async fn a_placement_begins_on_the_account_of_now<S: Stage>(stage: &S) {

@@ -9,6 +9,7 @@ use voice_otp::account::{AccountSid, CallSid};
 use voice_otp::delivery::{AttemptId, Change, Delivery, Key, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::{Admission, Plan};
+use voice_otp::policy::Policy;
 use voice_otp::ports::{Admitted, Begin, Begun, Ledger, Saved, Verdict};
 use voice_otp::progress::{Call, CallStatus, Progress, progress};
 use voice_otp::settings::{Draft, VoiceSettings};
@@ -210,7 +211,7 @@ pub(crate) async fn enlist<S: Stage>(stage: &S) -> WorkerEpoch {
 /// Plans a request by the tenant's present settings; its placement may begin at once.
 pub(crate) async fn plan<S: Stage>(stage: &S, ask: &Ask) -> Admission {
     let (now, settings) = (stage.now(), stage.settings(&ask.key().tenant_id).await);
-    let planned = voice_otp::plan::plan(&ask.incoming(now), settings.as_ref(), &Tuning::default(), now);
+    let planned = voice_otp::plan::plan(&ask.incoming(now), settings.as_ref(), true, &Tuning::default(), now);
     let mut admission = planned.expect("it is a request");
     if let Plan::Place(placement) = &mut admission.plan {
         placement.attempt_id = Some(AttemptId(Uuid::new_v4()));
@@ -314,12 +315,14 @@ pub(crate) fn call(n: u32, status: CallStatus) -> Call {
         created_at: None,
         outbound_api: true,
         queue_time: None,
+        price: None,
+        trouble: None,
     }
 }
 
 /// The change that news of a call makes.
 pub(crate) fn news(delivery: &Delivery, call: &Call, now: Timestamp) -> Change {
-    match progress(delivery, call, &Tuning::default(), false, now) {
+    match progress(delivery, call, &Policy::default(), &Tuning::default(), false, now) {
         Progress::Change(change) => *change,
         other => panic!("no change: {other:?}"),
     }

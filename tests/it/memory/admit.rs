@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use voice_otp::delivery::{Delivery, Key, Slot, State, WorkerEpoch};
 use voice_otp::plan::{Admission, Basis, Plan};
+use voice_otp::policy::Voicemail;
 use voice_otp::ports::{Admitted, Verdict};
 use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::reason::ReasonCode;
@@ -283,7 +284,11 @@ fn insert(
         }
         (Plan::End(events), _) => {
             let last = events.last().expect("an ending says something");
-            (ended(admission, last.status, last.sequence, now), None, Verdict::Ended(events.clone()))
+            (
+                ended(admission, last.status.expect("an ending is a status"), last.sequence, now),
+                None,
+                Verdict::Ended(events.clone()),
+            )
         }
     };
     match &verdict {
@@ -362,6 +367,10 @@ pub(super) fn over(key: &Key, now: Timestamp) -> Delivery {
         ringing_at: None,
         answered_at: None,
         withdrawn: None,
+        voicemail: Voicemail::default(),
+        said: None,
+        answered_by: None,
+        redials: 0,
         tries: 0,
         sequence: 0,
         ended: Some(Status::Cancelled),

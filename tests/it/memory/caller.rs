@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use voice_otp::account::{AccountSid, CallSid};
 use voice_otp::delivery::AttemptId;
+use voice_otp::delivery::Price;
 use voice_otp::failure::{CallFailure, Class, Fault};
-use voice_otp::ports::{CallOrder, Caller};
+use voice_otp::ports::{CallOrder, Caller, Detection, Speech};
 use voice_otp::progress::{Call, CallStatus};
 use voice_otp::settings::VoiceSettings;
 use voice_otp::speech::Script;
@@ -63,7 +64,10 @@ pub(crate) struct Post {
     pub(crate) from: PhoneNumber,
     pub(crate) to: PhoneNumber,
     pub(crate) attempt_id: AttemptId,
-    pub(crate) script: Script,
+    /// What it says; none where it asks.
+    pub(crate) script: Option<Script>,
+    /// Whether it asks, and who Twilio tells it answered.
+    pub(crate) detection: Option<Detection>,
 }
 
 /// Twilio in memory. Clones are the same one.
@@ -86,7 +90,14 @@ struct Switchboard {
     silence: Duration,
     /// How long it takes a call to be listed.
     list_lag: Duration,
+    /// Whether it takes us for reachable.
+    callbacks: bool,
+    /// How often calls were looked up, one by one and together.
+    looks: (usize, usize),
 }
+
+/// How long after its end the price of a call is known.
+const BILLING: Duration = Duration::from_secs(20);
 
 /// A call that was made.
 struct Made {
@@ -111,6 +122,8 @@ impl MemoryCaller {
             latency: Duration::from_millis(20),
             silence: Duration::from_secs(2),
             list_lag: Duration::from_secs(3),
+            callbacks: false,
+            looks: (0, 0),
         };
         Self { now, board: Arc::new(Mutex::new(board)) }
     }
@@ -135,6 +148,16 @@ impl MemoryCaller {
 
     pub(crate) fn set_list_lag(&self, lag: Duration) {
         self.lock().list_lag = lag;
+    }
+
+    /// Takes us for reachable, though it never calls back: a test does.
+    pub(crate) fn set_callbacks(&self) {
+        self.lock().callbacks = true;
+    }
+
+    /// How often calls were looked up: one by one, and together.
+    pub(crate) fn looks(&self) -> (usize, usize) {
+        self.lock().looks
     }
 
     /// The POSTs so far, in order.
@@ -203,7 +226,16 @@ impl Made {
             created_at: chrono::DateTime::from_timestamp(self.at.timestamp(), 0),
             outbound_api: true,
             queue_time: Some(self.life.queued),
+            price: self.price(now),
+            trouble: None,
         }
+    }
+
+    /// Twilio knows what an answered call cost a while after its end.
+    fn price(&self, now: Timestamp) -> Option<Price> {
+        let answered = matches!(self.status(now).0, CallStatus::Completed);
+        let price = || Price { amount: "-0.01400".to_owned(), unit: "USD".to_owned() };
+        (answered && now >= self.over_at() + BILLING).then(price)
     }
 
     fn over_at(&self) -> Timestamp {
@@ -233,7 +265,7 @@ impl Made {
 
 impl Caller for MemoryCaller {
     fn has_callbacks(&self) -> bool {
-        false
+        self.lock().callbacks
     }
 
     async fn place(&self, settings: &VoiceSettings, order: &CallOrder<'_>) -> Result<Call, CallFailure> {
@@ -246,7 +278,14 @@ impl Caller for MemoryCaller {
                 from: settings.from.clone(),
                 to: order.to.clone(),
                 attempt_id: order.attempt_id,
-                script: order.script.clone(),
+                script: match order.speech {
+                    Speech::Inline(script) => Some(script.clone()),
+                    Speech::Ask(_) => None,
+                },
+                detection: match order.speech {
+                    Speech::Inline(_) => None,
+                    Speech::Ask(detection) => Some(detection),
+                },
             });
             match board.answer_to(order.to.expose()) {
                 Answer::Takes(life) => (board.latency, Ok(board.connect(settings, order, life, at))),
@@ -264,7 +303,18 @@ impl Caller for MemoryCaller {
 
     async fn fetch(&self, settings: &VoiceSettings, sid: &CallSid) -> Result<Call, CallFailure> {
         let now = (self.now)();
-        self.lock().find(settings, sid).map(|made| made.seen(now))
+        let mut board = self.lock();
+        board.looks.0 += 1;
+        board.find(settings, sid).map(|made| made.seen(now))
+    }
+
+    async fn fetch_all(&self, settings: &VoiceSettings, sids: &[CallSid], since: Timestamp) -> Result<Vec<Call>, CallFailure> {
+        let now = (self.now)();
+        let mut board = self.lock();
+        board.looks.1 += 1;
+        let fits = |made: &&Made| made.account == settings.account_sid && made.at >= since && sids.contains(&made.sid);
+        let listed = board.calls.iter().filter(fits).filter(|made| made.at + board.list_lag <= now);
+        Ok(listed.map(|made| made.seen(now)).collect())
     }
 
     async fn list(&self, settings: &VoiceSettings, to: &PhoneNumber) -> Result<Vec<Call>, CallFailure> {

@@ -8,13 +8,13 @@ use voice_otp::account::{AccountSid, CallSid};
 use voice_otp::delivery::{AttemptId, Change, Delivery, Key, State, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::Admission;
-use voice_otp::ports::{Beat, Begin, Begun, Ledger, LedgerError, Saved, Verdict};
+use voice_otp::ports::{Attempt, Beat, Begin, Begun, Ledger, LedgerError, Saved, Unpriced, Verdict};
 use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
 use voice_otp_store::ledger::Limits;
 
 use super::clock::Now;
 use super::directory::MemoryDirectory;
-use super::tables::Tables;
+use super::tables::{Owed, Tables};
 use super::{admit, begin, lives, save, tables};
 
 /// The ledger in memory. Clones are connections to the same one.
@@ -148,11 +148,14 @@ impl Ledger for MemoryLedger {
         self.work(|tables, _| tables.rows.get(key).map(|row| row.delivery.clone())).await
     }
 
-    async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Delivery>, LedgerError> {
+    async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, LedgerError> {
         self.work(|tables, _| {
-            let current = tables.rows.values().find(|row| row.delivery.attempt_id == Some(attempt));
-            let past = || tables.past_attempts.get(&attempt).and_then(|(key, _)| tables.rows.get(key));
-            current.or_else(past).map(|row| row.delivery.clone())
+            let current = tables.rows.values().find(|row| row.delivery.attempt_id == Some(attempt)).map(|row| (row, false));
+            let past = || {
+                let (key, _, call) = tables.past_attempts.get(&attempt)?;
+                Some((tables.rows.get(key)?, call.is_some()))
+            };
+            current.or_else(past).map(|(row, over)| Attempt { delivery: row.delivery.clone(), over })
         })
         .await
     }
@@ -195,9 +198,32 @@ impl Ledger for MemoryLedger {
     async fn known_calls(&self, sids: &[CallSid]) -> Result<Vec<CallSid>, LedgerError> {
         self.work(|tables, _| {
             let known = tables.rows.values().filter_map(|row| row.delivery.call_sid.clone());
+            let known = known.chain(tables.past_attempts.values().filter_map(|(_, _, call)| call.clone()));
             known.filter(|sid| sids.contains(sid)).collect()
         })
         .await
+    }
+
+    async fn unpriced(&self, most: usize) -> Result<Vec<Unpriced>, LedgerError> {
+        self.work(|tables, now| {
+            tables.unpriced.retain(|_, owed| owed.owed.ended_at >= now - Duration::from_hours(24));
+            let mut due: Vec<&mut Owed> = tables.unpriced.values_mut().filter(|owed| owed.ask_at <= now).collect();
+            due.sort_by_key(|owed| owed.ask_at);
+            due.truncate(most);
+            due.into_iter()
+                .map(|owed| {
+                    let wait = Duration::from_secs(30) * 2_u32.pow(owed.asked.min(10));
+                    owed.ask_at = now + wait.min(Duration::from_hours(1));
+                    owed.asked += 1;
+                    owed.owed.clone()
+                })
+                .collect()
+        })
+        .await
+    }
+
+    async fn priced(&self, sids: &[CallSid]) -> Result<(), LedgerError> {
+        self.work(|tables, _| tables.unpriced.retain(|sid, _| !sids.contains(sid))).await
     }
 
     fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool {

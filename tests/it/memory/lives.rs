@@ -115,7 +115,7 @@ pub(super) fn tidy(tables: &mut Tables, limits: &Limits, now: Timestamp) -> u64 
             tables.finished.insert(key.clone(), (identity, at));
         }
     }
-    tables.past_attempts.retain(|_, (_, retired_at)| *retired_at >= now - limits.recent);
+    tables.past_attempts.retain(|_, (_, retired_at, _)| *retired_at >= now - limits.recent);
     // Whole days are dropped.
     let oldest = (now - limits.retention).date_naive();
     tables.finished.retain(|_, (_, at)| at.date_naive() + chrono::Days::new(1) >= oldest);

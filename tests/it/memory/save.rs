@@ -4,11 +4,14 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use voice_otp::account::CallSid;
-use voice_otp::delivery::{AttemptId, Change, Delivery, State, WorkerEpoch};
-use voice_otp::ports::{LedgerError, Lower, Saved};
+use voice_otp::delivery::{AttemptId, Change, Delivery, Retired, State, WorkerEpoch};
+use voice_otp::ports::{LedgerError, Lower, Saved, Unpriced};
 use voice_otp_schemas::Timestamp;
 
-use super::tables::{Line, Tables};
+use super::tables::{Line, Owed, Tables};
+
+/// How long after a call its price is asked for first.
+const FIRST_ASKED: Duration = Duration::from_secs(15);
 
 pub(super) fn save(
     tables: &mut Tables,
@@ -83,6 +86,10 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
         ringing_at: new.ringing_at,
         answered_at: new.answered_at,
         withdrawn: new.withdrawn,
+        voicemail: new.voicemail,
+        said: new.said,
+        answered_by: new.answered_by.clone(),
+        redials: new.redials,
         tries: new.tries,
         line: row.line.as_ref().map(Line::bytes),
         sequence: new.sequence,
@@ -90,11 +97,23 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
         order: row.delivery.order.take().filter(|_| new.state != State::Final),
         ..row.delivery.clone()
     };
+    let saved = row.delivery.clone();
     for event in &change.events {
         tables.tell(event.clone(), worker, now);
     }
-    if let Some(retired) = change.retired {
-        tables.past_attempts.entry(retired).or_insert_with(|| (new.key.clone(), now));
+    if let Some(Retired { attempt, call }) = change.retired.clone() {
+        tables.past_attempts.entry(attempt).or_insert_with(|| (new.key.clone(), now, call));
+    }
+    if let Some(call_sid) = change.unpriced.clone() {
+        let owed = Unpriced {
+            call_sid: call_sid.clone(),
+            key: saved.key,
+            attempt: saved.attempt,
+            ended_at: now,
+            to_masked: saved.to_masked,
+            context: saved.context,
+        };
+        tables.unpriced.entry(call_sid).or_insert(Owed { owed, ask_at: now + FIRST_ASKED, asked: 0 });
     }
     Saved::Saved { lower }
 }

@@ -4,11 +4,11 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use chrono::TimeDelta;
-use voice_otp::account::AccountSid;
+use voice_otp::account::{AccountSid, CallSid};
 use voice_otp::delivery::{self, AttemptId, Delivery, Key, Slot, State, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::Placement;
-use voice_otp::ports::Begin;
+use voice_otp::ports::{Begin, Unpriced};
 use voice_otp::settings::{Paused, VoiceSettings, unproven_pace_key};
 use voice_otp_schemas::{DeliveryId, PhoneNumber, TenantId, Timestamp, UserRef};
 use voice_otp_store::ledger::{CIRCUIT_FIRST, CIRCUIT_LONGEST};
@@ -24,7 +24,10 @@ pub(super) struct Tables {
     pub(super) versions: i64,
     pub(super) paces: HashMap<String, Pace>,
     pub(super) rows: BTreeMap<Key, Row>,
-    pub(super) past_attempts: HashMap<AttemptId, (Key, Timestamp)>,
+    /// Placements that are over: whose, since when, and the call that was over.
+    pub(super) past_attempts: HashMap<AttemptId, (Key, Timestamp, Option<CallSid>)>,
+    /// Calls without a price.
+    pub(super) unpriced: BTreeMap<CallSid, Owed>,
     /// What was put away: what a repeat is compared by, and when it ended.
     pub(super) finished: BTreeMap<Key, (String, Timestamp)>,
     pub(super) outbox: BTreeMap<(Key, u32), Unpublished>,
@@ -234,6 +237,13 @@ impl Tables {
 #[expect(clippy::cast_possible_truncation, reason = "settings hold the pace to 0.001..=10000")]
 pub(super) fn interval_us(rate: f64) -> i64 {
     (1_010_000.0 / rate).round_ties_even() as i64
+}
+
+/// A call without a price, and when it is asked for.
+pub(super) struct Owed {
+    pub(super) owed: Unpriced,
+    pub(super) ask_at: Timestamp,
+    pub(super) asked: u32,
 }
 
 impl Row {

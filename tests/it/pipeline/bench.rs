@@ -126,14 +126,14 @@ impl Bench {
     }
 
     async fn until_over(&self, key: &Key) {
-        let over = |event: &Event| event.key == *key && event.status.is_final();
+        let over = |event: &Event| event.key == *key && event.is_final();
         self.sink.until(&format!("{key} ends"), |events| events.iter().any(&over)).await;
     }
 
     /// Waits until a status of `acme`'s delivery is said.
     pub(super) async fn until_told(&self, id: &str, status: &str) {
         let key = key("acme", id);
-        let said = |event: &Event| event.key == key && event.status.as_str() == status;
+        let said = |event: &Event| event.key == key && event.status.is_some_and(|said| said.as_str() == status);
         self.sink.until(&format!("{key} is {status}"), |events| events.iter().any(&said)).await;
     }
 }

@@ -35,9 +35,10 @@ async fn a_request_is_accepted_placed_and_delivered() {
     assert_eq!(posts.len(), 1);
     assert_eq!((posts[0].to.expose(), posts[0].from.expose()), (number(7).as_str(), "+12025550123"));
     assert_eq!(posts[0].account, account(1));
+    let script = posts[0].script.as_ref().expect("it says what it has to say by itself");
     let said: String =
-        posts[0].script.parts.iter().filter_map(|part| if let Part::Symbol(c) = part { Some(*c) } else { None }).collect();
-    assert_eq!(said, "A1B2A1B2A1B2");
+        script.parts.iter().filter_map(|part| if let Part::Symbol(word) = part { Some(word.as_str()) } else { None }).collect();
+    assert_eq!(said, "AoneBtwo".repeat(3));
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(bench.ledger.outbox_len(), 0, "what is published is forgotten");
     assert_eq!(worker.engine.holds(), 0, "what is over is let go of");

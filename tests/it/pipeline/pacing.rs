@@ -28,14 +28,14 @@ async fn of_a_hundred_at_one_a_second_the_hopeless_are_refused_at_once() {
     bench.sink.until("everybody is answered", |events| events.len() >= 100).await;
     assert!(bench.now() < start + Duration::from_secs(1), "whoever is refused can turn to another channel at once");
     let events = bench.sink.events();
-    let refused: Vec<_> = events.iter().filter(|event| event.status == Status::Expired).map(data).collect();
+    let refused: Vec<_> = events.iter().filter(|event| event.status == Some(Status::Expired)).map(data).collect();
     assert_eq!(refused.len(), 40, "there are 60 slots from a second ahead to a minute ahead");
     for data in refused {
         let reason = data.reason.expect("it says why");
         assert_eq!((data.sequence, reason.code), (1, ReasonCode::AccountBacklog));
         assert!(reason.estimated_wait_ms.unwrap() > 60_000);
     }
-    let finals = |events: &[voice_otp::event::Event]| events.iter().filter(|event| event.status.is_final()).count();
+    let finals = |events: &[voice_otp::event::Event]| events.iter().filter(|event| event.is_final()).count();
     bench.sink.until("everybody has an ending", |events| finals(events) == 100).await;
     let posts = bench.caller.posts();
     assert_eq!(posts.len(), 60);

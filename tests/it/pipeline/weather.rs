@@ -103,7 +103,7 @@ fn check(bench: &Bench, seed: u64, published: &[Published]) {
         let key = one.ask.key();
         let sequences: Vec<u32> = told[&key].iter().map(|event| event.sequence).collect();
         assert_eq!(sequences, (1..).take(sequences.len()).collect::<Vec<u32>>(), "seed {seed}, {key}: in order, no gap");
-        let finals = told[&key].iter().filter(|event| event.status.is_final()).count();
+        let finals = told[&key].iter().filter(|event| event.is_final()).count();
         assert_eq!(finals, 1, "seed {seed}, {key}: one ending");
         assert!(bench.caller.calls_to(&one.to) <= 1, "seed {seed}, {key}: nobody is called twice");
     }

@@ -11,10 +11,10 @@ use uuid::Uuid;
 use voice_otp::account::CallSid;
 use voice_otp::delivery::AttemptId;
 use voice_otp::failure::{CallFailure, Class};
-use voice_otp::ports::{CallOrder, Caller};
+use voice_otp::ports::{CallOrder, Caller, Speech};
 use voice_otp::progress::{Call, CallStatus};
 use voice_otp::settings::{Draft, VoiceSettings};
-use voice_otp::speech;
+use voice_otp::speech::{Manner, Speaker};
 use voice_otp_schemas::{OtpCode, PhoneNumber, TenantId, Timestamp};
 use voice_otp_twilio::client::{self, Client};
 use voice_otp_twilio::simulator::{self, Account, Fate, Simulator};
@@ -194,10 +194,11 @@ fn to(n: u32) -> PhoneNumber {
 }
 
 async fn place<S: Stage>(stage: &S, tenant: &VoiceSettings, to: &PhoneNumber) -> Result<Call, CallFailure> {
-    let script = speech::script(&OtpCode::parse("493027").unwrap(), None, None, to.country());
+    let manner = Manner::default();
+    let script = Speaker::new(None, None, to.country(), &manner).message(&OtpCode::parse("493027").unwrap(), Duration::ZERO);
     let order = CallOrder {
         to,
-        script: &script,
+        speech: Speech::Inline(&script),
         ring_timeout: Duration::from_secs(30),
         limit: Duration::from_mins(3),
         extension: None,

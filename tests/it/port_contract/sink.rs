@@ -128,6 +128,9 @@ fn event(id: &str, sequence: u32) -> Event {
         timings: Timings::default(),
         answered_by: None,
         call_duration_s: None,
+        sip_code: None,
+        price: None,
+        price_unit: None,
         test: false,
         context: Context::default(),
     };

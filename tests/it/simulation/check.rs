@@ -7,6 +7,7 @@ use std::time::Duration;
 use voice_otp::delivery::Key;
 use voice_otp::event::Event;
 use voice_otp_schemas::Timestamp;
+use voice_otp_schemas::status::Status;
 
 use super::world::{Published, Stats, TENANTS, World};
 use crate::memory::sample::account;
@@ -21,7 +22,7 @@ fn first_told(world: &World) -> BTreeMap<Key, BTreeMap<u32, Event>> {
 }
 
 fn have_ended(world: &World) -> usize {
-    let has_final = |events: &BTreeMap<u32, Event>| events.values().any(|event| event.status.is_final());
+    let has_final = |events: &BTreeMap<u32, Event>| events.values().any(|event| event.is_final());
     first_told(world).values().filter(|events| has_final(events)).count()
 }
 
@@ -36,12 +37,15 @@ pub(super) async fn until_all_have_ended(world: &World, count: usize) {
 pub(super) fn open(world: &World) -> String {
     let told = first_told(world);
     let published = world.published.lock().unwrap();
-    let open = published
-        .iter()
-        .filter(|one| !told.get(&one.ask.key()).is_some_and(|events| events.values().any(|e| e.status.is_final())));
+    let open =
+        published.iter().filter(|one| !told.get(&one.ask.key()).is_some_and(|events| events.values().any(|e| e.is_final())));
     open.map(|one| {
-        let said: Vec<&str> =
-            told.get(&one.ask.key()).into_iter().flat_map(BTreeMap::values).map(|event| event.status.as_str()).collect();
+        let said: Vec<&str> = told
+            .get(&one.ask.key())
+            .into_iter()
+            .flat_map(BTreeMap::values)
+            .map(|event| event.status.map_or("?", Status::as_str))
+            .collect();
         format!("{} {said:?}", one.ask.key())
     })
     .collect::<Vec<_>>()
@@ -95,12 +99,12 @@ pub(super) fn all(world: &World) -> Result<Stats, String> {
 
 /// Sequences from 1 without a gap, and one final status, the last.
 fn statuses(key: &Key, events: &BTreeMap<u32, Event>) -> Result<(), String> {
-    let words: Vec<&str> = events.values().map(|event| event.status.as_str()).collect();
+    let words: Vec<&str> = events.values().map(|event| event.status.map_or("?", Status::as_str)).collect();
     if !events.keys().copied().eq((1..).take(events.len())) {
         return Err(format!("{key}: a gap in {:?} {words:?}", events.keys()));
     }
-    let finals = events.values().filter(|event| event.status.is_final()).count();
-    let last_is_final = events.values().next_back().is_some_and(|event| event.status.is_final());
+    let finals = events.values().filter(|event| event.is_final()).count();
+    let last_is_final = events.values().next_back().is_some_and(|event| event.is_final());
     if finals != 1 || !last_is_final {
         return Err(format!("{key}: {finals} endings in {words:?}"));
     }

@@ -9,7 +9,7 @@ use voice_otp::event::Event;
 use voice_otp::failure::{CallFailure, Class};
 use voice_otp::plan::Admission;
 use voice_otp::ports::{
-    Beat, Begin, Begun, CallOrder, Caller, Ledger, LedgerError, Ports, Saved, SinkError, StatusSink, Verdict,
+    Attempt, Beat, Begin, Begun, CallOrder, Caller, Ledger, LedgerError, Ports, Saved, SinkError, StatusSink, Unpriced, Verdict,
 };
 use voice_otp::progress::Call;
 use voice_otp::settings::VoiceSettings;
@@ -106,7 +106,7 @@ impl Ledger for SimLedger {
         Ok(self.pass(self.ledger.find(key)).await?.map(|delivery| self.seen(delivery)))
     }
 
-    async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Delivery>, LedgerError> {
+    async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, LedgerError> {
         self.pass(self.ledger.find_attempt(attempt)).await
     }
 
@@ -139,6 +139,14 @@ impl Ledger for SimLedger {
 
     fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool {
         self.ledger.went_from(delivery, account, from)
+    }
+
+    async fn unpriced(&self, most: usize) -> Result<Vec<Unpriced>, LedgerError> {
+        self.pass(self.ledger.unpriced(most)).await
+    }
+
+    async fn priced(&self, sids: &[CallSid]) -> Result<(), LedgerError> {
+        self.pass(self.ledger.priced(sids)).await
     }
 
     async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {
@@ -201,6 +209,12 @@ impl Caller for SimCaller {
 
     async fn fetch(&self, settings: &VoiceSettings, sid: &CallSid) -> Result<Call, CallFailure> {
         self.pass(self.caller.fetch(settings, sid)).await
+    }
+
+    async fn fetch_all(&self, settings: &VoiceSettings, sids: &[CallSid], since: Timestamp) -> Result<Vec<Call>, CallFailure> {
+        let Ok(nth) = self.seat.before(true).await else { return Err(failure(Class::Transient)) };
+        let found = self.caller.fetch_all(settings, sids, since).await;
+        if self.seat.after(nth).await.is_err() { Err(failure(Class::Ambiguous)) } else { found }
     }
 
     async fn list(&self, settings: &VoiceSettings, to: &PhoneNumber) -> Result<Vec<Call>, CallFailure> {

@@ -15,6 +15,7 @@ use super::fate::Fate;
 use super::number::formatted;
 use super::order::Order;
 use super::plan::{Callee, Talk};
+use super::transcript::Utterance;
 
 /// The version of Twilio's API, as its answers and callbacks name it.
 pub(crate) const API_VERSION: &str = "2010-04-01";
@@ -93,6 +94,8 @@ pub(crate) struct Call {
     pub(crate) queue_time: Duration,
     /// When it was answered, and what was to follow.
     pub(crate) answered: Option<(Instant, Talk)>,
+    /// What was said, heard or not.
+    pub(crate) spoken: Vec<Utterance>,
     /// How long it lasted from the answer, at the pace of life; known at the end.
     pub(crate) talked: Option<Duration>,
     /// The last response of the callee's network.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use rand::RngExt as _;
+use tokio::time::sleep;
 
 use super::call::{API_VERSION, Call, Ending, Stage};
 use super::clock::rfc2822;
@@ -64,9 +65,9 @@ fn notice(call: &Call, callback: &Callback, which: u32, fields: Vec<(&str, Strin
     }
 }
 
-/// The form of a progress event.
-fn fields(call: &Call, event: Event, sequence: u32, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
-    let mut fields = vec![
+/// What every request about a call says.
+pub(crate) fn common_fields(call: &Call) -> Vec<(&'static str, String)> {
+    vec![
         ("CallSid", call.sid.clone()),
         ("AccountSid", call.account.sid.clone()),
         ("From", call.order.from.clone()),
@@ -76,10 +77,17 @@ fn fields(call: &Call, event: Event, sequence: u32, now: DateTime<Utc>) -> Vec<(
         ("CallStatus", call.stage.told_as().to_owned()),
         ("ApiVersion", API_VERSION.to_owned()),
         ("Direction", "outbound-api".to_owned()),
+    ]
+}
+
+/// The form of a progress event.
+fn fields(call: &Call, event: Event, sequence: u32, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
+    let mut fields = common_fields(call);
+    fields.extend([
         ("Timestamp", rfc2822(now)),
         ("CallbackSource", "call-progress-events".to_owned()),
         ("SequenceNumber", sequence.to_string()),
-    ];
+    ]);
     if event == Event::Completed {
         fields.push(("CallDuration", call.duration_s().to_string()));
         if call.stage == Stage::Ended(Ending::Completed) {
@@ -102,6 +110,8 @@ fn send(world: &Arc<World>, notice: Notice) {
     let mut rng = world.dice.of(Concern::Callback, (notice.call << 32) | u64::from(notice.which));
     let lost = rng.random::<f64>() < faults.callback_loss_share;
     let twice = rng.random::<f64>() < faults.callback_duplicate_share;
+    let delayed = rng.random::<f64>() < faults.callback_delay_share;
+    let delay = if delayed { world.scaled(Duration::from_millis(rng.random_range(1..8_000))) } else { Duration::ZERO };
     if lost {
         world.tally.callbacks_lost.fetch_add(1, Ordering::Relaxed);
         return;
@@ -109,5 +119,10 @@ fn send(world: &Arc<World>, notice: Notice) {
     if twice {
         world.tasks.spawn(post(Arc::clone(world), notice.clone()));
     }
-    world.tasks.spawn(post(Arc::clone(world), notice));
+    let world_then = Arc::clone(world);
+    world.tasks.spawn(async move {
+        if world_then.halt.clone().run_until_cancelled(sleep(delay)).await.is_some() {
+            post(world_then, notice).await;
+        }
+    });
 }

@@ -25,6 +25,12 @@ pub enum Fate {
     HangsUp,
     /// 06: the call is declined, which Twilio also calls `no-answer`.
     Rejected,
+    /// 07: a person answers who presses 1 whenever a key is asked for. (Others press it once, for the code.)
+    PressesAgain,
+    /// 08: a person answers who presses another key than 1.
+    WrongKey,
+    /// 09: a person answers who presses nothing.
+    NoKey,
     /// 11: the first request is refused with 429, without `Retry-After`.
     Throttled,
     /// 12: the first request is refused with 429 and `Retry-After: 1`.
@@ -55,6 +61,9 @@ impl Fate {
             Some(4) => Self::Machine,
             Some(5) => Self::HangsUp,
             Some(6) => Self::Rejected,
+            Some(7) => Self::PressesAgain,
+            Some(8) => Self::WrongKey,
+            Some(9) => Self::NoKey,
             Some(11) => Self::Throttled,
             Some(12) => Self::ThrottledRetryAfter,
             Some(13) => Self::ErrorNotAccepted,
@@ -132,7 +141,8 @@ mod tests {
             ("+14155550115", Fate::Unanswered),
             ("+14155550115", Fate::Unanswered),
             ("+14155550119", Fate::Unparsable),
-            ("+14155550107", Fate::Answers),
+            ("+14155550107", Fate::PressesAgain),
+            ("+14155550110", Fate::Answers),
             ("+14155550001", Fate::Answers),
             ("+491711234501", Fate::Answers),
         ] {

@@ -12,6 +12,8 @@ pub struct Faults {
     pub callback_loss_share: f64,
     /// The share of callbacks that are sent twice, from 0 to 1.
     pub callback_duplicate_share: f64,
+    /// The share of callbacks that are held back for up to eight seconds of life, so that later ones overtake them, from 0 to 1.
+    pub callback_delay_share: f64,
     /// How long every request waits before it is looked at, in milliseconds.
     pub latency_ms: u64,
 }
@@ -23,6 +25,7 @@ pub(crate) struct Change {
     unanswered_share: Option<f64>,
     callback_loss_share: Option<f64>,
     callback_duplicate_share: Option<f64>,
+    callback_delay_share: Option<f64>,
     latency_ms: Option<u64>,
 }
 
@@ -36,9 +39,15 @@ impl Faults {
             unanswered_share: change.unanswered_share.unwrap_or(self.unanswered_share),
             callback_loss_share: change.callback_loss_share.unwrap_or(self.callback_loss_share),
             callback_duplicate_share: change.callback_duplicate_share.unwrap_or(self.callback_duplicate_share),
+            callback_delay_share: change.callback_delay_share.unwrap_or(self.callback_delay_share),
             latency_ms: change.latency_ms.unwrap_or(self.latency_ms),
         };
-        let shares = [changed.unanswered_share, changed.callback_loss_share, changed.callback_duplicate_share];
+        let shares = [
+            changed.unanswered_share,
+            changed.callback_loss_share,
+            changed.callback_duplicate_share,
+            changed.callback_delay_share,
+        ];
         if shares.iter().all(|share| (0.0..=1.0).contains(share)) { Ok(changed) } else { Err("a share is from 0 to 1") }
     }
 }

@@ -8,7 +8,8 @@ use tokio_util::sync::CancellationToken;
 
 use super::call::{Ending, Stage};
 use super::callback;
-use super::order::Event;
+use super::fate::Fate;
+use super::order::{Ask, Event};
 use super::plan::{Outcome, Plan, Talk};
 use super::world::World;
 
@@ -83,16 +84,20 @@ impl Life {
     }
 
     async fn talk(&self, talk: Talk) -> Option<End> {
-        self.answer(talk)?;
+        let (ask, fate) = self.answer(talk)?;
         self.tell(Event::Answered);
+        let completed = |talked| Some(End { ending: Ending::Completed, sip_response: 200, talked: Some(talked) });
         let mut left = talk.lasts;
         if let Some(detection) = talk.detection {
             self.pass(detection).await?;
             callback::detected(&self.world, self.id, detection);
             left = left.saturating_sub(detection);
         }
+        if let Some(ask) = ask {
+            return completed(self.converse(&ask, talk, fate).await?);
+        }
         self.pass(left).await?;
-        Some(End { ending: Ending::Completed, sip_response: 200, talked: Some(talk.lasts) })
+        completed(talk.lasts)
     }
 
     fn reach(&self, stage: Stage) -> Option<()> {
@@ -100,13 +105,13 @@ impl Life {
         self.world.book().get_mut(self.id)?.reach(stage, now)
     }
 
-    fn answer(&self, talk: Talk) -> Option<()> {
+    fn answer(&self, talk: Talk) -> Option<(Option<Ask>, Fate)> {
         let now = self.world.clock.now();
         let mut book = self.world.book();
         let call = book.get_mut(self.id)?;
         call.reach(Stage::InProgress, now)?;
         call.answered = Some((Instant::now(), talk));
-        Some(())
+        Some((call.order.ask.clone(), call.fate))
     }
 
     fn end(&self, end: &End) {
@@ -135,7 +140,7 @@ impl Life {
     }
 
     /// Lets a stretch of life pass, at the simulator's speed; nothing when the call is ended meanwhile.
-    async fn pass(&self, lasts: Duration) -> Option<()> {
+    pub(crate) async fn pass(&self, lasts: Duration) -> Option<()> {
         self.unless_hung_up(self.world.scaled(lasts)).await
     }
 

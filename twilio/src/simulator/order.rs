@@ -9,7 +9,7 @@ use super::number::is_e164;
 use super::overrides::Overrides;
 use super::params::Params;
 use super::refusal::Refusal;
-use super::transcript::Transcript;
+use super::transcript::{Transcript, Utterance};
 use super::twiml;
 
 /// The most characters of inline `TwiML`.
@@ -67,9 +67,12 @@ const KNOWN: [&str; 14] = [
 pub(crate) struct Order {
     pub(crate) to: String,
     pub(crate) from: String,
-    pub(crate) twiml: String,
-    /// How long the `TwiML` takes to say.
+    /// What inline `TwiML` says.
+    pub(crate) spoken: Vec<Utterance>,
+    /// How long that takes; without an end, where the call asks what to say.
     pub(crate) speech: Duration,
+    /// Where the call asks what to say.
+    pub(crate) ask: Option<Ask>,
     /// How long the phone rings at most.
     pub(crate) timeout: Duration,
     /// How long the call lasts at most.
@@ -78,6 +81,14 @@ pub(crate) struct Order {
     pub(crate) dialling: Duration,
     pub(crate) callback: Option<Callback>,
     pub(crate) detection: Option<Detection>,
+}
+
+/// Where a call asks what to say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Ask {
+    /// As given, with its fragment.
+    pub(crate) url: String,
+    pub(crate) overrides: Overrides,
 }
 
 /// Who wants to know what becomes of the call.
@@ -117,8 +128,12 @@ impl Order {
     pub(crate) fn read(params: &Params, account: &Account) -> Result<Self, Refusal> {
         params.only(&TAKEN, &KNOWN)?;
         let (to, from) = numbers(params, account)?;
-        let twiml = inline_twiml(params)?;
-        let speech = Transcript::of(twiml).map_err(|error| refused_twiml(&error))?.length();
+        let ask = ask(params)?;
+        let spoken = match (&ask, inline_twiml(params)?) {
+            (None, Some(twiml)) => twiml::listen(twiml).map_err(|error| refused_twiml(&error))?,
+            _ => Vec::new(),
+        };
+        let speech = if ask.is_some() { Duration::MAX } else { Transcript::new(spoken.clone()).length() };
         let timeout = params.number("Timeout", 1..=600, |text| Refusal::bad(21208, text))?;
         let time_limit = params.number("TimeLimit", 1..=86_400, Refusal::strict)?;
         let dialling = params.one("SendDigits")?.map(dialling).transpose()?;
@@ -126,8 +141,9 @@ impl Order {
         Ok(Self {
             to: to.to_owned(),
             from: from.to_owned(),
-            twiml: twiml.to_owned(),
+            spoken,
             speech,
+            ask,
             timeout: Duration::from_secs(timeout.unwrap_or(DEFAULT_TIMEOUT_S).into()),
             time_limit: time_limit.map(|seconds| Duration::from_secs(seconds.into())),
             callback: callback(params)?,
@@ -145,7 +161,8 @@ impl Order {
         Self {
             to: "+14155550199".to_owned(),
             from: "+14155550100".to_owned(),
-            twiml: String::new(),
+            spoken: Vec::new(),
+            ask: None,
             speech: Duration::from_secs(20),
             timeout: Duration::from_mins(1),
             time_limit: None,
@@ -190,16 +207,26 @@ fn numbers<'a>(params: &'a Params, account: &Account) -> Result<(&'a str, &'a st
     }
 }
 
-fn inline_twiml(params: &Params) -> Result<&str, Refusal> {
+fn inline_twiml(params: &Params) -> Result<Option<&str>, Refusal> {
     match (params.one("Twiml")?, params.one("Url")?) {
         (Some(_), Some(_)) => Err(Refusal::bad(32019, "Both Twiml and Url are given: Twilio would ignore Twiml")),
-        (None, Some(_)) => Err(Refusal::strict("the simulator takes inline Twiml only, no Url")),
+        (None, Some(_)) => Ok(None),
         (None, None) => Err(Refusal::bad(21205, "Url parameter is required")),
         (Some(twiml), None) if twiml.chars().count() > LONGEST_TWIML => {
             Err(Refusal::bad(32018, "Twiml size exceeded maximum allowed value of 4000 characters"))
         }
-        (Some(twiml), None) => Ok(twiml),
+        (Some(twiml), None) => Ok(Some(twiml)),
     }
+}
+
+fn ask(params: &Params) -> Result<Option<Ask>, Refusal> {
+    let method = params.word("Method", &["GET", "POST"], |text| Refusal::bad(21209, text))?;
+    let Some(url) = params.one("Url")? else { return Ok(None) };
+    if method == Some("GET") {
+        return Err(Refusal::strict("the simulator posts to the Url only"));
+    }
+    let overrides = callback_url("Url", url)?;
+    Ok(Some(Ask { url: url.to_owned(), overrides }))
 }
 
 /// Real Twilio would take the request and fail when the call is answered.
@@ -296,7 +323,6 @@ fn dialling(digits: &str) -> Result<Duration, Refusal> {
 
 /// Checks what is taken without meaning.
 fn idle(params: &Params) -> Result<(), Refusal> {
-    params.word("Method", &["GET", "POST"], |text| Refusal::bad(21209, text))?;
     params.word("Trim", &["trim-silence", "do-not-trim"], Refusal::strict)?;
     params.word("Record", &["false"], Refusal::strict)?;
     params.one("CallReason")?;

@@ -89,6 +89,9 @@ impl Plan {
             Fate::Machine => Outcome::Answered(Talk::of(order, Callee::Machine, machine, None)),
             Fate::HangsUp => Outcome::Answered(Talk::of(order, Callee::Human, human, Some(Duration::from_secs(1)))),
             Fate::Answers
+            | Fate::PressesAgain
+            | Fate::WrongKey
+            | Fate::NoKey
             | Fate::Throttled
             | Fate::ThrottledRetryAfter
             | Fate::ErrorNotAccepted
@@ -109,7 +112,7 @@ impl Talk {
     fn of(order: &Order, by: Callee, detection: Option<Duration>, patience: Option<Duration>) -> Self {
         let blocking = order.detection.as_ref().is_some_and(|detection| !detection.in_background);
         let lead = order.dialling + detection.filter(|_| blocking).unwrap_or_default();
-        let whole = lead + order.speech;
+        let whole = lead.saturating_add(order.speech);
         let lasts = [patience, order.time_limit].into_iter().flatten().fold(whole, Duration::min);
         Self { by, detection: detection.filter(|detection| *detection <= lasts), lead, lasts }
     }

@@ -69,12 +69,17 @@ pub(crate) async fn post(world: Arc<World>, notice: Notice) {
 }
 
 async fn deliver(world: &World, notice: &Notice) -> bool {
-    let Some(account) = world.directory().get(&notice.account) else { return false };
+    fetch(world, notice).await.is_some()
+}
+
+/// Posts until there is an answer that is good, or Twilio would give up. Gives the answer's body.
+pub(crate) async fn fetch(world: &World, notice: &Notice) -> Option<String> {
+    let account = world.directory().get(&notice.account)?;
     let client = match world.clients.get(notice.overrides.connect) {
         Ok(client) => client,
         Err(error) => {
             tracing::warn!(error = %error, "build callback client");
-            return false;
+            return None;
         }
     };
     // Retries of one event share a token.
@@ -85,7 +90,7 @@ async fn deliver(world: &World, notice: &Notice) -> bool {
     for _ in 0..=notice.overrides.retries {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return false;
+            return None;
         }
         let request = client
             .post(&notice.url)
@@ -96,16 +101,16 @@ async fn deliver(world: &World, notice: &Notice) -> bool {
             .timeout(notice.overrides.read.min(left))
             .body(body.clone());
         match sent(request).await {
-            Ok(()) => return true,
-            Err(failure) if !notice.overrides.retries_after(failure) => return false,
+            Ok(body) => return Some(body),
+            Err(failure) if !notice.overrides.retries_after(failure) => return None,
             Err(_) => {}
         }
     }
-    false
+    None
 }
 
 /// One attempt.
-async fn sent(request: reqwest::RequestBuilder) -> Result<(), Failure> {
+async fn sent(request: reqwest::RequestBuilder) -> Result<String, Failure> {
     let failed = |error: reqwest::Error| {
         let failure = if error.is_connect() { Failure::Connect } else { Failure::Read };
         tracing::debug!(error = %error.without_url(), "callback failed");
@@ -114,9 +119,9 @@ async fn sent(request: reqwest::RequestBuilder) -> Result<(), Failure> {
     let answer = request.send().await.map_err(failed)?;
     let status = answer.status();
     // Reading the body to its end keeps the connection for the next callback.
-    answer.bytes().await.map_err(failed)?;
+    let body = answer.text().await.map_err(failed)?;
     if status.is_success() {
-        Ok(())
+        Ok(body)
     } else if status.is_client_error() {
         Err(Failure::ClientError)
     } else {

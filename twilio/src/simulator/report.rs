@@ -73,9 +73,7 @@ impl CallReport {
 
 /// What was heard of a call; nothing until it has ended.
 pub(crate) fn transcript(call: &Call) -> Transcript {
-    // It was read when the call was created, so it can be read again.
-    let whole = Transcript::of(&call.order.twiml).unwrap_or_else(|_| Transcript::new(Vec::new()));
-    whole.until(call.heard())
+    Transcript::new(call.spoken.clone()).until(call.heard())
 }
 
 /// Counts since the simulator started.
@@ -93,6 +91,10 @@ pub struct Stats {
     pub callbacks_failed: u64,
     /// Callbacks that got lost by chance (see [`Faults`](super::Faults)).
     pub callbacks_lost: u64,
+    /// How often calls asked what to say, and were told.
+    pub asked: u64,
+    /// How often they asked, and were told nothing that Twilio could say.
+    pub asked_in_vain: u64,
     /// For every account, the most calls that were created within any one second: its pace as the simulator met it.
     pub busiest_second: BTreeMap<String, usize>,
 }
@@ -109,6 +111,8 @@ impl Stats {
             callbacks_sent: tally.callbacks_sent.load(Ordering::Relaxed),
             callbacks_failed: tally.callbacks_failed.load(Ordering::Relaxed),
             callbacks_lost: tally.callbacks_lost.load(Ordering::Relaxed),
+            asked: tally.asked.load(Ordering::Relaxed),
+            asked_in_vain: tally.asked_in_vain.load(Ordering::Relaxed),
             busiest_second: book.busiest_seconds(),
         }
     }

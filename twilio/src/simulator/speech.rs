@@ -39,13 +39,16 @@ pub(crate) struct Manner {
 pub(crate) struct Speaker {
     spoken: Vec<Utterance>,
     lasts: Duration,
-    /// Nothing more is said: the call has hung up.
-    hung_up: bool,
 }
 
 impl Speaker {
     /// Says a stretch of text.
     pub(crate) fn say(&mut self, text: &str, manner: &Manner) {
+        if let Some(digit) = voice_otp::speech::digit(&manner.language, text.trim()) {
+            // A digit's word that is all there is, between two pauses.
+            self.push(text.trim().to_owned(), Some(digit), Kind::Character, CHARACTER.div_f64(manner.rate), manner);
+            return;
+        }
         let mut words: Vec<&str> = Vec::new();
         for token in text.split_whitespace() {
             if manner.spelled {
@@ -66,13 +69,13 @@ impl Speaker {
     /// Says nothing for a while.
     pub(crate) fn pause(&mut self, lasts: Duration, manner: &Manner) {
         if lasts > Duration::ZERO {
-            self.push(String::new(), Kind::Pause, lasts, manner);
+            self.push(String::new(), None, Kind::Pause, lasts, manner);
         }
     }
 
     /// Something that takes time and is no speech, such as a recording.
     pub(crate) fn play(&mut self, what: &str, lasts: Duration, manner: &Manner) {
-        self.push(what.to_owned(), Kind::Words, lasts, manner);
+        self.push(what.to_owned(), None, Kind::Words, lasts, manner);
     }
 
     /// Says everything since `from` again until it has been said `times` times.
@@ -92,17 +95,12 @@ impl Speaker {
         self.spoken.len()
     }
 
-    /// Leaves out all that follows.
-    pub(crate) fn hang_up(&mut self) {
-        self.hung_up = true;
-    }
-
     pub(crate) fn into_spoken(self) -> Vec<Utterance> {
         self.spoken
     }
 
     fn character(&mut self, character: char, manner: &Manner) {
-        self.push(character.to_string(), Kind::Character, CHARACTER.div_f64(manner.rate), manner);
+        self.push(character.to_string(), Some(character), Kind::Character, CHARACTER.div_f64(manner.rate), manner);
     }
 
     fn words(&mut self, words: &mut Vec<&str>, manner: &Manner) {
@@ -112,16 +110,16 @@ impl Speaker {
         let text = words.join(" ");
         words.clear();
         let lasts: Duration = text.chars().map(|c| if c < '\u{2e80}' { LETTER } else { SYLLABLE }).sum();
-        self.push(text, Kind::Words, lasts.div_f64(manner.rate), manner);
+        self.push(text, None, Kind::Words, lasts.div_f64(manner.rate), manner);
     }
 
-    fn push(&mut self, text: String, kind: Kind, lasts: Duration, manner: &Manner) {
-        if self.hung_up || self.lasts > LONGEST {
+    fn push(&mut self, text: String, symbol: Option<char>, kind: Kind, lasts: Duration, manner: &Manner) {
+        if self.lasts > LONGEST {
             return;
         }
         self.lasts += lasts;
         let (language, voice) = (Arc::clone(&manner.language), Arc::clone(&manner.voice));
-        self.spoken.push(Utterance { text, kind, language, voice, lasts });
+        self.spoken.push(Utterance { text, symbol, kind, language, voice, lasts });
     }
 }
 
@@ -188,12 +186,10 @@ mod tests {
     }
 
     #[test]
-    fn slow_speech_takes_longer_and_nothing_is_said_after_hanging_up() {
+    fn slow_speech_takes_longer() {
         let manner = Manner { language: "en-US".into(), voice: "man".into(), rate: 0.5, spelled: false };
         let mut speaker = Speaker::default();
         speaker.say("4", &manner);
-        speaker.hang_up();
-        speaker.say("9", &manner);
         let spoken = speaker.into_spoken();
         assert_eq!(spoken.len(), 1);
         assert_eq!(spoken[0].lasts, CHARACTER * 2);

@@ -26,6 +26,8 @@ pub struct Transcript {
 pub struct Utterance {
     /// What is said; empty for a pause.
     pub text: String,
+    /// The letter or digit that is said on its own, where one is: also as a word, as in `four`.
+    pub symbol: Option<char>,
     /// What sort of stretch it is.
     pub kind: Kind,
     /// The language it is said in.
@@ -80,7 +82,7 @@ impl Transcript {
         for utterance in &self.spoken {
             at += utterance.lasts;
             match utterance.kind {
-                Kind::Character if at <= self.heard => readings.run.push_str(&utterance.text),
+                Kind::Character if at <= self.heard => readings.run.extend(utterance.symbol),
                 // Hung up in the middle of a reading: it doesn't count.
                 Kind::Character => return readings.heard,
                 Kind::Pause if utterance.lasts < BETWEEN_READINGS => {}

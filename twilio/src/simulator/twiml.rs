@@ -135,39 +135,87 @@ impl Error {
     }
 }
 
-/// Says the document.
+/// A stretch of a call, by a document.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// This is said, or not said for a while.
+    Say(Vec<Utterance>),
+    /// This is said, and then a key is waited for.
+    Gather {
+        /// What is said.
+        prompt: Vec<Utterance>,
+        /// How long is waited after it.
+        timeout: Duration,
+        /// Where the call asks with the key; where it asked before, if it is missing.
+        action: Option<String>,
+    },
+    /// The call asks there.
+    Redirect(String),
+    /// The call ends.
+    Hangup,
+}
+
+/// Says the document, if nobody presses a key.
 ///
 /// # Errors
 /// The first mistake in the document, also after a `Hangup`.
 pub(crate) fn listen(twiml: &str) -> Result<Vec<Utterance>, Error> {
+    let mut spoken = Vec::new();
+    let mut over = false;
+    for step in steps(twiml)? {
+        match step {
+            _ if over => {}
+            Step::Say(said) => spoken.extend(said),
+            Step::Gather { prompt, timeout, .. } => {
+                spoken.extend(prompt);
+                let mut speaker = Speaker::default();
+                speaker.pause(timeout, &silence());
+                spoken.extend(speaker.into_spoken());
+            }
+            // What another document says can't be known without asking for it.
+            Step::Redirect(_) | Step::Hangup => over = true,
+        }
+    }
+    Ok(spoken)
+}
+
+/// Reads the document.
+///
+/// # Errors
+/// The first mistake in it.
+pub(crate) fn steps(twiml: &str) -> Result<Vec<Step>, Error> {
     let document = Document::parse(twiml).map_err(Error::Malformed)?;
     let root = document.root_element();
     if name(root) != "Response" {
         return Err(Error::Root(name(root)));
     }
     attributes(root, &[])?;
-    let mut speaker = Speaker::default();
-    for verb in elements(root)? {
-        match name(verb).as_str() {
-            "Say" => say(verb, &mut speaker)?,
-            "Pause" => pause(verb, &mut speaker)?,
-            "Play" => play(verb, &mut speaker)?,
-            "Gather" => gather(verb, &mut speaker)?,
-            "Hangup" => {
-                attributes(verb, &[])?;
-                hollow(verb)?;
-                speaker.hang_up();
-            }
-            "Redirect" => {
-                attributes(verb, &["method"])?;
-                text_only(verb)?;
-                // What another document says can't be known without fetching it.
-                speaker.hang_up();
-            }
-            _ => return Err(unknown(verb)),
+    elements(root)?.into_iter().map(step).collect()
+}
+
+fn step(verb: Node<'_, '_>) -> Result<Step, Error> {
+    let said = |speak: fn(Node<'_, '_>, &mut Speaker) -> Result<(), Error>| {
+        let mut speaker = Speaker::default();
+        speak(verb, &mut speaker)?;
+        Ok(Step::Say(speaker.into_spoken()))
+    };
+    match name(verb).as_str() {
+        "Say" => said(say),
+        "Pause" => said(pause),
+        "Play" => said(play),
+        "Gather" => gather(verb),
+        "Hangup" => {
+            attributes(verb, &[])?;
+            hollow(verb)?;
+            Ok(Step::Hangup)
         }
+        "Redirect" => {
+            attributes(verb, &["method"])?;
+            text_only(verb)?;
+            Ok(Step::Redirect(verb.text().unwrap_or_default().trim().to_owned()))
+        }
+        _ => Err(unknown(verb)),
     }
-    Ok(speaker.into_spoken())
 }
 
 fn say(node: Node<'_, '_>, speaker: &mut Speaker) -> Result<(), Error> {
@@ -213,14 +261,15 @@ fn play(node: Node<'_, '_>, speaker: &mut Speaker) -> Result<(), Error> {
     Ok(())
 }
 
-/// Nobody presses a key: what is nested is said, the time-out passes, and the call goes on with the next verb.
-fn gather(node: Node<'_, '_>, speaker: &mut Speaker) -> Result<(), Error> {
+/// What is nested is said, and then a key is waited for.
+fn gather(node: Node<'_, '_>) -> Result<Step, Error> {
     attributes(node, &GATHER_ATTRIBUTES)?;
+    let mut speaker = Speaker::default();
     for verb in elements(node)? {
         match name(verb).as_str() {
-            "Say" => say(verb, speaker)?,
-            "Pause" => pause(verb, speaker)?,
-            "Play" => play(verb, speaker)?,
+            "Say" => say(verb, &mut speaker)?,
+            "Pause" => pause(verb, &mut speaker)?,
+            "Play" => play(verb, &mut speaker)?,
             _ => return Err(unknown(verb)),
         }
     }
@@ -231,8 +280,8 @@ fn gather(node: Node<'_, '_>, speaker: &mut Speaker) -> Result<(), Error> {
             Duration::from_secs(seconds.into())
         }
     };
-    speaker.pause(timeout, &silence());
-    Ok(())
+    whole(node, "numDigits", "a whole number of digits")?;
+    Ok(Step::Gather { prompt: speaker.into_spoken(), timeout, action: node.attribute("action").map(str::to_owned) })
 }
 
 /// The manner of what has no voice.

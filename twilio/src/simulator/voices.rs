@@ -77,7 +77,8 @@ mod tests {
 
     #[test]
     fn the_table_has_a_voice_for_66_languages() {
-        assert_eq!(rows().count(), 66);
+        let languages: std::collections::BTreeSet<_> = rows().map(|(language, _)| language).collect();
+        assert_eq!(languages.len(), 66);
         for (language, voice) in rows() {
             assert!(voice.starts_with("Polly.") || voice.starts_with("Google."), "{language} {voice}");
         }

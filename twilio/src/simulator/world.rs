@@ -50,6 +50,8 @@ pub(crate) struct Tally {
     pub(crate) callbacks_sent: AtomicU64,
     pub(crate) callbacks_failed: AtomicU64,
     pub(crate) callbacks_lost: AtomicU64,
+    pub(crate) asked: AtomicU64,
+    pub(crate) asked_in_vain: AtomicU64,
 }
 
 impl World {
@@ -106,6 +108,7 @@ impl World {
             .map_err(|_| Refusal::bad(22005, "Call Queue Full: more than 24 hours of calls are queued"))?;
         let now = self.clock.now();
         let call = Call {
+            spoken: order.spoken.clone(),
             sid,
             number,
             account: Arc::clone(account),

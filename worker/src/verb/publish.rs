@@ -92,7 +92,7 @@ pub(super) async fn publish_one(url: &SecretString, request: &Requested, wait: b
     let Some(mut tail) = tail else { return Ok(()) };
     let until = (request.expires_at - now()).to_std().unwrap_or_default() + WAIT_AFTER;
     let following = async {
-        while let Some((_, event)) = tail.next().await {
+        while let Some(event) = tail.next_status().await {
             if event.data.delivery_id == request.delivery_id {
                 say(&line(&event))?;
                 if event.data.is_final {

@@ -1,6 +1,7 @@
 //! `voice-otp tenant`.
 
 mod check;
+mod hearing;
 mod test_call;
 
 use std::io::Read as _;
@@ -56,6 +57,7 @@ async fn set(args: TenantSet) -> Result<(), Failed> {
     let auth_token = secret(&mut checks, "--auth-token-file", args.auth_token_file.as_deref());
     let secondary = secret(&mut checks, "--secondary-auth-token-file", args.secondary_auth_token_file.as_deref());
     let api_key_secret = secret(&mut checks, "--api-key-secret-file", args.api_key_secret_file.as_deref());
+    let hearing = hearing::read(&mut checks, &args);
     let (id, keys, url) = checks.done(id.zip(keys).zip(url).map(|((id, keys), url)| (id, keys, url)))?;
     let pool = open(Checks::default(), Some(url)).await?;
 
@@ -66,6 +68,7 @@ async fn set(args: TenantSet) -> Result<(), Failed> {
         return Err(Failed::Usage(Wrong(missing)));
     }
     change(&mut draft, &args, ring_timeout, auth_token, secondary, api_key_secret);
+    hearing.apply(&mut draft);
     let checked = draft.check(id.clone()).map_err(|problems| Wrong(problems.iter().map(flag_of).collect()))?;
     settings::save(&pool, &keys, &checked, args.calls_per_second).await.context("save the settings")?;
     say(&format!("{} {id}", if present.is_some() { "changed" } else { "created" }))?;
@@ -141,6 +144,9 @@ fn draft_of(settings: &VoiceSettings) -> Draft {
         allowed_countries: settings.allowed_countries.iter().map(ToString::to_string).collect(),
         test_mode: settings.test_mode,
         publishers: settings.publishers.clone(),
+        manner: settings.manner.clone(),
+        voicemail: settings.voicemail,
+        redial: settings.redial.clone(),
         calls_per_second: Some(settings.calls_per_second),
     }
 }
@@ -159,6 +165,13 @@ fn flag_of(problem: &voice_otp::settings::Problem) -> String {
         "from" => "--from",
         "publishers" => "--publisher",
         "region" => "--region",
+        "speech_rate" => "--speech-rate",
+        "digit_pause" => "--digit-pause",
+        "readings" => "--readings",
+        "brand" => "--brand",
+        "greeting" => "--greeting",
+        "voice" => "--voice",
+        "redial" => "--redial",
         other => other,
     };
     format!("{flag}: {}", problem.problem)
@@ -206,6 +219,9 @@ async fn show(id: &str, as_json: bool, database: &Database, sealing: &Sealing) -
         "ring_timeout_s": settings.ring_timeout.as_secs(),
         "allowed_countries": settings.allowed_countries.iter().map(Country::as_str).collect::<Vec<_>>(),
         "publishers": settings.publishers,
+        "speech": settings.manner,
+        "voicemail": settings.voicemail,
+        "redial": settings.redial,
         "calls_per_second": settings.calls_per_second,
         "paused": settings.paused.map(|paused| match paused {
             Paused::Tenant => "tenant",

@@ -1,13 +1,20 @@
 //! `voice-otp watch`.
 
+use std::collections::HashSet;
+use std::time::Duration;
+
+use chrono::DateTime;
 use voice_otp_publisher::link;
 use voice_otp_schemas::TenantId;
 
 use crate::cli::Watch;
 use crate::config::Checks;
-use crate::tail::{Tail, line};
+use crate::tail::Tail;
 use crate::telemetry::say;
-use crate::verb::{Failed, signals};
+use crate::verb::{Failed, publish_clock, signals};
+
+/// How many events are remembered, so that none is shown twice after a lost connection.
+const REMEMBERED: usize = 20_000;
 
 pub(crate) async fn run(args: Watch) -> Result<(), Failed> {
     let mut checks = Checks::default();
@@ -17,15 +24,35 @@ pub(crate) async fn run(args: Watch) -> Result<(), Failed> {
     {
         checks.wrong(format!("--tenant: {error}"));
     }
+    let longest = Duration::from_secs(31 * 24 * 3600);
+    let back = args.since.as_deref().and_then(|text| checks.duration("--since", text, Duration::from_secs(1), longest));
     let url = checks.done(url)?;
+    let mut since = back.map(|back| publish_clock() - back);
+    // What was told last, and when: after a lost connection the log is read from there.
+    let mut told = HashSet::new();
     let (soft, _) = signals();
     let mut tries = 0;
     loop {
         let watching = async {
-            let mut tail = Tail::start(&url, args.tenant.as_deref()).await?;
+            let tenant = args.tenant.as_deref();
+            let mut tail = match since {
+                Some(since) => Tail::since(&url, tenant, since).await?,
+                None => Tail::start(&url, tenant).await?,
+            };
             tries = 0;
             while let Some((text, event)) = tail.next().await {
-                say(&if args.json { text } else { line(&event) })?;
+                if let Some(from) = &mut since {
+                    let time = DateTime::parse_from_rfc3339(event.time()).map_or(*from, |time| time.to_utc());
+                    if !told.insert(text.clone()) {
+                        continue;
+                    }
+                    if told.len() > REMEMBERED {
+                        told.clear();
+                        // Workers' clocks differ by less.
+                        *from = time - Duration::from_secs(10);
+                    }
+                }
+                say(&if args.json { text } else { event.line() })?;
             }
             anyhow::bail!("the connection to the broker was lost")
         };

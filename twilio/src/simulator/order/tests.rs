@@ -56,9 +56,12 @@ fn the_magic_numbers_of_the_test_credentials_are_refused() {
 }
 
 #[test]
-fn exactly_inline_twiml_is_taken() {
+fn inline_twiml_or_a_url_is_taken_and_one_of_the_two() {
     refused(&[("Twiml", &[])], Some(21205));
-    refused(&[("Twiml", &[]), ("Url", &["https://example.com/"])], None);
+    let order = read(&[("Twiml", &[]), ("Url", &["https://example.com/say#rc=3"])]).unwrap();
+    assert_eq!(order.ask.unwrap().overrides.retries, 3);
+    refused(&[("Twiml", &[]), ("Url", &["https://under_score.example.com/"])], Some(21205));
+    refused(&[("Twiml", &[]), ("Url", &["https://example.com/"]), ("Method", &["GET"])], None);
     refused(&[("Url", &["https://example.com/"])], Some(32019));
     refused(&[("Twiml", &[&"x".repeat(4_001)])], Some(32018));
     refused(&[("Twiml", &["<Response><Say>x</Response>"])], Some(12100));

@@ -1,0 +1,45 @@
+//! Calls whose price isn't known yet.
+
+use tokio_postgres::Row;
+use voice_otp::account::CallSid;
+use voice_otp::delivery::Key;
+use voice_otp::ports::{LedgerError, Unpriced};
+use voice_otp_schemas::{Context, DeliveryId, TenantId};
+
+use super::PgLedger;
+
+/// One statement: what nobody has told for a day goes; what is due is put off, by longer each time, and given out.
+const UNPRICED: &str = "with clock as materialized (select clock_timestamp() as t), \
+    old as (delete from unpriced_calls u using clock where u.ended_at < t - interval '1 day'), \
+    due as (select call_sid from (select t from clock offset 0) c cross join lateral ( \
+        select call_sid from unpriced_calls where ask_at <= t and ended_at >= t - interval '1 day' order by ask_at limit $1 \
+        for update skip locked) d) \
+    update unpriced_calls u set asked = u.asked + 1, \
+        ask_at = clock_timestamp() + least(interval '1 hour', interval '30 seconds' * power(2, least(u.asked, 10))) \
+      from due where u.call_sid = due.call_sid returning u.*";
+
+pub(super) async fn unpriced(ledger: &PgLedger, most: usize) -> Result<Vec<Unpriced>, LedgerError> {
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    let rows = ledger.query(UNPRICED, &[&most]).await?;
+    rows.iter().map(read).collect()
+}
+
+pub(super) async fn priced(ledger: &PgLedger, sids: &[CallSid]) -> Result<(), LedgerError> {
+    let texts: Vec<&str> = sids.iter().map(CallSid::as_str).collect();
+    ledger.query("delete from unpriced_calls where call_sid = any ($1)", &[&texts]).await.map(drop)
+}
+
+fn read(row: &Row) -> Result<Unpriced, LedgerError> {
+    let context: serde_json::Value = row.get("context");
+    Ok(Unpriced {
+        call_sid: CallSid::parse(row.get("call_sid")).map_err(|_| LedgerError::Nonsense("call_sid"))?,
+        key: Key {
+            tenant_id: TenantId::parse(row.get("tenant_id")).map_err(|_| LedgerError::Nonsense("tenant_id"))?,
+            delivery_id: DeliveryId::parse(row.get("delivery_id")).map_err(|_| LedgerError::Nonsense("delivery_id"))?,
+        },
+        attempt: row.get::<_, i32>("attempt").cast_unsigned(),
+        ended_at: row.get("ended_at"),
+        to_masked: row.get("to_masked"),
+        context: Context::from_json(&context).unwrap_or_default(),
+    })
+}
