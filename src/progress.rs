@@ -134,7 +134,9 @@ pub fn progress(delivery: &Delivery, call: &Call, policy: &Policy, tuning: &Tuni
     if next.state == State::Calling {
         next.wake_at = quiet_until(next, call, tuning, callbacks, now);
     }
-    if change.events.is_empty() { Progress::Known } else { Progress::Change(Box::new(change)) }
+    // Who answered is news also where that somebody did is not: on it hangs what the call is told.
+    let new = !change.events.is_empty() || change.delivery.answered_by != delivery.answered_by;
+    if new { Progress::Change(Box::new(change)) } else { Progress::Known }
 }
 
 /// The statuses after `placed`.
@@ -268,20 +270,19 @@ pub fn is_machine(answered_by: &str) -> bool {
 pub fn quiet_until(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks: bool, now: Timestamp) -> Timestamp {
     let first = if callbacks { tuning.quiet_with_callbacks } else { tuning.quiet_without_callbacks };
     let grown = first.mul_f64(1.5_f64.powi(delivery.tries.min(20).cast_signed()));
-    let mut at = now + grown.min(tuning.quiet_longest);
+    // On the second, so that calls of one account come up together and are asked for at once.
+    let mut at = whole_second_after(now + grown.min(tuning.quiet_longest));
     if waits_too_long(delivery, call, tuning, now) {
         at = now;
     } else if call.status == CallStatus::Queued {
         // What Twilio still holds then would ring too late: look then, and cancel it.
         at = at.min(queued_until(delivery, tuning).max(now));
-    } else {
-        // On the second, so that calls of one account come up together and are asked for at once.
-        at = whole_second_after(at);
     }
     at
 }
 
-fn whole_second_after(at: Timestamp) -> Timestamp {
+/// The next whole second: so that calls of one account come up together.
+pub fn whole_second_after(at: Timestamp) -> Timestamp {
     let micros = at.timestamp_micros();
     let up = micros.rem_euclid(1_000_000);
     at + Duration::from_micros(if up == 0 { 0 } else { (1_000_000 - up).unsigned_abs() })

@@ -16,7 +16,7 @@ use crate::agenda::Held;
 use crate::delivery::{AttemptId, Change, Delivery, Details, State, withdrawal};
 use crate::policy::Policy;
 use crate::ports::{Attempt, Caller as _, Ports};
-use crate::progress::{Call, Progress, progress, quiet_until, waits_too_long};
+use crate::progress::{Call, Progress, progress, quiet_until, waits_too_long, whole_second_after};
 use crate::settings::VoiceSettings;
 
 /// What came of news.
@@ -171,8 +171,15 @@ impl<P: Ports> Engine<P> {
             drop(berth);
             found.extend(calls.into_iter().map(|call| (call.sid.clone(), call)));
         }
-        for (held, sid) in polled {
+        let (together, now) = (polled.len() > 1, self.clock.now());
+        for (mut held, sid) in polled {
+            let young = held.delivery.placed_at.is_some_and(|placed| now < placed + self.tuning.settle_absent);
             match (found.remove(&sid), &settings) {
+                (None, Some(_)) if together && young => {
+                    // Twilio's list lags: it will be on the next one.
+                    held.delivery.wake_at = whole_second_after(now + self.tuning.quiet_without_callbacks);
+                    held.put_down();
+                }
                 (None, Some(settings)) => {
                     drop(self.tasks.spawn(Arc::clone(&self).poll_one(held, sid, Arc::clone(settings), pace_key.clone())));
                 }

@@ -6,6 +6,8 @@ mod chaos;
 mod checking;
 mod commands;
 mod faults;
+mod following;
+mod hearing;
 mod journey;
 mod load;
 mod outage;

@@ -51,7 +51,7 @@ impl Broker {
 
     /// Sees every status from now on.
     pub(crate) async fn statuses(&self) -> Statuses {
-        let mut consumer = self.bound_to(topology::STATUS, "#").await;
+        let mut consumer = self.bound_to(topology::STATUS, "status.#").await;
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio_util::task::TaskTracker::new().spawn(async move {
             while let Some(Ok(delivery)) = consumer.next().await {
@@ -64,6 +64,38 @@ impl Broker {
             }
         });
         Statuses { receiver, seen: Vec::new() }
+    }
+
+    /// Sees every price from now on.
+    pub(crate) async fn prices(&self) -> mpsc::UnboundedReceiver<String> {
+        let mut consumer = self.bound_to(topology::STATUS, "price.#").await;
+        let (sender, receiver) = mpsc::unbounded_channel();
+        tokio_util::task::TaskTracker::new().spawn(async move {
+            while let Some(Ok(delivery)) = consumer.next().await {
+                if sender.send(String::from_utf8(delivery.data).unwrap()).is_err() {
+                    return;
+                }
+            }
+        });
+        receiver
+    }
+
+    /// Publishes many requests, confirmed together.
+    pub(crate) async fn publish_all(&self, bodies: &[String]) {
+        let channel = self.connection.create_channel().await.unwrap();
+        channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.unwrap();
+        let mut confirms = Vec::new();
+        for body in bodies {
+            let properties = BasicProperties::default().with_content_type("application/cloudevents+json".into());
+            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let key = topology::REQUESTED_KEY;
+            let published = channel.basic_publish(topology::REQUESTS.into(), key.into(), options, body.as_bytes(), properties);
+            confirms.push(published.await.unwrap());
+        }
+        for confirm in confirms {
+            confirm.await.unwrap();
+        }
+        channel.close(200, "done".into()).await.unwrap();
     }
 
     /// A copy of every message of an exchange with such a routing key, as JSON, from now on.

@@ -117,7 +117,10 @@ impl Chaos {
         let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         channel.queue_declare(STATUSES.into(), durable, arguments).await.unwrap();
         let options = QueueBindOptions::default();
-        channel.queue_bind(STATUSES.into(), topology::STATUS.into(), "#".into(), options, FieldTable::default()).await.unwrap();
+        channel
+            .queue_bind(STATUSES.into(), topology::STATUS.into(), "status.#".into(), options, FieldTable::default())
+            .await
+            .unwrap();
         connection.close(200, "done".into()).await.unwrap();
     }
 

@@ -79,6 +79,8 @@ pub(crate) fn transcript(call: &Call) -> Transcript {
 /// Counts since the simulator started.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Stats {
+    /// All requests to the API.
+    pub requests: u64,
     /// Create requests, also refused ones.
     pub create_requests: u64,
     /// Calls that were created, whether or not the client was told.
@@ -105,6 +107,7 @@ impl Stats {
         let book = world.book();
         let calls_by_status = book.by_status();
         Self {
+            requests: tally.requests.load(Ordering::Relaxed),
             create_requests: tally.creates.load(Ordering::Relaxed),
             calls_created: calls_by_status.values().sum(),
             calls_by_status,
