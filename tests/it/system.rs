@@ -7,6 +7,7 @@ mod checking;
 mod commands;
 mod faults;
 mod following;
+mod heard;
 mod hearing;
 mod journey;
 mod load;

@@ -76,14 +76,13 @@ async fn preview(args: SpeechPreview) -> Result<(), Failed> {
 
 /// Has espeak-ng say it: by another voice than Twilio's, but the same words and pauses.
 fn render(script: &Script, file: &Path) -> anyhow::Result<()> {
-    let voice = voice(&script.locale);
+    let voice = format!("{}+f2", voice(&script.locale));
     let rate = script.rate_percent * ESPEAK_WORDS_A_MINUTE / 100;
     let mut ssml = String::from("<speak>");
     for part in &script.parts {
         match part {
             Part::Text(text) => ssml.push_str(&format!("<s>{}</s> ", escaped(text))),
-            // Its own sentence, so that no word runs into the next.
-            Part::Symbol(word) => ssml.push_str(&format!("<s>{}</s> ", escaped(word))),
+            Part::Symbol(word) => ssml.push_str(&format!("{} ", escaped(word))),
             Part::Break(length) | Part::Pause(length) => {
                 ssml.push_str(&format!(r#"<break time="{}ms"/> "#, length.as_millis()));
             }
@@ -92,7 +91,7 @@ fn render(script: &Script, file: &Path) -> anyhow::Result<()> {
     ssml.push_str("</speak>");
     let mut espeak = Command::new("espeak-ng");
     // The text by standard input: other programs can read arguments.
-    espeak.args(["-m", "-b", "1", "-v", voice, "-s", &rate.to_string(), "--stdin", "-w"]).arg(file);
+    espeak.args(["-m", "-b", "1", "-v", &voice, "-s", &rate.to_string(), "--stdin", "-w"]).arg(file);
     espeak.stdin(std::process::Stdio::piped());
     let mut child = match espeak.spawn() {
         Ok(child) => child,
@@ -111,7 +110,7 @@ fn render(script: &Script, file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How fast espeak-ng speaks by itself.
+/// How fast espeak-ng speaks, where our voices speak at their own pace.
 const ESPEAK_WORDS_A_MINUTE: u32 = 160;
 
 /// Espeak's name of a language, where it isn't the first part of ours.
