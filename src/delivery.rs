@@ -141,6 +141,8 @@ pub struct Delivery {
     pub answered_by: Option<String>,
     /// How many calls were placed again after one that reached nobody.
     pub redials: u32,
+    /// Whether the code is known to have been entered.
+    pub verified: bool,
     /// How often in a row it was tried, or its call polled, without getting further.
     pub tries: u32,
     /// The sequence of its last status.
@@ -397,6 +399,7 @@ pub fn withdrawal(why: ReasonCode) -> (Status, Reason) {
     let (status, message) = match why {
         ReasonCode::ProviderQueue => (Status::Expired, "Twilio held the call in its queue for too long; it was cancelled"),
         ReasonCode::Superseded => (Status::Cancelled, "a newer request of the same user took its place"),
+        ReasonCode::Verified => (Status::Cancelled, "the code was entered meanwhile, so nobody is called again"),
         ReasonCode::CancelledByOperator => (Status::Cancelled, "an operator took it back"),
         _ => (Status::Cancelled, "the auth service took it back"),
     };

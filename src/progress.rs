@@ -178,7 +178,7 @@ fn follow(change: &mut Change, call: &Call, policy: &Policy, now: Timestamp) {
 fn again(delivery: &Delivery, call: &Call, status: Status, policy: &Policy, now: Timestamp) -> Option<Duration> {
     let after = policy.redial.after(status, delivery.redials)?;
     let hopeless = status == Status::Failed && (no_such_number(call) || call.trouble.as_ref().is_some_and(Trouble::is_for_good));
-    (delivery.withdrawn.is_none() && !hopeless && now + after <= delivery.place_by).then_some(after)
+    (delivery.withdrawn.is_none() && !delivery.verified && !hopeless && now + after <= delivery.place_by).then_some(after)
 }
 
 impl Trouble {

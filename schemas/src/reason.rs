@@ -45,6 +45,8 @@ pub enum ReasonCode {
     CancelledByRequest,
     /// A newer request of the same user took its place.
     Superseded,
+    /// The code was entered before another call was placed.
+    Verified,
     /// An operator took it back.
     CancelledByOperator,
     /// Twilio refuses the tenant's credentials: SID, auth token or API key.
@@ -130,7 +132,7 @@ impl ReasonCode {
             | Self::Redial
             | Self::Paused
             | Self::LineBusy => ReasonClass::Schedule,
-            Self::CancelledByRequest | Self::Superseded | Self::CancelledByOperator => ReasonClass::Withdrawn,
+            Self::CancelledByRequest | Self::Superseded | Self::Verified | Self::CancelledByOperator => ReasonClass::Withdrawn,
             Self::RequestRefused => ReasonClass::Internal,
         }
     }

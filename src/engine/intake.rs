@@ -432,6 +432,7 @@ impl Delivery {
             said: None,
             answered_by: None,
             redials: 0,
+            verified: false,
             tries: 0,
             sequence: 1,
             ended: None,

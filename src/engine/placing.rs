@@ -11,7 +11,7 @@ use super::{Changed, Engine};
 use crate::agenda::Held;
 use crate::batch::work_on;
 use crate::bulkhead::Berth;
-use crate::delivery::{Change, Delivery, State, WorkerEpoch};
+use crate::delivery::{Change, Delivery, State, WorkerEpoch, withdrawal};
 use crate::due::Due;
 use crate::failure::{self, CallFailure, Next};
 use crate::plan::{NO_PUBLIC_URL, speaker};
@@ -111,6 +111,11 @@ impl<P: Ports> Engine<P> {
                 self.tasks.spawn(Arc::clone(&self).end_waiting(held, None));
                 continue;
             }
+            if self.was_verified(&held.delivery).await {
+                let why = Some(withdrawal(ReasonCode::Verified));
+                drop(self.tasks.spawn(Arc::clone(&self).end_waiting(held, why)));
+                continue;
+            }
             match usable(settings.get(&held.delivery.key.tenant_id)) {
                 Ok(settings) if settings.paused.is_some() => {
                     drop(self.tasks.spawn(Arc::clone(&self).park(held, settings)));
@@ -153,6 +158,11 @@ impl<P: Ports> Engine<P> {
             let Ok(answer) = answer else { continue };
             self.begun(worker, held, berth, &begin, answer);
         }
+    }
+
+    /// Whether the code of one that is to be called again has been entered meanwhile: nobody is woken for that.
+    async fn was_verified(&self, delivery: &Delivery) -> bool {
+        delivery.redials > 0 && self.reload(&delivery.key).await.is_some_and(|newest| newest.verified)
     }
 
     fn begun(self: &Arc<Self>, worker: WorkerEpoch, mut held: Held, berth: Berth, begin: &Begin, answer: Begun) {

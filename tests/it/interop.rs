@@ -4,6 +4,7 @@
 mod clients;
 mod prism;
 mod signatures;
+mod twiml;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

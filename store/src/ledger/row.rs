@@ -12,7 +12,7 @@ use voice_otp::ports::LedgerError;
 use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::status::Status;
-use voice_otp_schemas::{Context, DeliveryId, Extension, Locale, OtpCode, PhoneNumber, TenantId};
+use voice_otp_schemas::{Context, DeliveryId, Extension, Locale, OtpCode, PhoneNumber, TenantId, Timestamp};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::keys::{Keyring, Sealed};
@@ -104,6 +104,7 @@ pub(super) fn delivery(row: &Row, keys: &Keyring) -> Result<Delivery, LedgerErro
         said: text("said").and_then(Said::from_word),
         answered_by: row.get("answered_by"),
         redials: count("redials"),
+        verified: row.get::<_, Option<Timestamp>>("verified_at").is_some(),
         tries: count("tries"),
         sequence: count("sequence"),
         ended: text("ended").and_then(Status::from_word),

@@ -7,9 +7,9 @@ use tokio::process::{Child, Command};
 use uuid::Uuid;
 use voice_otp::account::CallSid;
 use voice_otp::delivery::AttemptId;
-use voice_otp::ports::{CallOrder, Caller as _};
+use voice_otp::ports::{CallOrder, Caller as _, Detection, Speech};
 use voice_otp::settings::{Draft, VoiceSettings};
-use voice_otp::speech;
+use voice_otp::speech::{Manner, Speaker};
 use voice_otp_schemas::{OtpCode, PhoneNumber, TenantId};
 use voice_otp_twilio::client::{Client, Settings};
 
@@ -70,10 +70,11 @@ fn tenant() -> VoiceSettings {
 async fn every_request_of_ours_is_one_that_twilio_describes() {
     let (prism, tenant) = (Prism::of("api.json").await, tenant());
     let (client, to) = (prism.client(), PhoneNumber::parse(&number(1)).unwrap());
-    let script = speech::script(&OtpCode::parse("A1B2").unwrap(), None, None, to.country());
+    let manner = Manner::default();
+    let script = Speaker::new(None, None, to.country(), &manner).message(&OtpCode::parse("A1B2").unwrap(), Duration::ZERO);
     let order = CallOrder {
         to: &to,
-        script: &script,
+        speech: Speech::Inline(&script),
         ring_timeout: Duration::from_secs(30),
         limit: Duration::from_mins(3),
         extension: Some("wW12#"),
@@ -83,6 +84,12 @@ async fn every_request_of_ours_is_one_that_twilio_describes() {
     let again = client.place(&tenant, &order).await.expect("placing");
     assert_ne!(call.sid, again.sid, "the mock's answers are its own");
     client.fetch(&tenant, &call.sid).await.expect("fetching");
+    for detection in [Detection::Off, Detection::Start, Detection::End] {
+        let asks = CallOrder { speech: Speech::Ask(detection), extension: None, ..order };
+        client.place(&tenant, &asks).await.expect("placing a call that asks");
+    }
+    let since = chrono::DateTime::UNIX_EPOCH;
+    client.fetch_all(&tenant, &[call.sid.clone(), again.sid], since).await.expect("listing from a number");
     client.list(&tenant, &to).await.expect("listing");
     client.hang_up(&tenant, &call.sid, false).await.expect("cancelling");
     client.hang_up(&tenant, &call.sid, true).await.expect("hanging up");

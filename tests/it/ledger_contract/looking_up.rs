@@ -1,10 +1,13 @@
 //! Looking deliveries up.
 
+use std::time::Duration;
+
 use voice_otp::account::CallSid;
-use voice_otp::delivery::{AttemptId, Retired};
+use voice_otp::delivery::{AttemptId, Change, Details, Retired, State};
 use voice_otp::ports::{Ledger as _, Saved};
 use voice_otp::progress::CallStatus;
 use voice_otp_schemas::UserRef;
+use voice_otp_schemas::status::Status;
 
 use super::stage::{Stage, admit, begun, call, enlist, find, news, save, tenant, waiting};
 use crate::memory::sample::{Ask, key};
@@ -15,6 +18,8 @@ contract!(
     a_user_leads_to_what_is_not_over_yet,
     calls_that_are_some_deliverys_are_known,
     a_code_that_was_entered_is_noted_where_there_is_a_delivery,
+    a_call_that_is_over_while_its_delivery_is_not_is_known_and_no_news,
+    calls_without_a_price_are_given_out_later_each_time_until_it_is_told,
 );
 
 async fn a_delivery_is_found_by_its_key_alone<S: Stage>(stage: &S) {
@@ -83,6 +88,50 @@ async fn calls_that_are_some_deliverys_are_known<S: Stage>(stage: &S) {
     assert!(stage.ledger().known_calls(&[]).await.unwrap().is_empty());
 }
 
+async fn a_call_that_is_over_while_its_delivery_is_not_is_known_and_no_news<S: Stage>(stage: &S) {
+    tenant(stage, "acme", 1, 1.0).await;
+    let worker = enlist(stage).await;
+    let row = begun(stage, worker, &Ask::new("acme", "a")).await;
+    let (attempt, ours) = (row.attempt_id.unwrap(), call(1, CallStatus::Queued));
+    save(stage, worker, &news(&row, &ours, stage.now())).await;
+    let mut change = Change::of(&find(stage, &row.key).await);
+    change.redial(stage.now(), Duration::from_secs(30), Status::Busy, Details::default());
+    assert!(matches!(save(stage, worker, &change).await, Saved::Saved { .. }));
+    let found = stage.ledger().find_attempt(attempt).await.unwrap().expect("it was its");
+    assert!(found.over);
+    let waits = &found.delivery;
+    assert_eq!((waits.state, waits.redials, waits.attempt_id, waits.call_sid.is_none()), (State::Waiting, 1, None, true));
+    assert_eq!(stage.ledger().known_calls(std::slice::from_ref(&ours.sid)).await.unwrap(), [ours.sid]);
+}
+
+async fn calls_without_a_price_are_given_out_later_each_time_until_it_is_told<S: Stage>(stage: &S) {
+    tenant(stage, "acme", 1, 1.0).await;
+    let worker = enlist(stage).await;
+    let row = begun(stage, worker, &Ask::new("acme", "a")).await;
+    save(stage, worker, &news(&row, &call(1, CallStatus::InProgress), stage.now())).await;
+    let row = find(stage, &row.key).await;
+    let mut over = call(1, CallStatus::Completed);
+    over.duration_s = Some(30);
+    save(stage, worker, &news(&row, &over, stage.now())).await;
+    let asked = async || stage.ledger().unpriced(10).await.unwrap().len();
+    assert_eq!(asked().await, 0, "not before Twilio can know");
+    stage.advance(Duration::from_secs(16)).await;
+    let owed = stage.ledger().unpriced(10).await.unwrap();
+    assert_eq!(owed.len(), 1);
+    assert_eq!((&owed[0].key, &owed[0].call_sid, owed[0].attempt), (&row.key, &over.sid, 1));
+    assert_eq!((owed[0].to_masked.clone(), owed[0].context.clone()), (row.to_masked.clone(), row.context.clone()));
+    assert_eq!(asked().await, 0, "it has been given out");
+    stage.advance(Duration::from_secs(31)).await;
+    assert_eq!(asked().await, 1);
+    stage.advance(Duration::from_secs(31)).await;
+    assert_eq!(asked().await, 0, "twice as long the next time");
+    stage.advance(Duration::from_secs(31)).await;
+    assert_eq!(asked().await, 1);
+    stage.ledger().priced(&[over.sid]).await.unwrap();
+    stage.advance(Duration::from_hours(2)).await;
+    assert_eq!(asked().await, 0);
+}
+
 async fn a_code_that_was_entered_is_noted_where_there_is_a_delivery<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
     let worker = enlist(stage).await;
@@ -90,5 +139,7 @@ async fn a_code_that_was_entered_is_noted_where_there_is_a_delivery<S: Stage>(st
     assert!(stage.ledger().verified(&row.key).await.unwrap());
     assert!(stage.ledger().verified(&row.key).await.unwrap(), "twice is no fault");
     assert!(!stage.ledger().verified(&key("acme", "b")).await.unwrap());
-    assert_eq!(find(stage, &row.key).await.revision, row.revision, "whoever has it in hand need not look again");
+    let noted = find(stage, &row.key).await;
+    assert!(noted.verified && !row.verified);
+    assert_eq!(noted.revision, row.revision, "whoever has it in hand need not look again");
 }

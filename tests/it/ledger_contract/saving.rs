@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use uuid::Uuid;
 use voice_otp::account::CallSid;
-use voice_otp::delivery::{AttemptId, Change, Delivery, Slot, State, WorkerEpoch};
+use voice_otp::delivery::{AttemptId, Change, Delivery, Said, Slot, State, WorkerEpoch};
+use voice_otp::policy::Voicemail;
 use voice_otp::ports::{Begun, Ledger as _, LedgerError, Lower, Saved};
 use voice_otp::progress::CallStatus;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
@@ -77,6 +78,10 @@ async fn what_is_saved_can_be_read_back<S: Stage>(stage: &S) {
     next.ringing_at = Some(later(12));
     next.answered_at = Some(later(13));
     next.withdrawn = Some(ReasonCode::ProviderQueue);
+    next.voicemail = Voicemail::HangUp;
+    next.said = Some(Said::Nothing);
+    next.answered_by = Some("machine_start".to_owned());
+    next.redials = 2;
     next.tries = 4;
     // It goes with the end of the placement.
     next.line = None;

@@ -371,6 +371,7 @@ pub(super) fn over(key: &Key, now: Timestamp) -> Delivery {
         said: None,
         answered_by: None,
         redials: 0,
+        verified: false,
         tries: 0,
         sequence: 0,
         ended: Some(Status::Cancelled),

@@ -232,7 +232,14 @@ impl Ledger for MemoryLedger {
     }
 
     async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {
-        self.work(|tables, _| tables.rows.contains_key(key)).await
+        self.work(|tables, _| match tables.rows.get_mut(key) {
+            Some(row) => {
+                row.delivery.verified = true;
+                true
+            }
+            None => false,
+        })
+        .await
     }
 
     async fn hold(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {

@@ -10,7 +10,7 @@ use voice_otp::progress::CallStatus;
 use voice_otp_schemas::reason::ReasonCode;
 
 use super::bench::{Bench, steps};
-use crate::memory::sample::{Ask, cancelled, draft, key, number};
+use crate::memory::sample::{Ask, cancelled, draft, key, number, verified};
 use crate::memory::{Answer, Life, Then};
 
 const AFTER_S: u64 = 20;
@@ -114,6 +114,20 @@ async fn who_takes_it_back_before_the_next_call_is_not_called_again() {
     worker.take_in(&[cancelled("acme", "a", bench.now())]).await;
     assert_eq!(bench.ended("a").await.last().unwrap().status.as_str(), "cancelled");
     tokio::time::sleep(Duration::from_mins(2)).await;
+    assert_eq!(bench.caller.posts().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_entered_the_code_is_not_called_again() {
+    let bench = redialling(Outcome::Busy, 1);
+    bench.caller.always(&number(1), ends(CallStatus::Busy));
+    let worker = bench.worker("one").await;
+    worker.take(&[Ask::new("acme", "a")]).await;
+    bench.until_told("a", "deferred").await;
+    worker.take_in(&[verified("acme", "a", bench.now())]).await;
+    let told = bench.ended("a").await;
+    let last = told.last().unwrap();
+    assert_eq!((last.status.as_str(), last.reason.as_ref().unwrap().code), ("cancelled", ReasonCode::Verified));
     assert_eq!(bench.caller.posts().len(), 1);
 }
 
