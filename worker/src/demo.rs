@@ -92,7 +92,7 @@ async fn perform(url: &SecretString, stage: &Stage) -> anyhow::Result<bool> {
     let letters_before = dead_letters(url).await?;
     let mut tail = Tail::start(url, None).await?;
     let publisher = Publisher::start(Settings::new(url.clone(), "/voice-otp/demo"))?;
-    say(&format!("{} requests, 3 tenants, {}, simulated phones at 4 times the speed of life\n", cases.len(), stage.workers()))?;
+    say(&format!("{} requests, 4 tenants, {}, simulated phones at 4 times the speed of life\n", cases.len(), stage.workers()))?;
 
     let mut endings: Endings = cases.iter().map(|case| (case.id(), Vec::new())).collect();
     let publishing = async {
@@ -252,11 +252,20 @@ fn report(cases: &[Case], endings: &Endings, calls: &[CallReport], letters: u32,
         ))?;
         say(&format!("  {}", call.transcript))?;
     }
+    let mut kept_safe = false;
+    if let Some(call) = calls.iter().find(|call| call.to == cases::MACHINE) {
+        kept_safe = call.readings_heard == 0;
+        say(&format!(
+            "\nWhat a machine heard where a key must be pressed ({} s):\n  {}",
+            call.duration_s.unwrap_or(0),
+            call.transcript
+        ))?;
+    }
     let doubles = called_twice(calls, cases);
     if !doubles.is_empty() {
         wrong.push(format!("  called more than once: {doubles:?}"));
     }
-    let right = wrong.is_empty() && all_ended && heard_right && letters == cases::DEAD_LETTERS;
+    let right = wrong.is_empty() && all_ended && heard_right && kept_safe && letters == cases::DEAD_LETTERS;
     if right {
         say(&format!("\nall {} requests ended as they should, each once", cases.len()))?;
     } else {
@@ -268,8 +277,8 @@ fn report(cases: &[Case], endings: &Endings, calls: &[CallReport], letters: u32,
     Ok(right)
 }
 
-/// Every number of the demo belongs to one request, so none is called twice.
+/// Every number of the demo belongs to one request, so none is called more often than that one allows.
 fn called_twice(calls: &[CallReport], cases: &[Case]) -> Vec<String> {
-    let called = |case: &&Case| calls.iter().filter(|call| call.to == case.request.to.expose()).count() > 1;
+    let called = |case: &&Case| calls.iter().filter(|call| call.to == case.request.to.expose()).count() > case.calls();
     cases.iter().filter(called).map(Case::id).collect()
 }

@@ -149,7 +149,7 @@ impl Told {
             Self::Price(event) => {
                 let data = &event.data;
                 format!(
-                    "{}  {:<10} {:<24} {:<16} {}  {} {}",
+                    "{}  {:<13} {:<24} {:<16} {}  {} {}",
                     time_of_day(&event.time),
                     data.tenant_id.as_str(),
                     data.delivery_id.as_str(),
@@ -181,7 +181,7 @@ pub(crate) fn line(event: &StatusEvent) -> String {
     let time = time_of_day(&event.time);
     let number = data.to_masked.as_deref().unwrap_or("");
     let mut line = format!(
-        "{time}  {:<10} {:<24} {:<16} {}",
+        "{time}  {:<13} {:<24} {:<16} {}",
         data.tenant_id.as_str(),
         data.delivery_id.as_str(),
         number,

@@ -11,7 +11,9 @@ use voice_otp::Tuning;
 use voice_otp::dice::Dice;
 use voice_otp::engine::Engine;
 use voice_otp::failure::{Class, Fault};
+use voice_otp::policy::{Again, Outcome};
 use voice_otp::progress::CallStatus;
+use voice_otp::settings::Draft;
 use voice_otp_schemas::Timestamp;
 use voice_otp_store::ledger::Limits;
 
@@ -173,7 +175,7 @@ pub(super) async fn play(plan: &Plan) -> Result<Stats, String> {
     let ledger = MemoryLedger::new(Arc::clone(&now), limits(&tuning));
     let directory = ledger.directory();
     for (name, account, pace) in TENANTS {
-        let settings = directory.save(name, &draft(account, pace));
+        let settings = directory.save(name, &wanted(account, pace));
         directory.prove(&settings);
     }
     let caller = MemoryCaller::new(Arc::clone(&now));
@@ -227,7 +229,7 @@ async fn operate(world: Arc<World>) {
             2 => directory.pause_account(&account(n), true),
             3 => directory.pause_account(&account(n), false),
             // The slots of before are void, and the pace is kept over the change.
-            4 => drop((directory.save(tenant, &draft(n, pace / 2.0)), directory.save(tenant, &draft(n, pace)))),
+            4 => drop((directory.save(tenant, &wanted(n, pace / 2.0)), directory.save(tenant, &wanted(n, pace)))),
             _ => {}
         }
     }
@@ -286,6 +288,16 @@ async fn work(world: Arc<World>, place: usize) {
         seat.crash();
         tokio::time::sleep(Duration::from_millis(100 + world.below(1_500))).await;
     }
+}
+
+/// A tenant's settings. Every other one has calls placed again that reached nobody.
+fn wanted(account: u32, pace: f64) -> Draft {
+    let mut draft = draft(account, pace);
+    if account % 2 == 0 {
+        draft.redial.set(Outcome::Busy, Again { times: 1, after_s: 5 });
+        draft.redial.set(Outcome::NoAnswer, Again { times: 2, after_s: 5 });
+    }
+    draft
 }
 
 impl World {

@@ -39,11 +39,20 @@ pub(super) const DEAD_LETTERS: u32 = 2;
 pub(super) const ACME: &str = "demo-acme";
 pub(super) const GLOBEX: &str = "demo-globex";
 pub(super) const INITECH: &str = "demo-initech";
+/// Reads codes only to who presses a key, and calls busy lines again, once.
+pub(super) const UMBRELLA: &str = "demo-umbrella";
+/// A machine that is asked for a key.
+pub(super) const MACHINE: &str = "+13035550104";
 
 /// Area codes of the numbers that answer.
 const AREAS: [u32; 8] = [212, 213, 312, 415, 617, 702, 713, 808];
 
 impl Case {
+    /// How often its number is called at the most.
+    pub(super) fn calls(&self) -> usize {
+        if self.request.tenant_id.as_str() == UMBRELLA && self.ends.0 == Status::Busy { 2 } else { 1 }
+    }
+
     pub(super) fn id(&self) -> String {
         self.request.delivery_id.as_str().to_owned()
     }
@@ -158,6 +167,15 @@ pub(super) fn all(run: &str) -> Vec<Case> {
             Deed::CancelAt(Status::Ringing),
             because(Status::Cancelled, ReasonCode::CancelledByRequest),
         );
+    w.add("asked for a key, and pressed it", UMBRELLA, "+13035550120", delivered)
+        .add("asked for a key, and wanted it again", UMBRELLA, "+13035550107", delivered)
+        .add(
+            "a machine is asked for a key, and the code kept from it",
+            UMBRELLA,
+            MACHINE,
+            because(Status::HungUp, ReasonCode::NoKey),
+        )
+        .add("busy, and busy again when called once more", UMBRELLA, "+13035550101", because(Status::Busy, ReasonCode::Busy));
     if let Some(other) = w.request(ACME, "+16465550125", life) {
         w.add_with("its id taken again", ACME, "+16465550124", life, Deed::Conflict(Box::new(other)), delivered);
     }

@@ -1,4 +1,4 @@
-//! The demo's stage: the simulator, two workers, three tenants.
+//! The demo's stage: the simulator, two workers, four tenants.
 
 use std::time::Duration;
 
@@ -9,13 +9,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
 use voice_otp::Tuning;
+use voice_otp::policy::{Again, Outcome, Voicemail};
 use voice_otp::settings::Draft;
+use voice_otp::speech::EVERY_LOCALE;
 use voice_otp_schemas::request::rfc3339;
 use voice_otp_schemas::{TenantId, Timestamp};
 use voice_otp_store::{Keyring, pool::Pool, settings};
 use voice_otp_twilio::simulator::{Account, CallReport, Settings, Simulator};
 
-use super::cases::{ACME, GLOBEX, INITECH};
+use super::cases::{ACME, GLOBEX, INITECH, UMBRELLA};
 use crate::config::WorkerSettings;
 use crate::verb::{publish_clock, worker};
 
@@ -45,7 +47,7 @@ struct Tenant {
 }
 
 /// Nothing but the simulator knows these accounts.
-const TENANTS: [Tenant; 3] = [
+const TENANTS: [Tenant; 4] = [
     Tenant {
         id: ACME,
         account_sid: "ACaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa",
@@ -69,6 +71,14 @@ const TENANTS: [Tenant; 3] = [
         from: "+12025550192",
         calls_per_second: 1.0,
         test_mode: true,
+    },
+    Tenant {
+        id: UMBRELLA,
+        account_sid: "ACdddddddddddddddddddddddddddddddd",
+        auth_token: "dddddddddddddddddddddddddddddddd",
+        from: "+12025550193",
+        calls_per_second: 10.0,
+        test_mode: false,
     },
 ];
 
@@ -187,6 +197,7 @@ async fn save_tenants(keys: &Keyring, pool: &Pool) -> anyhow::Result<()> {
             test_mode: tenant.test_mode,
             ..Draft::default()
         };
+        let draft = if tenant.id == UMBRELLA { careful(draft) } else { draft };
         let id = TenantId::parse(tenant.id).map_err(|error| anyhow!(error))?;
         let checked = draft.check(id).map_err(|problems| anyhow!("{problems:?}"))?;
         settings::save(pool, keys, &checked, Some(tenant.calls_per_second)).await.context("save a tenant")?;
@@ -196,6 +207,14 @@ async fn save_tenants(keys: &Keyring, pool: &Pool) -> anyhow::Result<()> {
         }
     }
     Ok(())
+}
+
+/// A tenant that has codes read only to who presses a key, and busy lines called again.
+fn careful(mut draft: Draft) -> Draft {
+    draft.voicemail = Voicemail::PressKey;
+    draft.redial.set(Outcome::Busy, Again { times: 1, after_s: 5 });
+    draft.manner.brands.insert(EVERY_LOCALE.to_owned(), "Umbrella Bank".to_owned());
+    draft
 }
 
 fn url_of(listener: &TcpListener) -> anyhow::Result<Url> {
