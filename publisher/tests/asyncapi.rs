@@ -12,13 +12,14 @@ use voice_otp_publisher::topology::{
 use voice_otp_schemas::envelope::STRUCTURED;
 use voice_otp_schemas::json_schema::documents;
 use voice_otp_schemas::request::{CANCELLED, REQUESTED, VERIFIED};
-use voice_otp_schemas::status;
+use voice_otp_schemas::{price, status};
 
 /// An event's name here, its type, its routing key, its schema document, and an example of it.
-const EVENTS: [(&str, &str, &str, &str, &str); 4] = [
+const EVENTS: [(&str, &str, &str, &str, &str); 5] = [
     ("requested", REQUESTED, REQUESTED_KEY, "delivery.requested.v1.json", "valid/requested.full.json"),
     ("cancelled", CANCELLED, CANCELLED_KEY, "delivery.cancelled.v1.json", "valid/cancelled.delivery.json"),
     ("verified", VERIFIED, VERIFIED_KEY, "delivery.verified.v1.json", "valid/verified.json"),
+    ("price", price::PRICE, "price.{tenant_id}", "delivery.price.v1.json", "price/price.json"),
     ("status", status::STATUS, "status.{status}.{tenant_id}", "delivery.status.v1.json", "status/delivered.json"),
 ];
 
@@ -57,9 +58,14 @@ fn document() -> Value {
         let payload = add_schemas(&mut schemas, name, file);
         let example = std::fs::read_to_string(schemas_folder().join("examples").join(example)).unwrap();
         messages.insert(name.to_owned(), message(name, kind, &payload, &serde_json::from_str(&example).unwrap()));
-        let is_status = name == "status";
-        channels.insert(name.to_owned(), channel(name, key, if is_status { STATUS } else { REQUESTS }));
-        operations.insert(if is_status { "tell".to_owned() } else { name.to_owned() }, operation(name, is_status));
+        let told = matches!(name, "status" | "price");
+        channels.insert(name.to_owned(), channel(name, key, if told { STATUS } else { REQUESTS }));
+        let operation_name = match name {
+            "status" => "tell",
+            "price" => "tellPrice",
+            name => name,
+        };
+        operations.insert(operation_name.to_owned(), operation(name, told));
     }
     channels.insert("statusLog".to_owned(), log_channel());
     json!({
@@ -122,6 +128,8 @@ fn channel(name: &str, key: &str, exchange: &str) -> Value {
             "status": { "description": "The status's word.", "enum": status::Status::ALL.map(status::Status::as_str) },
             "tenant_id": { "description": "The tenant. It holds no dot." }
         });
+    } else if name == "price" {
+        channel["parameters"] = json!({ "tenant_id": { "description": "The tenant. It holds no dot." } });
     }
     channel
 }
@@ -130,8 +138,11 @@ fn channel(name: &str, key: &str, exchange: &str) -> Value {
 fn log_channel() -> Value {
     json!({
         "address": topology::STATUS_LOG,
-        "description": "Every status again, for replay: a stream, consumed with x-stream-offset. A broker may be without it.",
-        "messages": { "status": { "$ref": "#/components/messages/status" } },
+        "description": "Every status and price again, for replay: a stream, consumed with x-stream-offset. A broker may be without it.",
+        "messages": {
+            "status": { "$ref": "#/components/messages/status" },
+            "price": { "$ref": "#/components/messages/price" }
+        },
         "bindings": { "amqp": {
             "is": "queue",
             "queue": { "name": topology::STATUS_LOG, "durable": true, "exclusive": false, "autoDelete": false, "vhost": "/" },

@@ -7,6 +7,7 @@ use serde_json::Value;
 use voice_otp_schemas::envelope::{Message, STRUCTURED, Unreadable};
 use voice_otp_schemas::json_schema::documents;
 use voice_otp_schemas::request::{Incoming, read};
+use voice_otp_schemas::price::PriceEvent;
 use voice_otp_schemas::status::StatusEvent;
 
 fn folder(name: &str) -> std::path::PathBuf {
@@ -97,6 +98,17 @@ fn the_same_request_is_told_from_another_by_number_code_and_extension() {
     assert_eq!(identity(&text), identity(&text.replace("12:03:00", "12:04:00")));
     assert_ne!(identity(&text), identity(&text.replace("493027", "493028")));
     assert_ne!(identity(&text), identity(&text.replace("2671", "2672")));
+}
+
+#[test]
+fn the_price_example_is_what_workers_write() {
+    let document = documents().into_iter().find(|document| document.file.contains("price")).unwrap();
+    let text = std::fs::read(folder("examples/price/price.json")).unwrap();
+    let event: Value = serde_json::from_slice(&text).unwrap();
+    assert!(jsonschema::draft202012::new(&document.schema).unwrap().is_valid(&event));
+    let read: PriceEvent = serde_json::from_slice(&text).unwrap();
+    assert_eq!(serde_json::to_value(PriceEvent::new(read.time.clone(), read.data)).unwrap(), event);
+    assert_eq!(read.id, "7f9c-login-1/price/1");
 }
 
 #[test]

@@ -46,5 +46,5 @@ async fn run(mut command: Command) -> String {
 async fn asyncapis_own_parser_is_content_with_the_document() {
     let mut command = node("asyncapi.mjs");
     command.arg(repository().join("schemas/asyncapi.json"));
-    assert_eq!(run(command).await, "5 channels, 4 operations");
+    assert_eq!(run(command).await, "6 channels, 5 operations");
 }
