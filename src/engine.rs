@@ -81,6 +81,10 @@ pub struct Counts {
     pub account_circuits: AtomicU64,
     /// Circuits opened for a tenant whose credentials Twilio refused.
     pub credential_circuits: AtomicU64,
+    /// Calls to be placed again, since one reached nobody.
+    pub redials: AtomicU64,
+    /// Prices of calls that were told.
+    pub prices: AtomicU64,
     /// Calls that weren't any delivery's, hung up.
     pub strays: AtomicU64,
     /// Deliveries that are not over long after their codes' ends, as counted last. Must be 0.
@@ -303,6 +307,7 @@ impl<P: Ports> Engine<P> {
     /// Saves a change and sends its events out. None if it lost the race.
     async fn save_one(&self, change: Change) -> Result<Option<Delivery>, BatchError> {
         let (mut delivery, events) = (change.delivery.clone(), change.events.clone());
+        let redial = change.retired.as_ref().is_some_and(|retired| retired.call.is_some());
         let saved = self.saves.submit(change).await?;
         let lower = match saved {
             Saved::Saved { lower } => lower,
@@ -314,6 +319,7 @@ impl<P: Ports> Engine<P> {
             }
         };
         delivery.revision += 1;
+        self.counts.redials.fetch_add(redial.into(), Ordering::Relaxed);
         for event in &events {
             if event.is_final() {
                 self.counts.ended.fetch_add(1, Ordering::Relaxed);

@@ -210,17 +210,15 @@ fn ending(delivery: &Delivery, call: &Call) -> Option<(Status, Option<Reason>)> 
         CallStatus::Completed => completed(delivery, call),
         CallStatus::Busy => (Status::Busy, because(ReasonCode::Busy, "the line was busy")),
         CallStatus::NoAnswer => (Status::NoAnswer, because(ReasonCode::NoAnswer, "nobody answered, or the call was declined")),
-        CallStatus::Failed => match &call.trouble {
-            Some(trouble) => (Status::Failed, Some(trouble.reason())),
-            None => {
-                let why = if no_such_number(call) {
-                    "the carrier knows no such number, or can't reach it"
-                } else {
-                    "the carrier could not complete the call"
-                };
-                (Status::Failed, because(ReasonCode::CarrierFailed, why))
-            }
-        },
+        CallStatus::Failed => {
+            let why = if no_such_number(call) {
+                "the carrier knows no such number, or can't reach it"
+            } else {
+                "the carrier could not complete the call"
+            };
+            let told = call.trouble.as_ref().map(Trouble::reason);
+            (Status::Failed, told.or_else(|| because(ReasonCode::CarrierFailed, why)))
+        }
         CallStatus::Canceled => match delivery.withdrawn {
             Some(why) => {
                 let (status, reason) = withdrawal(why);

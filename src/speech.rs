@@ -76,14 +76,18 @@ pub fn locales() -> impl Iterator<Item = Spoken> {
     LANGUAGES.iter().map(|(tag, language)| Spoken { locale: tag, voice: &language.voice, other_voices: &language.other_voices })
 }
 
+#[expect(clippy::expect_used, reason = "a test knows that it is there")]
+fn last_resort() -> (&'static String, &'static Language) {
+    LANGUAGES.get_key_value(LAST_RESORT).expect("English is spoken")
+}
+
 impl<'a> Speaker<'a> {
     /// Speaks the first of these languages that we have, or its nearest relative: the request's, the tenant's, the number's
     /// country's, `en-US`.
     pub fn new(asked: Option<&Locale>, tenant: Option<&Locale>, country: Option<Country>, manner: &'a Manner) -> Self {
         let tag = asked.and_then(matching::nearest).or_else(|| tenant.and_then(matching::nearest));
         let tag = tag.or_else(|| country.and_then(matching::of_country)).unwrap_or(LAST_RESORT);
-        #[expect(clippy::expect_used, reason = "matching gives tags of the table only, and a test knows the last resort")]
-        let language = LANGUAGES.get(tag).expect("one of our locales");
+        let (tag, language) = LANGUAGES.get_key_value(tag).unwrap_or_else(|| last_resort());
         Self { tag, language, manner }
     }
 

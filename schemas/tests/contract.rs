@@ -6,8 +6,8 @@ use std::path::Path;
 use serde_json::Value;
 use voice_otp_schemas::envelope::{Message, STRUCTURED, Unreadable};
 use voice_otp_schemas::json_schema::documents;
-use voice_otp_schemas::request::{Incoming, read};
 use voice_otp_schemas::price::PriceEvent;
+use voice_otp_schemas::request::{Incoming, read};
 use voice_otp_schemas::status::StatusEvent;
 
 fn folder(name: &str) -> std::path::PathBuf {

@@ -128,13 +128,13 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Asks Twilio about calls that have gone quiet: those of one tenant together.
-    pub(super) async fn poll_all(self: Arc<Self>, quiet: Vec<Held>) {
+    pub(super) fn poll_all(self: &Arc<Self>, quiet: Vec<Held>) {
         let mut tenants: HashMap<TenantId, Vec<Held>> = HashMap::new();
         for held in quiet {
             tenants.entry(held.delivery.key.tenant_id.clone()).or_default().push(held);
         }
         for (tenant, quiet) in tenants {
-            drop(self.tasks.spawn(Arc::clone(&self).poll(tenant, quiet)));
+            drop(self.tasks.spawn(Arc::clone(self).poll(tenant, quiet)));
         }
     }
 

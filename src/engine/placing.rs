@@ -69,9 +69,7 @@ impl<P: Ports> Engine<P> {
                     State::Final => {}
                 }
             }
-            if !quiet.is_empty() {
-                drop(self.tasks.spawn(Arc::clone(&self).poll_all(quiet)));
-            }
+            self.poll_all(quiet);
         }
     }
 

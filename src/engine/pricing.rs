@@ -6,6 +6,8 @@ use std::sync::Arc;
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::price::PriceData;
 
+use std::sync::atomic::Ordering;
+
 use super::Engine;
 use crate::account::CallSid;
 use crate::event::Event;
@@ -81,10 +83,11 @@ impl<P: Ports> Engine<P> {
             events.push(Event::price(now, data));
         }
         // What isn't known to be published is asked for and told again: the same event.
-        if !events.is_empty()
-            && self.relay.aside(events).await
-            && let Err(error) = self.ledger.priced(&told).await
-        {
+        if events.is_empty() || !self.relay.aside(events).await {
+            return;
+        }
+        self.counts.prices.fetch_add(u64::try_from(told.len()).unwrap_or(0), Ordering::Relaxed);
+        if let Err(error) = self.ledger.priced(&told).await {
             tracing::debug!(error = &error as &dyn std::error::Error, "can't clear prices that were told, they are told again");
         }
     }

@@ -106,7 +106,7 @@ mod tests {
             // Google's voices take 4,500 characters of a URL-encoded text at the most, SSML included.
             let document = roxmltree::Document::parse(&xml).unwrap();
             for say in document.descendants().filter(|node| node.has_tag_name("Say")) {
-                let encoded: String = form_urlencoded::byte_serialize(xml[say.range()].as_bytes()).collect();
+                let encoded: String = form_urlencoded::byte_serialize(xml.get(say.range()).unwrap().as_bytes()).collect();
                 assert!(encoded.len() < 4_500, "{}: {}", spoken.locale, encoded.len());
             }
         }

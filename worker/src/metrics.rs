@@ -5,6 +5,8 @@
 //! | `voice_otp_deliveries_admitted_total` | counter | deliveries that became durable here |
 //! | `voice_otp_calls_placed_total` | counter | calls that Twilio took from here |
 //! | `voice_otp_deliveries_ended_total` | counter | final statuses said by this worker |
+//! | `voice_otp_redials_total` | counter | calls to be placed again, since one reached nobody |
+//! | `voice_otp_prices_total` | counter | prices of calls that were told |
 //! | `voice_otp_stray_calls_total` | counter | calls that were no delivery's any more, hung up: somebody should look |
 //! | `voice_otp_account_circuits_total` | counter | circuits opened here for an account whose calls met trouble at Twilio |
 //! | `voice_otp_credential_circuits_total` | counter | circuits opened here for a tenant whose credentials Twilio refused |
@@ -43,10 +45,12 @@ pub(crate) fn text<P: Ports>(engine: &Arc<Engine<P>>) -> Result<String, fmt::Err
 impl<P: Ports> Collector for Counts<P> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let counts = self.0.counts();
-        let counters: [(&str, &str, &AtomicU64); 7] = [
+        let counters: [(&str, &str, &AtomicU64); 9] = [
             ("deliveries_admitted", "Deliveries that became durable here", &counts.admitted),
             ("calls_placed", "Calls that Twilio took from here", &counts.placed),
             ("deliveries_ended", "Final statuses said by this worker", &counts.ended),
+            ("redials", "Calls to be placed again, since one reached nobody", &counts.redials),
+            ("prices", "Prices of calls that were told", &counts.prices),
             ("stray_calls", "Calls that were no delivery's any more, hung up", &counts.strays),
             ("account_circuits", "Circuits opened for an account whose calls met trouble at Twilio", &counts.account_circuits),
             ("credential_circuits", "Circuits opened for a tenant whose credentials Twilio refused", &counts.credential_circuits),

@@ -144,17 +144,18 @@ pub(super) async fn save(ledger: &PgLedger, worker: WorkerEpoch, group: &[Change
     if rows.len() != group.len() {
         return Err(LedgerError::Nonsense("a save has no answer"));
     }
-    let answer = |row: &tokio_postgres::Row| {
-        if !row.get::<_, bool>(0) {
-            return if row.get(2) { Saved::Busy } else { Saved::Conflict };
-        }
-        Saved::Saved {
-            lower: match row.get::<_, Option<i64>>(1) {
-                None => Lower::Published,
-                Some(owner) if owner == worker.0 => Lower::Mine,
-                Some(_) => Lower::Others,
-            },
-        }
-    };
-    Ok(rows.iter().map(answer).collect())
+    Ok(rows.iter().map(|row| answer(worker, row)).collect())
+}
+
+fn answer(worker: WorkerEpoch, row: &tokio_postgres::Row) -> Saved {
+    if !row.get::<_, bool>(0) {
+        return if row.get(2) { Saved::Busy } else { Saved::Conflict };
+    }
+    Saved::Saved {
+        lower: match row.get::<_, Option<i64>>(1) {
+            None => Lower::Published,
+            Some(owner) if owner == worker.0 => Lower::Mine,
+            Some(_) => Lower::Others,
+        },
+    }
 }

@@ -206,7 +206,7 @@ impl Ledger for MemoryLedger {
 
     async fn unpriced(&self, most: usize) -> Result<Vec<Unpriced>, LedgerError> {
         self.work(|tables, now| {
-            tables.unpriced.retain(|_, owed| owed.owed.ended_at >= now - Duration::from_hours(24));
+            tables.unpriced.retain(|_, owed| owed.call.ended_at >= now - Duration::from_hours(24));
             let mut due: Vec<&mut Owed> = tables.unpriced.values_mut().filter(|owed| owed.ask_at <= now).collect();
             due.sort_by_key(|owed| owed.ask_at);
             due.truncate(most);
@@ -215,7 +215,7 @@ impl Ledger for MemoryLedger {
                     let wait = Duration::from_secs(30) * 2_u32.pow(owed.asked.min(10));
                     owed.ask_at = now + wait.min(Duration::from_hours(1));
                     owed.asked += 1;
-                    owed.owed.clone()
+                    owed.call.clone()
                 })
                 .collect()
         })

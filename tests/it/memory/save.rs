@@ -113,7 +113,7 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
             to_masked: saved.to_masked,
             context: saved.context,
         };
-        tables.unpriced.entry(call_sid).or_insert(Owed { owed, ask_at: now + FIRST_ASKED, asked: 0 });
+        tables.unpriced.entry(call_sid).or_insert(Owed { call: owed, ask_at: now + FIRST_ASKED, asked: 0 });
     }
     Saved::Saved { lower }
 }

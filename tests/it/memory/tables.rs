@@ -241,7 +241,7 @@ pub(super) fn interval_us(rate: f64) -> i64 {
 
 /// A call without a price, and when it is asked for.
 pub(super) struct Owed {
-    pub(super) owed: Unpriced,
+    pub(super) call: Unpriced,
     pub(super) ask_at: Timestamp,
     pub(super) asked: u32,
 }

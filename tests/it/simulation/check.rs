@@ -22,7 +22,7 @@ fn first_told(world: &World) -> BTreeMap<Key, BTreeMap<u32, Event>> {
 }
 
 fn have_ended(world: &World) -> usize {
-    let has_final = |events: &BTreeMap<u32, Event>| events.values().any(|event| event.is_final());
+    let has_final = |events: &BTreeMap<u32, Event>| events.values().any(Event::is_final);
     first_told(world).values().filter(|events| has_final(events)).count()
 }
 
@@ -38,7 +38,7 @@ pub(super) fn open(world: &World) -> String {
     let told = first_told(world);
     let published = world.published.lock().unwrap();
     let open =
-        published.iter().filter(|one| !told.get(&one.ask.key()).is_some_and(|events| events.values().any(|e| e.is_final())));
+        published.iter().filter(|one| !told.get(&one.ask.key()).is_some_and(|events| events.values().any(Event::is_final)));
     open.map(|one| {
         let said: Vec<&str> = told
             .get(&one.ask.key())
@@ -109,7 +109,7 @@ fn statuses(key: &Key, events: &BTreeMap<u32, Event>) -> Result<(), String> {
         return Err(format!("{key}: a gap in {:?} {words:?}", events.keys()));
     }
     let finals = events.values().filter(|event| event.is_final()).count();
-    let last_is_final = events.values().next_back().is_some_and(|event| event.is_final());
+    let last_is_final = events.values().next_back().is_some_and(Event::is_final);
     if finals != 1 || !last_is_final {
         return Err(format!("{key}: {finals} endings in {words:?}"));
     }

@@ -293,7 +293,7 @@ async fn work(world: Arc<World>, place: usize) {
 /// A tenant's settings. Every other one has calls placed again that reached nobody.
 fn wanted(account: u32, pace: f64) -> Draft {
     let mut draft = draft(account, pace);
-    if account % 2 == 0 {
+    if account.is_multiple_of(2) {
         draft.redial.set(Outcome::Busy, Again { times: 1, after_s: 5 });
         draft.redial.set(Outcome::NoAnswer, Again { times: 2, after_s: 5 });
     }

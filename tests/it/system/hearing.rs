@@ -115,7 +115,7 @@ async fn a_busy_line_is_called_again_and_its_late_callbacks_change_nothing() {
     assert_eq!(system.calls_to("+12025550101"), 2);
     statuses.assert_sound();
     let metrics = reqwest::get(format!("http://{}/metrics", worker.address)).await.unwrap().text().await.unwrap();
-    assert!(metrics.contains("voice_otp_stray_calls_total 0"));
+    assert!(metrics.contains("voice_otp_stray_calls_total 0") && metrics.contains("voice_otp_redials_total 2"), "{metrics}");
     system.stop().await;
 }
 

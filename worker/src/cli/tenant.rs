@@ -203,13 +203,21 @@ pub struct TenantSet {
     /// Another voice for a locale (voice-otp speech locales); may be given again; an empty name takes it away
     #[arg(long = "voice", value_name = "LOCALE=VOICE")]
     pub voices: Vec<String>,
-    /// About answering machines: speak (so it is at first), hang_up, wait_for_beep, or press_key: read the code only to
-    /// who presses 1
-    #[arg(long, value_name = "POLICY")]
+    /// About answering machines
+    #[arg(
+        long,
+        value_name = "POLICY",
+        help = "About answering machines: speak (so it is at first), hang_up, wait_for_beep, or press_key: read the code only to who \
+                presses 1"
+    )]
     pub voicemail: Option<String>,
-    /// Call again after busy, no_answer, failed or voicemail, so often (up to 5), so much later (5s to 30m), for example
-    /// busy=2/30s; may be given again; 0 times takes it away
-    #[arg(long = "redial", value_name = "OUTCOME=N/DURATION")]
+    /// When to call again
+    #[arg(
+        long = "redial",
+        value_name = "OUTCOME=N/DURATION",
+        help = "Call again after busy, no_answer, failed or voicemail, so often (up to 5), so much later (5s to 30m), for example \
+                busy=2/30s; may be given again; 0 times takes it away"
+    )]
     pub redials: Vec<String>,
     /// Where Twilio reaches the workers: voicemail policies other than speak need it
     #[arg(long, env = "VOICE_OTP_PUBLIC_URL", value_name = "URL")]
