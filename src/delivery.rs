@@ -156,7 +156,9 @@ pub struct Delivery {
 pub enum Said {
     /// The code.
     Code,
-    /// Nothing: it was to be kept from who answered.
+    /// Which key to press for the code.
+    Question,
+    /// Nothing: it was to be kept from who answered, was taken back, or had expired.
     Nothing,
 }
 
@@ -336,10 +338,11 @@ impl Delivery {
         wanted.min(left).max(Duration::from_secs(5))
     }
 
-    /// Takes it back: what waits ends at once; what Twilio has, or may have, is only marked, and ends when Twilio
-    /// says so. An answered call is left alone. None when there is nothing to change.
+    /// Takes it back: what waits ends at once; what Twilio has, or may have, is only marked, and ends when Twilio says so. A call that
+    /// was answered is not hung up and keeps its own ending, but if it still asks what to say it is told nothing, and it isn't placed
+    /// again. None when there is nothing to change.
     pub fn withdraw(&self, why: ReasonCode, now: Timestamp) -> Option<Change> {
-        if self.state == State::Final || self.withdrawn.is_some() || self.answered_at.is_some() {
+        if self.state == State::Final || self.withdrawn.is_some() {
             return None;
         }
         let mut change = Change::of(self);
@@ -411,13 +414,14 @@ impl Said {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Code => "code",
+            Self::Question => "question",
             Self::Nothing => "nothing",
         }
     }
 
     /// What a word says.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Code, Self::Nothing].into_iter().find(|said| said.as_str() == word)
+        [Self::Code, Self::Question, Self::Nothing].into_iter().find(|said| said.as_str() == word)
     }
 }
 

@@ -14,6 +14,7 @@ use crate::delivery::{AttemptId, Change, Delivery, Key, Slot, WorkerEpoch};
 use crate::event::Event;
 use crate::failure::CallFailure;
 use crate::plan::Admission;
+use crate::policy::Voicemail;
 use crate::progress::Call;
 use crate::settings::VoiceSettings;
 use crate::speech::Script;
@@ -314,19 +315,8 @@ pub trait Directory: Send + Sync + 'static {
 pub enum Speech<'a> {
     /// This, to whatever answers.
     Inline(&'a Script),
-    /// What we say when Twilio asks: see [`crate::engine::Engine::answer`].
-    Ask(Detection),
-}
-
-/// Whether Twilio listens first who answers (answering-machine detection).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Detection {
-    /// It doesn't.
-    Off,
-    /// It asks as soon as it knows.
-    Start,
-    /// With a machine, it asks after the beep.
-    End,
+    /// What we say when Twilio asks, by this policy: see [`crate::engine::Engine::answer`].
+    Ask(Voicemail),
 }
 
 /// What to ask of Twilio.

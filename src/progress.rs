@@ -168,7 +168,13 @@ fn follow(change: &mut Change, call: &Call, policy: &Policy, now: Timestamp) {
         change.unpriced.clone_from(&change.delivery.call_sid);
     }
     match again(&change.delivery, call, status, policy, now) {
-        Some(after) => change.redial(now, after, status, details),
+        Some(after) => {
+            // A price stands on an ending, or comes as an event of its own.
+            if details.price.is_some() {
+                change.unpriced.clone_from(&change.delivery.call_sid);
+            }
+            change.redial(now, after, status, Details { price: None, ..details });
+        }
         None => change.tell(now, status, details),
     }
 }
@@ -242,22 +248,34 @@ fn completed(delivery: &Delivery, call: &Call) -> (Status, Option<Reason>) {
                 let (status, reason) = withdrawal(why);
                 (status, Some(reason))
             }
-            None => because(Status::Voicemail, ReasonCode::Voicemail, kept),
+            None if machine => because(Status::Voicemail, ReasonCode::Voicemail, kept),
+            None => {
+                because(Status::Expired, ReasonCode::ExpiredWaiting, "the code expired before it could be read to who answered")
+            }
         },
         (Voicemail::PressKey, Some(Said::Code)) => (Status::Delivered, None),
-        (Voicemail::PressKey, None) => {
+        (Voicemail::PressKey, Some(Said::Question)) => {
             because(Status::HungUp, ReasonCode::NoKey, "nobody pressed the key that the code is read for, so it was not read")
+        }
+        // It never asked us what to say, though it went on for a while.
+        (Voicemail::PressKey, None) if call.trouble.is_none() && call.duration_s.is_some_and(|seconds| seconds > AT_ONCE_S) => {
+            because(Status::Failed, ReasonCode::RequestRefused, UNASKED)
         }
         (Voicemail::HangUp, None) if machine => because(Status::Voicemail, ReasonCode::Voicemail, kept),
         (Voicemail::HangUp | Voicemail::WaitForBeep, Some(Said::Code)) | (Voicemail::Speak, _) if heard => {
             (Status::Delivered, None)
         }
-        (Voicemail::Speak | Voicemail::HangUp | Voicemail::WaitForBeep, _) => match &call.trouble {
+        (_, _) => match &call.trouble {
             Some(trouble) => (Status::Failed, Some(trouble.reason())),
             None => because(Status::HungUp, ReasonCode::HungUp, "the call ended before the code had been read once"),
         },
     }
 }
+
+/// Who hangs up as soon as this, in seconds, does so before Twilio can ask what to say.
+const AT_ONCE_S: u32 = 2;
+const UNASKED: &str = "Twilio could not ask what to say: the workers' public URL, its proxy or its certificate needs the operator's \
+                       attention";
 
 /// Whether Twilio's word for who answered means that it was no person.
 pub fn is_machine(answered_by: &str) -> bool {

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
@@ -15,7 +16,7 @@ use crate::account::CallSid;
 use crate::agenda::Held;
 use crate::delivery::{AttemptId, Change, Delivery, Details, State, withdrawal};
 use crate::policy::Policy;
-use crate::ports::{Attempt, Caller as _, Ports};
+use crate::ports::{Attempt, Caller as _, Ledger as _, Ports};
 use crate::progress::{Call, Progress, progress, quiet_until, waits_too_long, whole_second_after};
 use crate::settings::VoiceSettings;
 
@@ -57,13 +58,32 @@ impl<P: Ports> Engine<P> {
                     self.agenda.learn(saved);
                     return News::Taken;
                 }
-                Ok(None) => match self.reload(&current.key).await {
-                    Some(newer) => current = newer,
+                Ok(None) => match self.find_again_by(attempt).await {
+                    Some(newest) if newest.over => return News::Taken,
+                    Some(newest) => current = newest.delivery,
                     None => return News::Stopping,
                 },
                 Err(_) => return News::Stopping,
             }
         }
+    }
+
+    /// Reads an attempt's delivery anew; waits for an unavailable ledger. None when it is gone or time is up.
+    async fn find_again_by(&self, attempt: AttemptId) -> Option<Attempt> {
+        loop {
+            match self.ledger.find_attempt(attempt).await {
+                Ok(found) => return found,
+                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't read a delivery, trying again"),
+            }
+            if self.pause_or_hard(Duration::from_millis(250)).await {
+                return None;
+            }
+        }
+    }
+
+    /// Whether a call was some delivery's, which has another now: nothing of it is news, and nobody need hang it up.
+    async fn was_ours(&self, sid: &CallSid) -> bool {
+        self.ledger.known_calls(std::slice::from_ref(sid)).await.is_ok_and(|known| !known.is_empty())
     }
 
     fn progress_of(&self, delivery: &Delivery, call: &Call, policy: &Policy) -> Progress {
@@ -116,7 +136,7 @@ impl<P: Ports> Engine<P> {
                 Err(_) => return Changed::Lost,
             }
         }
-        if stray {
+        if stray && !self.was_ours(&call.sid).await {
             drop(self.tasks.spawn(Arc::clone(self).hang_up_stray(held.delivery.as_ref().clone(), call.clone())));
         } else if held.delivery.withdrawn.is_some()
             && held.delivery.state == State::Calling
@@ -247,7 +267,7 @@ impl<P: Ports> Engine<P> {
             let Some(change) = current.withdraw(why, self.clock.now()) else { return Changed::Done };
             match self.save_one(change).await {
                 Ok(Some(saved)) => {
-                    if saved.state == State::Calling {
+                    if saved.state == State::Calling && saved.answered_at.is_none() {
                         drop(self.tasks.spawn(Arc::clone(self).hang_up_withdrawn(saved.clone())));
                     }
                     self.agenda.learn(saved);
@@ -310,8 +330,10 @@ fn give_up(delivery: &Delivery, now: Timestamp) -> Option<Change> {
     }
     let mut change = Change::of(delivery);
     let (status, reason) = match delivery.withdrawn {
-        Some(why) => withdrawal(why),
-        None => (Status::Failed, Reason::new(ReasonCode::OutcomeUnknown, "Twilio could not be asked what became of the call")),
+        Some(why) if delivery.answered_at.is_none() => withdrawal(why),
+        Some(_) | None => {
+            (Status::Failed, Reason::new(ReasonCode::OutcomeUnknown, "Twilio could not be asked what became of the call"))
+        }
     };
     change.tell(now, status, Details { reason: Some(reason), ..Details::default() });
     Some(change)

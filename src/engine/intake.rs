@@ -363,11 +363,19 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Notes that a code was entered.
-    async fn verified(&self, verified: &Verified) -> Disposition {
+    async fn verified(self: &Arc<Self>, verified: &Verified) -> Disposition {
         let key = Key { tenant_id: verified.tenant_id.clone(), delivery_id: verified.delivery_id.clone() };
         loop {
             match self.ledger.verified(&key).await {
                 Ok(known) => {
+                    if known
+                        && let Some(found) = self.reload(&key).await
+                        && found.state == State::Waiting
+                        && found.redials > 0
+                        && self.withdraw(found, ReasonCode::Verified).await == Changed::Lost
+                    {
+                        return Disposition::Again;
+                    }
                     if !known {
                         tracing::debug!(tenant.id = %key.tenant_id, "a code was entered for a delivery that isn't known");
                     }

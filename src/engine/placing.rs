@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::status::Status;
 
@@ -16,7 +17,7 @@ use crate::due::Due;
 use crate::failure::{self, CallFailure, Next};
 use crate::plan::{NO_PUBLIC_URL, speaker};
 use crate::policy::{Policy, Voicemail};
-use crate::ports::{Begin, Begun, CallOrder, Caller as _, Detection, DirectoryError, Ledger as _, Ports, Speech};
+use crate::ports::{Begin, Begun, CallOrder, Caller as _, DirectoryError, Ledger as _, Ports, Speech};
 use crate::progress::Call;
 use crate::settings::VoiceSettings;
 use crate::spacing;
@@ -104,12 +105,13 @@ impl<P: Ports> Engine<P> {
         let tenants: Vec<_> = due.iter().map(|(held, _)| held.delivery.key.tenant_id.clone()).collect();
         let Some(settings) = self.settings_to_place(&tenants).await else { return };
         let mut ready = Vec::with_capacity(due.len());
-        for (mut held, berth) in due {
+        let verified = join_all(due.iter().map(|(held, _)| self.was_verified(&held.delivery))).await;
+        for ((mut held, berth), verified) in due.into_iter().zip(verified) {
             if held.delivery.too_late(now) {
                 self.tasks.spawn(Arc::clone(&self).end_waiting(held, None));
                 continue;
             }
-            if self.was_verified(&held.delivery).await {
+            if verified {
                 let why = Some(withdrawal(ReasonCode::Verified));
                 drop(self.tasks.spawn(Arc::clone(&self).end_waiting(held, why)));
                 continue;
@@ -267,10 +269,7 @@ impl<P: Ports> Engine<P> {
             to: &order.to,
             speech: match settings.voicemail {
                 Voicemail::Speak => Speech::Inline(&script),
-                // Twilio doesn't listen to who answers an extension.
-                Voicemail::PressKey => Speech::Ask(Detection::Off),
-                Voicemail::HangUp => Speech::Ask(Detection::Start),
-                Voicemail::WaitForBeep => Speech::Ask(Detection::End),
+                policy => Speech::Ask(policy),
             },
             ring_timeout,
             limit: self.tuning.call_limit,

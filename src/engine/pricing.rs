@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use futures_util::{StreamExt as _, stream};
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::price::PriceData;
 
@@ -15,6 +16,8 @@ use crate::ports::{Caller as _, Ledger as _, Ports, Unpriced};
 
 /// The most calls asked for at once.
 const MOST: usize = 500;
+/// Tenants asked for at once.
+const AT_ONCE: usize = 8;
 
 impl<P: Ports> Engine<P> {
     /// Asks for the prices of calls that are over, those of a tenant together, until told to stop.
@@ -35,9 +38,13 @@ impl<P: Ports> Engine<P> {
             for one in owed {
                 tenants.entry(one.key.tenant_id.clone()).or_default().push(one);
             }
-            for (tenant, owed) in tenants {
-                self.price(&tenant, owed).await;
-            }
+            // One that answers slowly keeps nobody else's waiting; and once the worker is told to stop no more are asked for.
+            let pricing =
+                stream::iter(tenants).take_until(self.soft.cancelled()).for_each_concurrent(AT_ONCE, |(tenant, owed)| {
+                    let engine = Arc::clone(&self);
+                    async move { engine.price(&tenant, owed).await }
+                });
+            pricing.await;
             let pause = if full { self.tuning.sweep / 10 } else { self.tuning.price };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
@@ -61,12 +68,20 @@ impl<P: Ports> Engine<P> {
                 return;
             }
         };
-        let now = self.clock.now();
         let mut by_sid: HashMap<CallSid, _> = calls.into_iter().map(|call| (call.sid.clone(), call)).collect();
         let mut events = Vec::new();
         let mut told = Vec::new();
         for one in owed {
-            let Some(call) = by_sid.remove(&one.call_sid) else { continue };
+            let call = match by_sid.remove(&one.call_sid) {
+                Some(call) => call,
+                None if self.soft.is_cancelled() => break,
+                None => {
+                    // Too far down the list by now.
+                    let _berth = self.looking.enter(&settings.pace_key).await;
+                    let Ok(call) = self.caller.fetch(&settings, &one.call_sid).await else { continue };
+                    call
+                }
+            };
             let Some(price) = call.price else { continue };
             told.push(one.call_sid.clone());
             let data = PriceData {
@@ -80,7 +95,8 @@ impl<P: Ports> Engine<P> {
                 to_masked: one.to_masked,
                 context: one.context,
             };
-            events.push(Event::price(now, data));
+            // At its end, as the ledger has it: told again, it is the same event.
+            events.push(Event::price(one.ended_at, data));
         }
         // What isn't known to be published is asked for and told again: the same event.
         if events.is_empty() || !self.relay.aside(events).await {

@@ -110,6 +110,9 @@ fn unspoken(tag: &str) -> String {
 
 /// A greeting: plain text, and [`BRAND`].
 fn template(text: &str) -> Result<(), String> {
+    if text.matches(BRAND).count() > 1 {
+        return Err(format!("it says {BRAND} more than once"));
+    }
     // The same length, so that places are still places in the text.
     plain(&text.replace(BRAND, "_______"), LONGEST_GREETING)
 }
@@ -152,6 +155,7 @@ mod tests {
         let greeting =
             |text: &str| wrong(&Manner { greetings: one("de-DE", text), brands: one("*", "Acme"), ..Manner::default() });
         assert_eq!(greeting("Hallo von {brand}."), "");
+        assert!(greeting("{brand}, {brand}").contains("more than once"));
         assert!(greeting("Hallo {name}").contains("de-DE: character 7: a brace"), "{}", greeting("Hallo {name}"));
         assert!(greeting("{brand}: <Dial>").contains("character 10: markup"));
         assert!(greeting("a\u{7}b").contains("character 2: a control character"));

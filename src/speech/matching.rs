@@ -26,9 +26,20 @@ pub(super) fn nearest(locale: &Locale) -> Option<&'static str> {
     exact.map(String::as_str).or_else(|| ancestor(parse(locale.as_str())?))
 }
 
+/// The locales of ours for the languages most spoken in each country: asked for with every call, so they are found out once.
+static OF_COUNTRIES: LazyLock<BTreeMap<String, &'static str>> = LazyLock::new(|| {
+    let letters = || 'A'..='Z';
+    let codes = letters().flat_map(|first| letters().map(move |second| format!("{first}{second}")));
+    codes.filter_map(|code| Some((code.clone(), likely(&code)?))).collect()
+});
+
 /// The locale of ours for the language most spoken in a country.
 pub(super) fn of_country(country: Country) -> Option<&'static str> {
-    let mut tag = parse(&format!("und-{}", country.as_str()))?;
+    OF_COUNTRIES.get(country.as_str()).copied()
+}
+
+fn likely(country: &str) -> Option<&'static str> {
+    let mut tag = parse(&format!("und-{country}"))?;
     LocaleExpander::new_extended().maximize(&mut tag.id);
     if tag.id.language.is_unknown() {
         // CLDR leaves English out.

@@ -8,7 +8,7 @@ alter table voice_settings
 alter table deliveries
     -- What the current call does about answering machines, what it was told where it asked, and who answered it.
     add column voicemail text not null default 'speak',
-    add column said text check (said in ('code', 'nothing')),
+    add column said text check (said in ('code', 'question', 'nothing')),
     add column answered_by text,
     -- Calls placed again after one that reached nobody.
     add column redials integer not null default 0;

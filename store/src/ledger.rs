@@ -91,6 +91,13 @@ impl PgLedger {
         self.pool.get().await.map_err(|error| LedgerError::Unavailable(Box::new(error)))
     }
 
+    /// Runs a statement; gives how many rows it changed.
+    async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, LedgerError> {
+        let client = self.client().await?;
+        let statement = client.prepare_cached(sql).await.map_err(failed)?;
+        client.execute(&statement, params).await.map_err(failed)
+    }
+
     async fn query(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, LedgerError> {
         let client = self.client().await?;
         let statement = client.prepare_cached(sql).await.map_err(failed)?;

@@ -247,6 +247,20 @@ mod tests {
     }
 
     #[test]
+    fn a_code_that_comes_after_the_201_is_known_as_well() {
+        let of = |code| trouble(code).map(|trouble| trouble.class);
+        assert_eq!(of(13224), Some(DESTINATION));
+        assert_eq!(of(13225), Some(BLOCKED));
+        assert_eq!(of(11200), Some(OURS));
+        assert_eq!(of(21211), Some(DESTINATION), "and those of the POST may come late");
+        assert_eq!(of(99_999), None);
+        for (place, entry) in AFTERWARDS.iter().enumerate() {
+            assert!(lookup(entry.code).is_none(), "{} is in both lists", entry.code);
+            assert!(AFTERWARDS.iter().skip(place + 1).all(|other| other.code > entry.code), "{} is out of order", entry.code);
+        }
+    }
+
+    #[test]
     fn the_code_decides_and_the_http_status_where_there_is_none() {
         for (http_status, code, message, wanted) in [
             (400, Some(21211), "", DESTINATION),

@@ -276,6 +276,12 @@ async fn balance(client: &Client, settings: &VoiceSettings) -> Finding {
 /// Posts what Twilio would, signed as Twilio signs, to the public URL: a worker of ours says so if it gets there whole.
 async fn callback(client: &Client, settings: &VoiceSettings) -> Finding {
     let Some(url) = client.probe_url() else {
+        if settings.voicemail.needs_public_url() {
+            let message = "no public URL is given, and the tenant's voicemail policy needs one";
+            return finding(Check::Callback, Verdict::Fault, "voicemail_needs_public_url", message).remedy(
+                "set VOICE_OTP_PUBLIC_URL here and for the workers, or the policy: voice-otp tenant set --voicemail speak",
+            );
+        }
         return finding(Check::Callback, Verdict::Unknown, "no_public_url", "no public URL is given: calls are polled")
             .remedy("give the workers' VOICE_OTP_PUBLIC_URL to check it");
     };

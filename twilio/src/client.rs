@@ -14,7 +14,8 @@ use voice_otp::answer::Turn;
 use voice_otp::delivery::AttemptId;
 use voice_otp::delivery::Price;
 use voice_otp::failure::{CallFailure, Class, Fault};
-use voice_otp::ports::{CallOrder, Caller, Detection, Speech};
+use voice_otp::policy::Voicemail;
+use voice_otp::ports::{CallOrder, Caller, Speech};
 use voice_otp::progress::{Call, CallStatus};
 use voice_otp::settings::{Region, VoiceSettings};
 use voice_otp_schemas::PhoneNumber;
@@ -94,6 +95,11 @@ impl Client {
         self.public(&format!("/twilio/voice/{}{}", attempt.0.simple(), turn.query()))
     }
 
+    /// The same as Twilio is told it, with what makes it try again.
+    pub fn voice_action(&self, attempt: AttemptId, turn: Turn) -> Option<String> {
+        Some(format!("{}#{CALLBACK_OVERRIDES}", self.voice_url(attempt, turn)?))
+    }
+
     /// A request about something of the tenant's account: `Calls`, or a path below it.
     pub(crate) fn ask(&self, method: Method, tenant: &VoiceSettings, resource: &str) -> Result<RequestBuilder, CallFailure> {
         let path = format!("/2010-04-01/Accounts/{}/{resource}.json", tenant.account_sid);
@@ -154,15 +160,15 @@ impl Client {
             Speech::Inline(script) => {
                 form.push(("Twiml", twiml::render(script).map_err(|_| ours("the TwiML is too long"))?));
             }
-            Speech::Ask(detection) => {
-                let url = self.voice_url(order.attempt_id, Turn::Answered);
+            Speech::Ask(policy) => {
+                let url = self.voice_action(order.attempt_id, Turn::Answered(policy));
                 let url = url.ok_or_else(|| ours("there is no public URL for the call to ask at"))?;
-                form.push(("Url", format!("{url}#{CALLBACK_OVERRIDES}")));
+                form.push(("Url", url));
                 form.push(("Method", "POST".to_owned()));
-                match detection {
-                    Detection::Off => {}
-                    Detection::Start => form.push(("MachineDetection", "Enable".to_owned())),
-                    Detection::End => form.push(("MachineDetection", "DetectMessageEnd".to_owned())),
+                match policy {
+                    Voicemail::Speak | Voicemail::PressKey => {}
+                    Voicemail::HangUp => form.push(("MachineDetection", "Enable".to_owned())),
+                    Voicemail::WaitForBeep => form.push(("MachineDetection", "DetectMessageEnd".to_owned())),
                 }
             }
         }

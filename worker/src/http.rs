@@ -104,7 +104,7 @@ async fn voice<P: Ports>(
         let asked = callback::asked(&params, turn);
         let answer = http.engine.answer(found, attempt, &call, &asked).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
         // The URL of a worker that has one: the request has come to it.
-        Ok(twiml::answer(&answer, |turn| http.twilio.voice_url(attempt, turn).unwrap_or_default()))
+        Ok(twiml::answer(&answer, |turn| http.twilio.voice_action(attempt, turn).unwrap_or_default()))
     };
     match told.await {
         Ok(xml) => ([(CONTENT_TYPE, "text/xml"), (CACHE_CONTROL, "no-store")], xml).into_response(),

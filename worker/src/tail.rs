@@ -134,14 +134,6 @@ impl Told {
         late && tenant.is_none_or(|tenant| tenant == of)
     }
 
-    /// When it happened, RFC 3339.
-    pub(crate) fn time(&self) -> &str {
-        match self {
-            Self::Status(event) => &event.time,
-            Self::Price(event) => &event.time,
-        }
-    }
-
     /// One line for a person.
     pub(crate) fn line(&self) -> String {
         match self {

@@ -8,17 +8,22 @@ use voice_otp_schemas::{Context, DeliveryId, TenantId};
 
 use super::PgLedger;
 
-/// One statement: what nobody has told for a day goes; what is due is put off, by longer each time, and given out.
-const UNPRICED: &str = "with clock as materialized (select clock_timestamp() as t), \
-    old as (delete from unpriced_calls u using clock where u.ended_at < t - interval '1 day'), \
-    due as (select call_sid from (select t from clock offset 0) c cross join lateral ( \
-        select call_sid from unpriced_calls where ask_at <= t and ended_at >= t - interval '1 day' order by ask_at limit $1 \
-        for update skip locked) d) \
+/// What nobody has told for a day.
+const OLD: &str =
+    "delete from unpriced_calls u using (select clock_timestamp() as t offset 0) c where u.ended_at < c.t - interval '1 day'";
+
+/// What is due is put off, by longer each time, and given out.
+const UNPRICED: &str = "with due as (select call_sid from (select clock_timestamp() as t offset 0) c cross join lateral ( \
+        select call_sid from unpriced_calls where ask_at <= t order by ask_at limit $1 for update skip locked) d) \
     update unpriced_calls u set asked = u.asked + 1, \
         ask_at = clock_timestamp() + least(interval '1 hour', interval '30 seconds' * power(2, least(u.asked, 10))) \
       from due where u.call_sid = due.call_sid returning u.*";
 
 pub(super) async fn unpriced(ledger: &PgLedger, most: usize) -> Result<Vec<Unpriced>, LedgerError> {
+    let forgotten = ledger.execute(OLD, &[]).await?;
+    if forgotten > 0 {
+        tracing::warn!(calls = forgotten, "Twilio hasn't told for a day what calls cost; they are not asked for any more");
+    }
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let rows = ledger.query(UNPRICED, &[&most]).await?;
     rows.iter().map(read).collect()

@@ -7,7 +7,8 @@ use tokio::process::{Child, Command};
 use uuid::Uuid;
 use voice_otp::account::CallSid;
 use voice_otp::delivery::AttemptId;
-use voice_otp::ports::{CallOrder, Caller as _, Detection, Speech};
+use voice_otp::policy::Voicemail;
+use voice_otp::ports::{CallOrder, Caller as _, Speech};
 use voice_otp::settings::{Draft, VoiceSettings};
 use voice_otp::speech::{Manner, Speaker};
 use voice_otp_schemas::{OtpCode, PhoneNumber, TenantId};
@@ -84,8 +85,8 @@ async fn every_request_of_ours_is_one_that_twilio_describes() {
     let again = client.place(&tenant, &order).await.expect("placing");
     assert_ne!(call.sid, again.sid, "the mock's answers are its own");
     client.fetch(&tenant, &call.sid).await.expect("fetching");
-    for detection in [Detection::Off, Detection::Start, Detection::End] {
-        let asks = CallOrder { speech: Speech::Ask(detection), extension: None, ..order };
+    for policy in Voicemail::ALL {
+        let asks = CallOrder { speech: Speech::Ask(policy), extension: None, ..order };
         client.place(&tenant, &asks).await.expect("placing a call that asks");
     }
     let since = chrono::DateTime::UNIX_EPOCH;

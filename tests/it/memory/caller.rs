@@ -8,7 +8,8 @@ use voice_otp::account::{AccountSid, CallSid};
 use voice_otp::delivery::AttemptId;
 use voice_otp::delivery::Price;
 use voice_otp::failure::{CallFailure, Class, Fault};
-use voice_otp::ports::{CallOrder, Caller, Detection, Speech};
+use voice_otp::policy::Voicemail;
+use voice_otp::ports::{CallOrder, Caller, Speech};
 use voice_otp::progress::{Call, CallStatus};
 use voice_otp::settings::VoiceSettings;
 use voice_otp::speech::Script;
@@ -66,8 +67,8 @@ pub(crate) struct Post {
     pub(crate) attempt_id: AttemptId,
     /// What it says; none where it asks.
     pub(crate) script: Option<Script>,
-    /// Whether it asks, and who Twilio tells it answered.
-    pub(crate) detection: Option<Detection>,
+    /// The policy that it asks by, if it asks.
+    pub(crate) policy: Option<Voicemail>,
 }
 
 /// Twilio in memory. Clones are the same one.
@@ -282,9 +283,9 @@ impl Caller for MemoryCaller {
                     Speech::Inline(script) => Some(script.clone()),
                     Speech::Ask(_) => None,
                 },
-                detection: match order.speech {
+                policy: match order.speech {
                     Speech::Inline(_) => None,
-                    Speech::Ask(detection) => Some(detection),
+                    Speech::Ask(policy) => Some(policy),
                 },
             });
             match board.answer_to(order.to.expose()) {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use voice_otp::answer::{Answer as Told, Asked, Turn};
 use voice_otp::delivery::AttemptId;
 use voice_otp::engine::News;
-use voice_otp::policy::Voicemail;
-use voice_otp::ports::{Detection, Ledger as _};
+use voice_otp::policy::{Again, Outcome, Voicemail};
+use voice_otp::ports::Ledger as _;
 use voice_otp::progress::{Call, CallStatus};
 use voice_otp_schemas::reason::ReasonCode;
 
@@ -61,8 +61,8 @@ async fn the_code_is_read_only_to_who_presses_the_key() {
     let bench = bench(Voicemail::PressKey);
     let (worker, attempt, call) = answered(&bench).await;
     let post = &bench.caller.posts()[0];
-    assert_eq!((post.script.is_none(), post.detection), (true, Some(Detection::Off)), "no code goes to Twilio beforehand");
-    let question = ask(&bench, &worker, attempt, &call, Turn::Answered, None).await;
+    assert_eq!((post.script.is_none(), post.policy), (true, Some(Voicemail::PressKey)), "no code goes to Twilio beforehand");
+    let question = ask(&bench, &worker, attempt, &call, Turn::Answered(Voicemail::PressKey), None).await;
     assert!(words(&question).contains("press one") && !words(&question).contains("four"), "{}", words(&question));
     let Told::UntilKey { turn, .. } = question else { panic!("no question") };
     let wrong = ask(&bench, &worker, attempt, &call, turn, Some("7")).await;
@@ -95,7 +95,7 @@ async fn a_key_that_was_pressed_counts_however_soon_the_call_ends() {
 async fn without_a_key_no_code_and_no_delivery() {
     let bench = bench(Voicemail::PressKey);
     let (worker, attempt, call) = answered(&bench).await;
-    let mut turn = Turn::Answered;
+    let mut turn = Turn::Answered(Voicemail::PressKey);
     for _ in 0..3 {
         let Told::UntilKey { turn: next, .. } = ask(&bench, &worker, attempt, &call, turn, Some("9")).await else { break };
         turn = next;
@@ -111,14 +111,14 @@ async fn without_a_key_no_code_and_no_delivery() {
 async fn a_machine_is_told_nothing_where_the_policy_is_to_hang_up() {
     let bench = bench(Voicemail::HangUp);
     let (worker, attempt, call) = answered(&bench).await;
-    assert_eq!(bench.caller.posts()[0].detection, Some(Detection::Start));
+    assert_eq!(bench.caller.posts()[0].policy, Some(Voicemail::HangUp));
     // That somebody answered is known before it is known who.
     let found = bench.ledger.find_attempt(attempt).await.unwrap().unwrap();
     assert_eq!(worker.engine.news(found, attempt, &call).await, News::Taken);
-    let told = ask(&bench, &worker, attempt, &by(&call, "machine_start"), Turn::Answered, None).await;
+    let told = ask(&bench, &worker, attempt, &by(&call, "machine_start"), Turn::Answered(Voicemail::HangUp), None).await;
     assert!(matches!(told, Told::HangUp));
     // Also when it asks once more.
-    let told = ask(&bench, &worker, attempt, &call, Turn::Answered, None).await;
+    let told = ask(&bench, &worker, attempt, &call, Turn::Answered(Voicemail::HangUp), None).await;
     assert!(matches!(told, Told::HangUp));
     let told = bench.ended("a").await;
     let last = told.last().unwrap();
@@ -133,7 +133,7 @@ async fn a_person_is_told_the_code_and_the_time_of_listening_does_not_count_as_h
     let talks = |seconds| Answer::Takes(Life { then: Then::Talks(Duration::from_secs(seconds)), ..Life::default() });
     bench.caller.answers(&number(1), &[talks(14)]);
     let (worker, attempt, call) = answered(&bench).await;
-    let told = ask(&bench, &worker, attempt, &by(&call, "human"), Turn::Answered, None).await;
+    let told = ask(&bench, &worker, attempt, &by(&call, "human"), Turn::Answered(Voicemail::HangUp), None).await;
     assert_eq!(words(&told).matches(CODE).count(), 3);
     let told = bench.ended("a").await;
     let last = told.last().unwrap();
@@ -143,7 +143,7 @@ async fn a_person_is_told_the_code_and_the_time_of_listening_does_not_count_as_h
     bench.caller.answers(&number(1), &[talks(14)]);
     let (worker, attempt, call) = answered(&bench).await;
     let found = bench.ledger.find_attempt(attempt).await.unwrap().unwrap();
-    let asked = Asked { listened: Some(Duration::from_secs(6)), ..Asked::default() };
+    let asked = Asked { turn: Turn::Answered(Voicemail::HangUp), digits: None, listened: Some(Duration::from_secs(6)) };
     worker.engine.answer(found, attempt, &by(&call, "human"), &asked).await.unwrap();
     assert_eq!(bench.ended("a").await.last().unwrap().status.as_str(), "hung_up", "six seconds of fourteen were Twilio's");
 }
@@ -153,8 +153,8 @@ async fn after_the_beep_a_machine_is_told_and_a_fax_is_not() {
     for (answered_by, status) in [("machine_end_beep", "delivered"), ("fax", "voicemail"), ("human", "delivered")] {
         let bench = bench(Voicemail::WaitForBeep);
         let (worker, attempt, call) = answered(&bench).await;
-        assert_eq!(bench.caller.posts()[0].detection, Some(Detection::End));
-        ask(&bench, &worker, attempt, &by(&call, answered_by), Turn::Answered, None).await;
+        assert_eq!(bench.caller.posts()[0].policy, Some(Voicemail::WaitForBeep));
+        ask(&bench, &worker, attempt, &by(&call, answered_by), Turn::Answered(Voicemail::WaitForBeep), None).await;
         let told = bench.ended("a").await;
         let last = told.last().unwrap();
         assert_eq!((last.status.as_str(), last.answered_by.as_deref()), (status, Some(answered_by)));
@@ -176,6 +176,74 @@ async fn a_delivery_that_was_taken_back_or_is_over_says_nothing_any_more() {
     assert_eq!(bench.ended("a").await.last().unwrap().status.as_str(), "cancelled");
     let told = ask(&bench, &worker, attempt, &call, Turn::Key { reading: 1, wrong: 0 }, Some("1")).await;
     assert!(matches!(told, Told::HangUp), "it died with the delivery");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_takes_it_back_while_twilio_listens_hears_of_no_machine_and_nobody_is_called_again() {
+    let bench = Bench::new();
+    bench.caller.set_callbacks();
+    let mut draft = draft(1, 1.0);
+    draft.voicemail = Voicemail::HangUp;
+    draft.redial.set(Outcome::Voicemail, Again { times: 2, after_s: 10 });
+    let settings = bench.directory.save("acme", &draft);
+    bench.directory.prove(&settings);
+    let (worker, attempt, call) = answered(&bench).await;
+    let found = bench.ledger.find_attempt(attempt).await.unwrap().unwrap();
+    assert_eq!(worker.engine.news(found, attempt, &call).await, News::Taken);
+    worker.take_in(&[cancelled("acme", "a", bench.now())]).await;
+    let turn = Turn::Answered(Voicemail::HangUp);
+    assert!(matches!(ask(&bench, &worker, attempt, &by(&call, "machine_start"), turn, None).await, Told::HangUp));
+    assert_eq!(bench.ended("a").await.last().unwrap().status.as_str(), "cancelled");
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    assert_eq!(bench.caller.posts().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_machine_may_be_called_again() {
+    let bench = Bench::new();
+    bench.caller.set_callbacks();
+    let mut draft = draft(1, 1.0);
+    draft.voicemail = Voicemail::HangUp;
+    draft.redial.set(Outcome::Voicemail, Again { times: 1, after_s: 10 });
+    let settings = bench.directory.save("acme", &draft);
+    bench.directory.prove(&settings);
+    let (worker, attempt, call) = answered(&bench).await;
+    ask(&bench, &worker, attempt, &by(&call, "machine_start"), Turn::Answered(Voicemail::HangUp), None).await;
+    bench.until_told("a", "deferred").await;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    let (attempt, call) = bench.caller.calls_of_attempts().remove(1);
+    ask(&bench, &worker, attempt, &by(&call, "human"), Turn::Answered(Voicemail::HangUp), None).await;
+    let told = bench.ended("a").await;
+    let last = told.last().unwrap();
+    assert_eq!((last.status.as_str(), last.attempt, last.answered_by.as_deref()), ("delivered", 2, Some("human")));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_the_call_was_placed_for_counts_and_not_what_the_tenant_wants_by_now() {
+    let bench = bench(Voicemail::HangUp);
+    let (worker, attempt, call) = answered(&bench).await;
+    bench.tenant("acme", 1, 1.0);
+    let told = ask(&bench, &worker, attempt, &by(&call, "machine_start"), Turn::Answered(Voicemail::HangUp), None).await;
+    assert!(matches!(told, Told::HangUp));
+    assert_eq!(bench.ended("a").await.last().unwrap().status.as_str(), "voicemail");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_expired_code_is_not_read_and_a_call_that_could_not_ask_is_our_fault() {
+    let bench = bench(Voicemail::PressKey);
+    bench.caller.answers(&number(1), &[Answer::Takes(Life { then: Then::Talks(Duration::from_mins(4)), ..Life::default() })]);
+    let (worker, attempt, call) = answered(&bench).await;
+    ask(&bench, &worker, attempt, &call, Turn::Answered(Voicemail::PressKey), None).await;
+    tokio::time::sleep(Duration::from_mins(3)).await;
+    let told = ask(&bench, &worker, attempt, &call, Turn::Key { reading: 1, wrong: 0 }, Some("1")).await;
+    assert!(matches!(told, Told::HangUp));
+    assert_eq!(bench.ended("a").await.last().unwrap().status.as_str(), "expired");
+
+    let bench = self::bench(Voicemail::PressKey);
+    let _answered = answered(&bench).await;
+    let told = bench.ended("a").await;
+    let last = told.last().unwrap();
+    assert_eq!((last.status.as_str(), last.reason.as_ref().unwrap().code), ("failed", ReasonCode::RequestRefused));
 }
 
 #[tokio::test(start_paused = true)]

@@ -92,6 +92,10 @@ async fn what_deserves_a_look_is_a_warning_and_an_unknown_tenant_an_error() {
     let output = Program::run(&system.environment(), &["tenant", "check", "acme"]).await;
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success() && text.contains("warning") && text.contains("no_public_url"), "{text}");
+    system.tenant("acme", 1.0, |draft| draft.voicemail = voice_otp::policy::Voicemail::PressKey).await;
+    let output = Program::run(&system.environment(), &["tenant", "check", "acme"]).await;
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.code() == Some(1) && text.contains("voicemail_needs_public_url"), "{text}");
     let output = Program::run(&system.environment(), &["tenant", "check", "nobody"]).await;
     assert_eq!(output.status.code(), Some(1));
     assert!(String::from_utf8(output.stderr).unwrap().contains("there is no tenant nobody"));

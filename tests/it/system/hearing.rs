@@ -132,6 +132,7 @@ async fn a_call_asks_with_a_signature_and_whoever_else_asks_is_told_nothing() {
     let call = system.simulator.calls().pop().unwrap();
     let attempt = call.callback_path.unwrap().rsplit('/').next().unwrap().to_owned();
     let base = format!("http://{}/twilio/voice/{attempt}", worker.address);
+    let first = format!("{base}?policy=press_key");
     let client = reqwest::Client::new();
     let form = |digits: &str| {
         let pairs = [("CallSid", call.sid.as_str()), ("CallStatus", "in-progress"), ("Digits", digits)];
@@ -148,7 +149,9 @@ async fn a_call_asks_with_a_signature_and_whoever_else_asks_is_told_nothing() {
         (key.clone(), form("2"), good.as_str(), 403),
         // The signature is for this turn only.
         (format!("{base}?reading=2&wrong=0"), form("1"), good.as_str(), 403),
-        (base.clone(), form("1"), good.as_str(), 403),
+        (first.clone(), form("1"), good.as_str(), 403),
+        (format!("{base}?policy=speak"), form("1"), good.as_str(), 403),
+        (base.clone(), form("1"), good.as_str(), 404),
         (format!("{base}?reading=x"), form("1"), good.as_str(), 404),
         (format!("http://{}/twilio/voice/{}", worker.address, uuid::Uuid::new_v4().simple()), form("1"), good.as_str(), 404),
         (format!("http://{}/twilio/voice/guess", worker.address), form("1"), good.as_str(), 404),
@@ -156,7 +159,7 @@ async fn a_call_asks_with_a_signature_and_whoever_else_asks_is_told_nothing() {
         let (got, body) = ask(&url, &form, signature).await;
         assert_eq!((got, body.contains("four")), (status, false), "{url}");
     }
-    let (status, body) = ask(&base, &form(""), &signature::sign(AUTH_TOKEN, &base, &form(""))).await;
+    let (status, body) = ask(&first, &form(""), &signature::sign(AUTH_TOKEN, &first, &form(""))).await;
     assert_eq!(status, 200);
     assert!(body.contains("press one") && !body.contains("four"), "{body}");
     let (status, body) = ask(&key, &form("1"), &good).await;

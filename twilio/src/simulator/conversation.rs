@@ -56,7 +56,8 @@ impl Conversation<'_> {
         let mut next = Some((ask.url.clone(), None));
         for document in 0..MOST_DOCUMENTS {
             let Some((url, key)) = next.take() else { return Ok(()) };
-            let Some(steps) = self.ask(&url, &ask.overrides, document, key).await else {
+            let overrides = if document == 0 { Ok(ask.overrides.clone()) } else { Overrides::of(&url) };
+            let Some(steps) = self.ask(&url, &overrides.unwrap_or_default(), document, key).await else {
                 // Twilio says that an application error has occurred.
                 return self.pass(Duration::from_secs(3)).await;
             };

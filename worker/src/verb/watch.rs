@@ -3,7 +3,6 @@
 use std::collections::HashSet;
 use std::time::Duration;
 
-use chrono::DateTime;
 use voice_otp_publisher::link;
 use voice_otp_schemas::TenantId;
 
@@ -13,8 +12,10 @@ use crate::tail::Tail;
 use crate::telemetry::say;
 use crate::verb::{Failed, publish_clock, signals};
 
-/// How many events are remembered, so that none is shown twice after a lost connection.
+/// How many events are remembered at the least, so that none is shown twice after a lost connection.
 const REMEMBERED: usize = 20_000;
+/// How much later than its time an event may be in the log.
+const SKEW: Duration = Duration::from_secs(10);
 
 pub(crate) async fn run(args: Watch) -> Result<(), Failed> {
     let mut checks = Checks::default();
@@ -28,8 +29,9 @@ pub(crate) async fn run(args: Watch) -> Result<(), Failed> {
     let back = args.since.as_deref().and_then(|text| checks.duration("--since", text, Duration::from_secs(1), longest));
     let url = checks.done(url)?;
     let mut since = back.map(|back| publish_clock() - back);
-    // What was told last, and when: after a lost connection the log is read from there.
-    let mut told = HashSet::new();
+    // What was told lately, in two halves: after a lost connection some of it is read again.
+    let (mut old, mut young) = (HashSet::new(), HashSet::new());
+    let mut turned = publish_clock() - SKEW;
     let (soft, _) = signals();
     let mut tries = 0;
     loop {
@@ -42,14 +44,13 @@ pub(crate) async fn run(args: Watch) -> Result<(), Failed> {
             tries = 0;
             while let Some((text, event)) = tail.next().await {
                 if let Some(from) = &mut since {
-                    let time = DateTime::parse_from_rfc3339(event.time()).map_or(*from, |time| time.to_utc());
-                    if !told.insert(text.clone()) {
+                    if old.contains(&text) || !young.insert(text.clone()) {
                         continue;
                     }
-                    if told.len() > REMEMBERED {
-                        told.clear();
-                        // Workers' clocks differ by less.
-                        *from = time - Duration::from_secs(10);
+                    if young.len() > REMEMBERED {
+                        old = std::mem::take(&mut young);
+                        // What is read again after a lost connection is remembered: it reaches back to where the older half began.
+                        *from = std::mem::replace(&mut turned, publish_clock() - SKEW);
                     }
                 }
                 say(&if args.json { text } else { event.line() })?;
