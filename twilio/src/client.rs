@@ -223,7 +223,9 @@ impl Caller for Client {
                 }
             }
             let Some(next) = page.next_page_uri.filter(|_| !over && !wanted.is_empty()) else { break };
-            request = self.ask_next(tenant, &next)?;
+            // What isn't a page of this API is no page.
+            let Ok(next) = self.ask_next(tenant, &next) else { break };
+            request = next;
         }
         Ok(found)
     }

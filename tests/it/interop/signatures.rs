@@ -20,6 +20,8 @@ async fn sign(token: &str, url: &str, params: &Value) -> [String; 2] {
 #[tokio::test]
 async fn what_twilios_libraries_sign_is_taken_and_what_was_tampered_with_is_not() {
     let system = System::start(50.0).await;
+    // Signing takes other programs their time.
+    system.tenant("acme", 50.0, |draft| draft.ring_timeout = Some(Duration::from_mins(10))).await;
     let mut statuses = system.broker.statuses().await;
     let worker = system.worker().await;
     // This number rings and rings: the callbacks that end it are ours.

@@ -61,9 +61,11 @@ async fn twilios_libraries_sign_what_asks_and_know_every_element_of_the_answer()
     let answered = json!({ "CallSid": call.sid, "CallStatus": "in-progress", "AccountSid": call.account_sid, "CallerName": "" });
     let mut key = answered.clone();
     key["Digits"] = json!("1");
-    for (url, params) in
-        [(base.clone(), &answered), (format!("{base}?reading=1&wrong=0"), &key), (format!("{base}?reading=3&wrong=0"), &key)]
-    {
+    for (url, params) in [
+        (format!("{base}?policy=press_key"), &answered),
+        (format!("{base}?reading=1&wrong=0"), &key),
+        (format!("{base}?reading=3&wrong=0"), &key),
+    ] {
         for mut signer in [python(&repository().join("tests/interop/sign.py")), node("sign.mjs")] {
             signer.args([AUTH_TOKEN, &url, &params.to_string()]);
             let signature = run(signer).await;
