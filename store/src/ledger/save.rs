@@ -34,7 +34,7 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
       sealed = case when i.state <> 'final' then d.sealed end, \
       sealed_key = case when i.state <> 'final' then d.sealed_key end \
     from input i join locked l on l.tenant_id = i.tenant_id and l.delivery_id = i.delivery_id where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id and d.revision = i.revision \
-      and d.state <> 'final' returning i.ord), \
+      and d.state <> 'final' returning i.ord, d.to_masked, d.context), \
   told as (insert into outbox (tenant_id, delivery_id, sequence, owner, status, routing_key, body, traceparent, tracestate) \
     select i.tenant_id, i.delivery_id, e.sequence, $1, e.status, e.route, e.body, e.traceparent, e.tracestate \
       from unnest($25::bigint[], $26::int[], $27::text[], $28::text[], $29::text[], $30::text[], $31::text[]) \
@@ -44,9 +44,8 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
       select i.retired, i.tenant_id, i.delivery_id, i.retired_call \
       from input i join saved s on s.ord = i.ord where i.retired is not null on conflict do nothing), \
   owed as (insert into unpriced_calls (call_sid, tenant_id, delivery_id, attempt, to_masked, context) \
-      select i.unpriced, i.tenant_id, i.delivery_id, i.attempt, d.to_masked, d.context \
-      from input i join saved s on s.ord = i.ord join deliveries d on d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id \
-      where i.unpriced is not null on conflict do nothing) \
+      select i.unpriced, i.tenant_id, i.delivery_id, i.attempt, s.to_masked, s.context \
+      from input i join saved s on s.ord = i.ord where i.unpriced is not null on conflict do nothing) \
   select s.ord is not null, case when i.events > 0 then (select o.owner from outbox o where o.tenant_id = i.tenant_id \
       and o.delivery_id = i.delivery_id and o.sequence <= i.sequence - i.events order by o.sequence limit 1) end, \
     s.ord is null and exists (select 1 from deliveries d where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id \
