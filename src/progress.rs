@@ -7,7 +7,7 @@ use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::status::Status;
 
-use crate::account::CallSid;
+use crate::account::{AccountSid, CallSid};
 use crate::delivery::{Change, Delivery, Details, Price, Said, State, withdrawal};
 use crate::failure::{Class, Fault};
 use crate::policy::{Policy, Voicemail};
@@ -286,8 +286,7 @@ pub fn is_machine(answered_by: &str) -> bool {
 pub fn quiet_until(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks: bool, now: Timestamp) -> Timestamp {
     let first = if callbacks { tuning.quiet_with_callbacks } else { tuning.quiet_without_callbacks };
     let grown = first.mul_f64(1.5_f64.powi(delivery.tries.min(20).cast_signed()));
-    // On the second, so that calls of one account come up together and are asked for at once.
-    let mut at = whole_second_after(now + grown.min(tuning.quiet_longest));
+    let mut at = together_after(delivery, now + grown.min(tuning.quiet_longest));
     if waits_too_long(delivery, call, tuning, now) {
         at = now;
     } else if call.status == CallStatus::Queued {
@@ -297,12 +296,16 @@ pub fn quiet_until(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks:
     at
 }
 
-/// The next whole second: so that calls of one account come up together.
-pub fn whole_second_after(at: Timestamp) -> Timestamp {
-    let micros = at.timestamp_micros();
-    let up = micros.rem_euclid(1_000_000);
-    at + Duration::from_micros(if up == 0 { 0 } else { (1_000_000 - up).unsigned_abs() })
+/// The next of the account's moments, one a second: so that its calls come up together and are asked for at once, and those of other
+/// accounts at other moments.
+pub fn together_after(delivery: &Delivery, at: Timestamp) -> Timestamp {
+    let account = delivery.account_sid.as_ref().map(AccountSid::as_str).unwrap_or_default();
+    let phase = account.bytes().fold(0_i64, |phase, byte| (phase * 31 + i64::from(byte)) % SECOND_US);
+    let past = (at.timestamp_micros() - phase).rem_euclid(SECOND_US);
+    at + Duration::from_micros(if past == 0 { 0 } else { (SECOND_US - past).unsigned_abs() })
 }
+
+const SECOND_US: i64 = 1_000_000;
 
 /// Whether Twilio holds a call for too long, or says that it will: it must be cancelled.
 pub fn waits_too_long(delivery: &Delivery, call: &Call, tuning: &Tuning, now: Timestamp) -> bool {

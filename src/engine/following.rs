@@ -17,7 +17,7 @@ use crate::agenda::Held;
 use crate::delivery::{AttemptId, Change, Delivery, Details, State, withdrawal};
 use crate::policy::Policy;
 use crate::ports::{Attempt, Caller as _, Ledger as _, Ports};
-use crate::progress::{Call, Progress, progress, quiet_until, waits_too_long, whole_second_after};
+use crate::progress::{Call, Progress, progress, quiet_until, together_after, waits_too_long};
 use crate::settings::VoiceSettings;
 
 /// What came of news.
@@ -197,7 +197,7 @@ impl<P: Ports> Engine<P> {
             match (found.remove(&sid), &settings) {
                 (None, Some(_)) if together && young => {
                     // Twilio's list lags: it will be on the next one.
-                    held.delivery.wake_at = whole_second_after(now + self.tuning.quiet_without_callbacks);
+                    held.delivery.wake_at = together_after(&held.delivery, now + self.tuning.quiet_without_callbacks);
                     held.put_down();
                 }
                 (None, Some(settings)) => {
