@@ -224,7 +224,7 @@ impl Admission {
         reason.estimated_wait_ms = Some(WAIT_MS);
         let order = Order { to: request.to.clone(), code: request.code.clone(), extension: request.extension.clone() };
         Placement {
-            heard_after: speaker(&order, request.locale.as_ref(), settings).message(&order.code, Duration::ZERO).heard_after,
+            heard_after: speaker(&order, request.locale.as_ref(), settings).heard_after(&order.code),
             order: Arc::new(order),
             locale: request.locale.clone(),
             account_sid: settings.account_sid.clone(),

@@ -94,15 +94,18 @@ impl<'a> Speaker<'a> {
     /// Everything: a greeting, the code as often as the tenant wants, how long it is good for, goodbye. `life` is how long the
     /// code lives from the first word on, at the least.
     pub fn message(&self, code: &OtpCode, life: Duration) -> Script {
-        let mut script = self.begin();
-        self.read(&mut script, code, &self.language.phrases.code_is);
-        script.heard_after = self.length(&script.parts);
+        let mut script = self.first_reading(code);
         self.say_life(&mut script, life);
         for _ in 1..self.manner.readings {
             script.parts.push(Part::Pause(Duration::from_secs(1)));
             self.read(&mut script, code, &self.language.phrases.again);
         }
         self.end(script)
+    }
+
+    /// How long it takes until the code has been read once in that.
+    pub fn heard_after(&self, code: &OtpCode) -> Duration {
+        self.first_reading(code).heard_after
     }
 
     /// A greeting, and which key to press.
@@ -171,6 +174,13 @@ impl<'a> Speaker<'a> {
         script
     }
 
+    fn first_reading(&self, code: &OtpCode) -> Script {
+        let mut script = self.begin();
+        self.read(&mut script, code, &self.language.phrases.code_is);
+        script.heard_after = self.length(&script.parts);
+        script
+    }
+
     /// The code, a character at a time, with a pause after each, the last one too.
     fn read(&self, script: &mut Script, code: &OtpCode, before: &str) {
         let pause = self.manner.pause();
@@ -188,7 +198,7 @@ impl<'a> Speaker<'a> {
     /// How many whole minutes the code is good for when that has been said; nothing below one.
     fn say_life(&self, script: &mut Script, life: Duration) {
         let minutes = |script: &Script| life.saturating_sub(self.length(&script.parts)).as_secs() / 60;
-        let sentence = |minutes| self.language.valid(self.tag, minutes).filter(|_| minutes > 0);
+        let sentence = |minutes| (minutes > 0).then(|| self.language.valid(self.tag, minutes)).flatten();
         let Some(said) = sentence(minutes(script)) else { return };
         script.parts.push(Part::Text(said));
         // Saying it took its time, too.

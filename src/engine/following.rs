@@ -179,19 +179,27 @@ impl<P: Ports> Engine<P> {
             Some(Ok(settings)) => Some(settings),
             Some(Err(_)) | None => None,
         };
+        let together = polled.len() > 1;
         let mut found = HashMap::new();
         if let Some(settings) = &settings
-            && polled.len() > 1
+            && together
         {
             let oldest = polled.iter().filter_map(|(held, _)| held.delivery.placed_at).min();
             let since = oldest.unwrap_or(first.delivery.admitted_at) - self.tuning.provider_skew;
             let sids: Vec<CallSid> = polled.iter().map(|(_, sid)| sid.clone()).collect();
             let berth = self.looking.enter(&pace_key).await;
-            let calls = self.caller.fetch_all(settings, &sids, since).await.unwrap_or_default();
+            let calls = self.caller.fetch_all(settings, &sids, since).await;
             drop(berth);
+            let Ok(calls) = calls else {
+                // Nor would Twilio say it of each of them.
+                for (held, _) in polled {
+                    drop(self.tasks.spawn(Arc::clone(&self).polled(held, None)));
+                }
+                return;
+            };
             found.extend(calls.into_iter().map(|call| (call.sid.clone(), call)));
         }
-        let (together, now) = (polled.len() > 1, self.clock.now());
+        let now = self.clock.now();
         for (mut held, sid) in polled {
             let young = held.delivery.placed_at.is_some_and(|placed| now < placed + self.tuning.settle_absent);
             match (found.remove(&sid), &settings) {

@@ -23,6 +23,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 9, name: "admit", sql: include_str!("../migrations/0009_admit.sql") },
     Migration { version: 10, name: "begin", sql: include_str!("../migrations/0010_begin.sql") },
     Migration { version: 11, name: "hearing", sql: include_str!("../migrations/0011_hearing.sql") },
+    Migration { version: 12, name: "trials", sql: include_str!("../migrations/0012_trials.sql") },
 ];
 
 /// The oldest Postgres that is known to do.

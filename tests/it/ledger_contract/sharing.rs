@@ -19,6 +19,7 @@ contract!(
     an_open_circuit_lets_one_through_now_and_then,
     a_circuit_opened_again_and_again_waits_longer,
     a_closed_circuit_gives_the_account_its_pace_back,
+    an_open_circuit_ends_nobody_who_may_yet_be_in_time,
     one_tenant_holds_at_most_its_share_of_a_shared_account,
     a_tenant_alone_in_its_account_has_all_of_it,
     no_more_calls_are_in_progress_than_the_account_may_have,
@@ -132,6 +133,44 @@ async fn a_closed_circuit_gives_the_account_its_pace_back<S: Stage>(stage: &S) {
     // What is under way may have been a slot of the next fifty milliseconds.
     assert_eq!(find(stage, &b.key).await.slot.unwrap().at, stage.now() + 2 * SECOND + Duration::from_millis(50));
     assert_eq!(stage.ledger().trip(&pace_key).await.unwrap(), Some(5 * SECOND), "it counts anew");
+}
+
+async fn an_open_circuit_ends_nobody_who_may_yet_be_in_time<S: Stage>(stage: &S) {
+    let pace_key = tenant(stage, "acme", 1, 100.0).await.pace_key;
+    let (worker, start) = (enlist(stage).await, stage.now());
+    let last_moment = start + 60 * SECOND;
+    let ask = |n: u32| Ask::new("acme", &format!("a{n:02}")).calling(n).living(90 * SECOND);
+    let mut group = Vec::new();
+    for n in 0..40 {
+        group.push(plan_to_wait(stage, &ask(n)).await);
+    }
+    let verdicts = admit_group(stage, worker, &group).await;
+    assert!(verdicts.iter().all(|verdict| matches!(verdict, Verdict::Placing(_))));
+    stage.ledger().trip(&pace_key).await.unwrap();
+    assert_eq!(find(stage, &key("acme", "a27")).await.slot.unwrap().at, start + 59 * SECOND);
+    let parked = find(stage, &key("acme", "a28")).await;
+    assert_eq!((parked.state, parked.slot, parked.wake_at), (State::Waiting, None, last_moment));
+
+    let verdict = admit(stage, worker, &ask(50)).await;
+    let admitted = placing(&verdict);
+    assert_eq!((admitted.slot.at, admitted.held, admitted.begun), (last_moment, false, false));
+    let body = admitted.event.as_ref().unwrap().body.clone();
+    assert!(body.contains(&voice_otp_schemas::request::rfc3339(last_moment)), "due at its last moment at the latest: {body}");
+    let newcomer = find(stage, &key("acme", "a50")).await;
+    assert_eq!((newcomer.state, newcomer.slot, newcomer.wake_at), (State::Waiting, None, last_moment));
+    let hopeless = admit(stage, worker, &Ask::new("acme", "c").calling(51).living(34 * SECOND)).await;
+    assert!(matches!(hopeless, Verdict::Ended(_)), "no call is placed before the hold's end");
+
+    let Begun::Wait { slot, revision } = begin(stage, worker, &parked).await else { panic!("it waits") };
+    assert_eq!((slot.at, revision), (last_moment, parked.revision + 1));
+    assert_eq!(find(stage, &parked.key).await.slot, None, "it is still parked");
+
+    stage.advance(6 * SECOND).await;
+    stage.ledger().mend(&pace_key).await.unwrap();
+    for name in ["a00", "a28", "a39", "a50"] {
+        let slot = find(stage, &key("acme", name)).await.slot.unwrap();
+        assert!(slot.at < stage.now() + 2 * SECOND, "{name} has its place at the account's pace: {slot:?}");
+    }
 }
 
 async fn one_tenant_holds_at_most_its_share_of_a_shared_account<S: Stage>(stage: &S) {

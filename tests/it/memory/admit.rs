@@ -21,8 +21,16 @@ use super::tables::{Line, Row, Tables};
 struct Reserved {
     at: Timestamp,
     epoch: i64,
-    /// Else nothing is reserved, and `at` only says how late it would be.
-    in_time: bool,
+    verdict: Chance,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Chance {
+    InTime,
+    /// If the account's circuit closes before `at`: nothing is reserved.
+    Hopes,
+    /// Nothing is reserved, and `at` only says how late it would be.
+    Late,
 }
 
 /// Answers for every admission, once all are known.
@@ -164,7 +172,7 @@ fn reserve(tables: &mut Tables, group: &[Admission], fresh: &[usize], now: Times
         let base = pace.base(now);
         for (nth, (place, _)) in (0..).zip(&places) {
             if over.contains(place) {
-                slots.insert(*place, Reserved { at: pace.after(base, nth), epoch: pace.epoch, in_time: false });
+                slots.insert(*place, Reserved { at: pace.after(base, nth), epoch: pace.epoch, verdict: Chance::Late });
             }
         }
         let mut in_time = 0;
@@ -172,9 +180,11 @@ fn reserve(tables: &mut Tables, group: &[Admission], fresh: &[usize], now: Times
             let late_at = pace.after(base, n);
             let reserved = if late_at <= place_by {
                 in_time += 1;
-                Reserved { at: pace.after(base, in_time - 1), epoch: pace.epoch, in_time: true }
+                Reserved { at: pace.after(base, in_time - 1), epoch: pace.epoch, verdict: Chance::InTime }
+            } else if pace.may_reopen(place_by, now) {
+                Reserved { at: place_by, epoch: pace.epoch, verdict: Chance::Hopes }
             } else {
-                Reserved { at: late_at, epoch: pace.epoch, in_time: false }
+                Reserved { at: late_at, epoch: pace.epoch, verdict: Chance::Late }
             };
             slots.insert(place, reserved);
         }
@@ -212,7 +222,7 @@ fn over_share(tables: &Tables, group: &[Admission], pace_key: &str, places: &[(u
         let count = counts.entry(tenant).or_insert_with(waiting);
         *count += 1;
         let left = (*place_by - now).num_microseconds().expect("a wait is short");
-        if *count > 1 && *count * pace.step_us() > (share * left as f64) as i64 {
+        if *count > 1 && *count * pace.interval_us > (share * left as f64) as i64 {
             over.push(*place);
         }
     }
@@ -234,22 +244,24 @@ fn insert(
     let own = asked(admission, now);
     let has_rivals = of_user().any(|row| row.delivery.state != State::Final && row.asked() < own);
     let (delivery, line, verdict) = match (&admission.plan, slot) {
-        (Plan::Place(placement), Some(slot)) if slot.in_time => {
+        (Plan::Place(placement), Some(slot)) if slot.verdict != Chance::Late => {
+            let in_time = slot.verdict == Chance::InTime;
             let line = Line::of_placement(placement);
-            let soon = slot.at <= now + limits.begin_ahead;
+            let soon = in_time && slot.at <= now + limits.begin_ahead;
             let counted = tables.account(placement.account_sid.as_str()).is_some_and(|account| account.max_calls.is_some());
             let begun = soon && placement.attempt_id.is_some() && !counted && !tables.line_is_taken(&line) && !user_is_busy;
             let admitted = Admitted {
                 slot: Slot { at: slot.at, epoch: slot.epoch },
                 admitted_at: now,
                 begun,
-                held: begun || slot.at <= now + limits.hold_ahead,
+                held: begun || in_time && slot.at <= now + limits.hold_ahead,
                 wake_at: if begun { now + limits.rescue } else { slot.at.min(placement.place_by) },
                 event: Some(placement.accepted.clone().filled(slot.at, wait_ms(slot.at, now))),
                 has_rivals,
             };
             let mut delivery = Delivery::admitted(admission.clone(), placement.as_ref().clone(), &admitted);
             delivery.line = begun.then(|| line.bytes());
+            delivery.slot = delivery.slot.filter(|_| in_time);
             (delivery, begun.then_some(line), Verdict::Placing(Box::new(admitted)))
         }
         (Plan::Place(placement), _) if placement.parked.is_some() => {

@@ -47,16 +47,16 @@ pub(super) fn begin(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, g
         let in_order = row.slot.is_some_and(|slot| slot.epoch == epoch && slot.at >= now - limits.slot_late);
         judged.push(Judged { place, begin, line, slot: row.slot, good: same_pace && in_order, place_by: row.place_by });
     }
-    judged.retain(|one| {
-        let answer = first_words(tables, limits, one, now);
-        answers[one.place] = answer;
-        answer.is_none()
-    });
     let in_order = full(tables, &judged);
     judged.retain(|one| {
         let full = in_order.contains(&one.place);
         answers[one.place] = full.then_some(Begun::Full);
         !full
+    });
+    judged.retain(|one| {
+        let answer = first_words(tables, limits, worker, one, now);
+        answers[one.place] = answer;
+        answer.is_none()
     });
     let reserved = reserve(tables, &judged, now);
     for one in judged {
@@ -65,8 +65,7 @@ pub(super) fn begin(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, g
             (true, Some(slot), _) => slot.at,
             (_, _, Some(Ok(at))) => *at,
             (_, _, Some(Err(late_at))) => {
-                let slot = Slot { at: *late_at, epoch: 0 };
-                answers[one.place] = Some(Begun::Wait { slot, revision: one.begin.delivery.revision });
+                answers[one.place] = Some(later(tables, worker, &one, *late_at, now));
                 continue;
             }
             (_, _, None) => unreachable!("a void slot was reserved again, or is too late"),
@@ -78,11 +77,33 @@ pub(super) fn begin(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, g
 }
 
 /// One that was tried before lets those go first that never were, while there is a backlog.
-fn first_words(tables: &Tables, limits: &Limits, one: &Judged<'_>, now: Timestamp) -> Option<Begun> {
+fn first_words(
+    tables: &mut Tables,
+    limits: &Limits,
+    worker: WorkerEpoch,
+    one: &Judged<'_>,
+    now: Timestamp,
+) -> Option<Begun> {
     let base = tables.paces[&one.begin.pace_key].base(now);
     let tried = tables.rows[&one.begin.delivery.key].delivery.attempt > 0;
     let yields = !one.good && tried && base > now + limits.begin_ahead;
-    yields.then_some(Begun::Wait { slot: Slot { at: base, epoch: 0 }, revision: one.begin.delivery.revision })
+    yields.then(|| later(tables, worker, one, base, now))
+}
+
+/// Nothing is reserved for it; but while a circuit is tried out, it is parked, if it may yet be in time.
+fn later(tables: &mut Tables, worker: WorkerEpoch, one: &Judged<'_>, at: Timestamp, now: Timestamp) -> Begun {
+    if !tables.paces[&one.begin.pace_key].may_reopen(one.place_by, now) {
+        return Begun::Wait { slot: Slot { at, epoch: 0 }, revision: one.begin.delivery.revision };
+    }
+    let row = tables.rows.get_mut(&one.begin.delivery.key).expect("it was there a moment ago");
+    row.owner = Some(worker);
+    let delivery = &mut row.delivery;
+    delivery.revision += 1;
+    delivery.pace_key = Some(one.begin.pace_key.clone());
+    delivery.account_sid = Some(one.begin.account_sid.clone());
+    delivery.slot = None;
+    delivery.wake_at = delivery.place_by;
+    Begun::Wait { slot: Slot { at: delivery.place_by, epoch: 0 }, revision: delivery.revision }
 }
 
 /// Those for whom the account has no call left, in the order of their slots.

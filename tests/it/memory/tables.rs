@@ -166,13 +166,14 @@ impl Tables {
                 let at = pace.after(base, in_time);
                 delivery.slot = Some(Slot { at, epoch: pace.epoch });
                 delivery.wake_at = at;
-                row.untold = at > delivery.announced_at.unwrap_or(delivery.admitted_at) + TimeDelta::seconds(1);
+                row.untold = delivery.waits_longer();
                 in_time += 1;
                 pace.tat = pace.tat.max(pace.after(base, in_time));
             } else {
+                let hopes = pace.trial_us.is_some() && pace.at_its_own_pace(base, n) <= delivery.place_by;
                 delivery.slot = None;
-                delivery.wake_at = now;
-                row.untold = false;
+                delivery.wake_at = if hopes { delivery.place_by } else { now };
+                row.untold = hopes && delivery.waits_longer();
             }
         }
     }
@@ -262,6 +263,16 @@ impl Pace {
     /// The time of the n-th slot after `base`.
     pub(super) fn after(&self, base: Timestamp, n: i64) -> Timestamp {
         base + TimeDelta::microseconds(n * self.step_us())
+    }
+
+    /// The same, as if no circuit were tried out.
+    fn at_its_own_pace(&self, base: Timestamp, n: i64) -> Timestamp {
+        base + TimeDelta::microseconds(n * self.interval_us)
+    }
+
+    /// Whether who gets no slot while a circuit is tried out may get one once it closes.
+    pub(super) fn may_reopen(&self, place_by: Timestamp, now: Timestamp) -> bool {
+        self.trial_us.is_some() && self.hold_until.unwrap_or(now).max(now) <= place_by
     }
 
     /// The pause between two calls.
