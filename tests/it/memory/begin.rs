@@ -77,13 +77,7 @@ pub(super) fn begin(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, g
 }
 
 /// One that was tried before lets those go first that never were, while there is a backlog.
-fn first_words(
-    tables: &mut Tables,
-    limits: &Limits,
-    worker: WorkerEpoch,
-    one: &Judged<'_>,
-    now: Timestamp,
-) -> Option<Begun> {
+fn first_words(tables: &mut Tables, limits: &Limits, worker: WorkerEpoch, one: &Judged<'_>, now: Timestamp) -> Option<Begun> {
     let base = tables.paces[&one.begin.pace_key].base(now);
     let tried = tables.rows[&one.begin.delivery.key].delivery.attempt > 0;
     let yields = !one.good && tried && base > now + limits.begin_ahead;
