@@ -138,6 +138,10 @@ fn requested(
         Some(settings) if !settings.enabled => {
             rejected(ReasonCode::VoiceDisabled, "voice is switched off for the tenant: voice-otp tenant set --enable")
         }
+        Some(settings) if !settings.offered && !request.context.is_test_call() => rejected(
+            ReasonCode::VoiceDisabled,
+            "Voice OTP is not among the tenant's methods: tick it in the console, under Authentication, Methods",
+        ),
         Some(settings) if settings.voicemail.needs_public_url() && !callbacks => {
             rejected(ReasonCode::VoiceNotConfigured, NO_PUBLIC_URL)
         }

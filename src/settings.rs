@@ -45,6 +45,8 @@ pub struct VoiceSettings {
     pub voicemail: Voicemail,
     /// When a call that reached nobody is placed again.
     pub redial: Redial,
+    /// Whether users may pick voice: where not, only test calls are placed.
+    pub offered: bool,
     /// Whether nothing is placed for now.
     pub paused: Option<Paused>,
     /// Whether Twilio has refused these credentials and not taken them since: nothing is tried with them.
@@ -245,6 +247,7 @@ impl Draft {
                 manner: self.manner.clone(),
                 voicemail: self.voicemail,
                 redial: self.redial.clone(),
+                offered: true,
                 paused: None,
                 refused: false,
                 on_trial: false,

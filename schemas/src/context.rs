@@ -43,6 +43,11 @@ impl Context {
         Self::parse(entries.ok_or(Refused(SHAPE))?)
     }
 
+    /// Whether it marks a test call, which who counts leaves out.
+    pub fn is_test_call(&self) -> bool {
+        self.entries().get("test_call").is_some_and(|value| value == "true")
+    }
+
     /// Whether there is nothing in it.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -56,6 +56,21 @@ impl PhoneNumber {
     }
 }
 
+/// The country that a masked number seems to be in, by what is left of it; of several that share a calling code the largest, unless
+/// the digits tell them apart.
+pub fn country_of_masked(masked: &str) -> Option<Country> {
+    let digits: String = masked.strip_prefix('+')?.chars().take_while(char::is_ascii_digit).collect();
+    let database = &phonenumber::metadata::DATABASE;
+    (1..=digits.len().min(3)).rev().find_map(|length| {
+        let code = digits.get(..length)?.parse().ok()?;
+        let regions = database.by_code(&code)?;
+        // An area code that one of the smaller ones claims for itself.
+        let national = digits.get(length..)?;
+        let own = regions.iter().find(|region| region.leading_digits().is_some_and(|leading| leading.is_match(national)));
+        Country::parse(own.or(regions.first())?.id()).ok()
+    })
+}
+
 /// Hides at least five digits of a number in E.164: at most the first four and the last two stay.
 fn mask(number: &str) -> String {
     let digits = number.len().saturating_sub(1);

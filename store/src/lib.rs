@@ -4,8 +4,11 @@
 //! long, and the time is always the database's, read after the locks. Numbers, codes and Twilio's secrets are sealed
 //! before they get here ([`keys`]), and compared by keyed hashes.
 
+pub mod access;
 pub mod accounts;
+pub mod audit;
 pub mod directory;
+pub mod history;
 pub mod ledger;
 pub mod migrate;
 pub mod pool;

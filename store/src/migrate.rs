@@ -24,6 +24,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 10, name: "begin", sql: include_str!("../migrations/0010_begin.sql") },
     Migration { version: 11, name: "hearing", sql: include_str!("../migrations/0011_hearing.sql") },
     Migration { version: 12, name: "trials", sql: include_str!("../migrations/0012_trials.sql") },
+    Migration { version: 13, name: "console", sql: include_str!("../migrations/0013_console.sql") },
 ];
 
 /// The oldest Postgres that is known to do.

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use deadpool_postgres::PoolError;
-use secrecy::{ExposeSecret as _, SecretString};
+use secrecy::{ExposeSecret, SecretString};
 use tokio_postgres::Row;
 use voice_otp::account::{AccountSid, ApiKeySid};
 use voice_otp::policy::Voicemail;
 use voice_otp::settings::{ApiKey, Credentials, Paused, Region, VoiceSettings, unproven_pace_key};
 use voice_otp_schemas::phone::Country;
-use voice_otp_schemas::{Locale, PhoneNumber, TenantId};
+use voice_otp_schemas::{Locale, PhoneNumber, TenantId, Timestamp};
 
 use crate::accounts;
 use crate::keys::{Keyring, OpenError};
@@ -53,7 +53,7 @@ const REFUSED_FOR: Duration = Duration::from_mins(1);
 
 const COLUMNS: &str = "s.tenant_id, s.version, s.account_sid, s.key_id, s.auth_token, s.secondary_auth_token, s.api_key_secret, \
      s.from_number, s.api_key_sid, s.region, s.default_locale, s.ring_timeout_s, s.enabled, s.allowed_countries, \
-     s.test_mode, s.publishers, s.manner, s.voicemail, s.redial, s.proven, s.paused, s.refused_until is not null as refused, a.paused as account_paused, \
+     s.test_mode, s.publishers, s.manner, s.voicemail, s.redial, s.offered, s.proven, s.paused, s.refused_until is not null as refused, a.paused as account_paused, \
      coalesce((select p.trial_us is not null from pacing p where p.pace_key = \
        case when s.proven then s.account_sid else s.account_sid || '/' || s.tenant_id end), false) as on_trial, \
      a.calls_per_second";
@@ -123,6 +123,7 @@ fn read(row: &Row, tenant_id: TenantId, keys: &Keyring) -> Result<VoiceSettings,
         manner: serde_json::from_value(row.get("manner")).map_err(|_| damaged("manner"))?,
         voicemail: Voicemail::from_word(row.get("voicemail")).ok_or_else(|| damaged("voicemail"))?,
         redial: serde_json::from_value(row.get("redial")).map_err(|_| damaged("redial"))?,
+        offered: row.get("offered"),
         paused: match (row.get("paused"), row.get("account_paused")) {
             (_, true) => Some(Paused::Account),
             (true, false) => Some(Paused::Tenant),
@@ -141,12 +142,37 @@ fn place(tenant: &TenantId, column: &str) -> String {
     format!("{tenant}/voice_settings.{column}")
 }
 
+/// What is to be there already when settings are saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Expected {
+    /// Whatever there is, or nothing.
+    Anything,
+    /// No settings.
+    Nothing,
+    /// The settings of this version.
+    Version(i64),
+}
+
 /// Saves a tenant's settings. `pace` changes the account's pace, for every tenant of the account; without it the
 /// account keeps the pace that it has.
 ///
 /// # Errors
-/// [`Error`]; at the most the pace is changed then, which is a statement of its own.
+/// [`Error`]; at the most the settings are saved then, and the pace, which is a statement of its own, isn't.
 pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: Option<f64>) -> Result<(), Error> {
+    save_expecting(pool, keys, settings, pace, Expected::Anything).await.map(drop)
+}
+
+/// The same; false, and nothing is changed, if what is there is not what was expected.
+///
+/// # Errors
+/// As of [`save`].
+pub async fn save_expecting(
+    pool: &Pool,
+    keys: &Keyring,
+    settings: &VoiceSettings,
+    pace: Option<f64>,
+    expected: Expected,
+) -> Result<bool, Error> {
     let seal = |column: &str, secret: &str| keys.seal(&place(&settings.tenant_id, column), secret.as_bytes());
     let credentials = &settings.credentials;
     let auth_token = seal("auth_token", credentials.auth_token.expose_secret());
@@ -163,12 +189,15 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
     let manner = serde_json::to_value(&settings.manner).unwrap_or_default();
     let redial = serde_json::to_value(&settings.redial).unwrap_or_default();
 
-    let proven = already_proven(pool, keys, settings).await?;
-    if let Some(pace) = pace {
-        accounts::set_rate(pool, &settings.account_sid, pace).await?;
-    }
+    let version = match expected {
+        Expected::Anything => None,
+        // No version is.
+        Expected::Nothing => Some(0),
+        Expected::Version(version) => Some(version),
+    };
+    let kept = Kept::of(present(pool, keys, &settings.tenant_id).await?.as_ref(), settings);
     let client = pool.get().await.map_err(Error::Connect)?;
-    client
+    let saved = client
         .execute(
             SAVE,
             &[
@@ -186,48 +215,153 @@ pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: O
                 &settings.enabled,
                 &countries,
                 &settings.test_mode,
-                &proven,
+                &kept.proven,
                 &settings.publishers,
                 &manner,
                 &settings.voicemail.as_str(),
                 &redial,
+                &version,
+                &settings.offered,
+                &kept.auth_token,
+                &kept.secondary_auth_token,
+                &kept.api_key,
             ],
         )
         .await
         .map_err(|error| Error::Query("save voice settings", error))?;
-    Ok(())
+    drop(client);
+    if let Some(pace) = pace
+        && saved > 0
+    {
+        accounts::set_rate(pool, &settings.account_sid, pace).await?;
+    }
+    Ok(saved > 0)
 }
 
 /// One statement: the account, if it is new, and the tenant's settings. Credentials that were refused are tried again.
 const SAVE: &str = "with account as (insert into accounts (account_sid) values ($2) on conflict (account_sid) do nothing) \
     insert into voice_settings (tenant_id, account_sid, key_id, auth_token, secondary_auth_token, api_key_secret, \
       from_number, api_key_sid, region, default_locale, ring_timeout_s, enabled, allowed_countries, test_mode, proven, publishers, \
-      manner, voicemail, redial) \
-    values ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) on conflict (tenant_id) do update set \
+      manner, voicemail, redial, offered, auth_token_since, secondary_auth_token_since, api_key_since) \
+    select $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $21, clock_timestamp(), \
+        case when $5::bytea is not null then clock_timestamp() end, case when $6::bytea is not null then clock_timestamp() end \
+      where coalesce($20::bigint, 0) = 0 or exists (select 1 from voice_settings where tenant_id = $1) \
+    on conflict (tenant_id) do update set \
       version = nextval('voice_settings_version'), account_sid = excluded.account_sid, key_id = excluded.key_id, \
       auth_token = excluded.auth_token, secondary_auth_token = excluded.secondary_auth_token, \
       api_key_secret = excluded.api_key_secret, from_number = excluded.from_number, api_key_sid = excluded.api_key_sid, \
       region = excluded.region, default_locale = excluded.default_locale, ring_timeout_s = excluded.ring_timeout_s, \
       enabled = excluded.enabled, allowed_countries = excluded.allowed_countries, test_mode = excluded.test_mode, \
       proven = excluded.proven, publishers = excluded.publishers, manner = excluded.manner, \
-      voicemail = excluded.voicemail, redial = excluded.redial, refused_until = null, updated_at = clock_timestamp()";
+      voicemail = excluded.voicemail, redial = excluded.redial, refused_until = null, \
+      auth_token_since = case when $22 then voice_settings.auth_token_since else excluded.auth_token_since end, \
+      secondary_auth_token_since = case when $23 then voice_settings.secondary_auth_token_since else excluded.secondary_auth_token_since end, \
+      api_key_since = case when $24 then voice_settings.api_key_since else excluded.api_key_since end, \
+      updated_at = clock_timestamp() where $20::bigint is null or voice_settings.version = $20";
 
-/// Credentials that Twilio has taken stay proven until they, or the account, are changed.
-async fn already_proven(pool: &Pool, keys: &Keyring, settings: &VoiceSettings) -> Result<bool, Error> {
-    let present = match load_one(pool, keys, &settings.tenant_id).await {
-        Ok(Some(present)) => present,
-        // What can't be opened can't be compared.
-        Ok(None) | Err(Error::Open(..) | Error::Damaged(..)) => return Ok(false),
-        Err(error) => return Err(error),
-    };
-    let key = |credentials: &Credentials| {
-        let api_key = credentials.api_key.as_ref();
-        api_key.map(|key| (key.sid.clone(), key.secret.expose_secret().to_owned()))
-    };
-    let token = |credentials: &Credentials| credentials.auth_token.expose_secret().to_owned();
-    let (old, new) = (&present.credentials, &settings.credentials);
-    let proven = present.pace_key == present.account_sid.as_str();
-    Ok(proven && present.account_sid == settings.account_sid && key(old) == key(new) && token(old) == token(new))
+/// What is there; none also where it can't be opened, and so can't be compared.
+async fn present(pool: &Pool, keys: &Keyring, tenant: &TenantId) -> Result<Option<VoiceSettings>, Error> {
+    match load_one(pool, keys, tenant).await {
+        Err(Error::Open(..) | Error::Damaged(..)) => Ok(None),
+        other => other,
+    }
+}
+
+/// Which of the secrets stay as they are.
+#[derive(Default)]
+struct Kept {
+    auth_token: bool,
+    secondary_auth_token: bool,
+    api_key: bool,
+    /// Credentials that Twilio has taken stay proven until they, or the account, are changed.
+    proven: bool,
+}
+
+impl Kept {
+    fn of(present: Option<&VoiceSettings>, settings: &VoiceSettings) -> Self {
+        let Some(present) = present else { return Self::default() };
+        let (old, new) = (&present.credentials, &settings.credentials);
+        let same = |old: Option<&SecretString>, new: Option<&SecretString>| {
+            old.map(ExposeSecret::expose_secret) == new.map(ExposeSecret::expose_secret)
+        };
+        let key = |credentials: &Credentials| credentials.api_key.as_ref().map(|key| key.sid.clone());
+        let secret = |credentials: &Credentials| credentials.api_key.as_ref().map(|key| key.secret.clone());
+        let auth_token = same(Some(&old.auth_token), Some(&new.auth_token));
+        let api_key = key(old) == key(new) && same(secret(old).as_ref(), secret(new).as_ref());
+        let was_proven = present.pace_key == present.account_sid.as_str();
+        Self {
+            auth_token,
+            secondary_auth_token: same(old.secondary_auth_token.as_ref(), new.secondary_auth_token.as_ref()),
+            api_key,
+            proven: was_proven && present.account_sid == settings.account_sid && auth_token && api_key,
+        }
+    }
+}
+
+/// Since when a tenant's secrets are the ones that they are, and who else uses its account.
+#[derive(Debug, Clone)]
+pub struct Circumstances {
+    /// Of the auth token.
+    pub auth_token_since: Option<Timestamp>,
+    /// Of the secondary auth token.
+    pub secondary_auth_token_since: Option<Timestamp>,
+    /// Of the API key's secret.
+    pub api_key_since: Option<Timestamp>,
+    /// When anything was changed.
+    pub updated_at: Timestamp,
+    /// Whether other tenants use the same account, so that its pace is not this one's to change.
+    pub shared: bool,
+}
+
+/// Reads a tenant's circumstances; none if it has no settings.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn circumstances(pool: &Pool, tenant: &TenantId) -> Result<Option<Circumstances>, Error> {
+    let client = pool.get().await.map_err(Error::Connect)?;
+    let sql = "select s.auth_token_since, s.secondary_auth_token_since, s.api_key_since, s.updated_at, \
+                 exists (select 1 from voice_settings o where o.account_sid = s.account_sid and o.tenant_id <> s.tenant_id) as shared \
+               from voice_settings s where s.tenant_id = $1";
+    let row = client
+        .query_opt(sql, &[&tenant.as_str()])
+        .await
+        .map_err(|error| Error::Query("read the settings' circumstances", error))?;
+    Ok(row.map(|row| Circumstances {
+        auth_token_since: row.get("auth_token_since"),
+        secondary_auth_token_since: row.get("secondary_auth_token_since"),
+        api_key_since: row.get("api_key_since"),
+        updated_at: row.get("updated_at"),
+        shared: row.get("shared"),
+    }))
+}
+
+/// Whether other tenants than this one use an account.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn uses(pool: &Pool, account: &AccountSid, besides: &TenantId) -> Result<bool, Error> {
+    let client = pool.get().await.map_err(Error::Connect)?;
+    let sql = "select exists (select 1 from voice_settings where account_sid = $1 and tenant_id <> $2)";
+    let row = client
+        .query_one(sql, &[&account.as_str(), &besides.as_str()])
+        .await
+        .map_err(|error| Error::Query("ask who uses the account", error))?;
+    Ok(row.get(0))
+}
+
+/// Lets a tenant's users pick voice, or not: only test calls are placed then. False if the settings are not of this version any more.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn offer(pool: &Pool, tenant: &TenantId, offered: bool, version: i64) -> Result<bool, Error> {
+    let client = pool.get().await.map_err(Error::Connect)?;
+    let sql = "update voice_settings set offered = $2, version = nextval('voice_settings_version'), updated_at = clock_timestamp() \
+               where tenant_id = $1 and version = $3";
+    let changed = client
+        .execute(sql, &[&tenant.as_str(), &offered, &version])
+        .await
+        .map_err(|error| Error::Query("offer voice, or not", error))?;
+    Ok(changed > 0)
 }
 
 /// Pauses a tenant: its requests are admitted and wait. Or resumes it: what waits gets new slots. False if there is no such tenant.
@@ -316,6 +450,19 @@ pub async fn list(pool: &Pool) -> Result<Vec<Summary>, Error> {
         })
     };
     Ok(rows.iter().filter_map(summary).collect())
+}
+
+/// The same, if they are of this version.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn delete_version(pool: &Pool, tenant: &TenantId, version: i64) -> Result<bool, Error> {
+    let client = pool.get().await.map_err(Error::Connect)?;
+    let deleted = client
+        .execute("delete from voice_settings where tenant_id = $1 and version = $2", &[&tenant.as_str(), &version])
+        .await
+        .map_err(|error| Error::Query("delete voice settings", error))?;
+    Ok(deleted > 0)
 }
 
 /// Deletes a tenant's settings. False if there are none. What is under way ends as it may.

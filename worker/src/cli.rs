@@ -43,6 +43,11 @@ pub enum Verb {
     /// Hear, or read, what calls say
     #[command(subcommand)]
     Speech(Speech),
+    /// Serve the administrators' console: voice settings, test calls, methods, deliveries; and its API
+    Console(Box<Console>),
+    /// Tokens for the console and its API
+    #[command(subcommand)]
+    Token(Token),
     /// Twilio's HTTP surface for this job, to develop and test against
     Simulate(Simulate),
     /// Watch real events go through a real broker and database to simulated phones
@@ -261,6 +266,69 @@ pub struct SpeechPreview {
     /// The keys.
     #[command(flatten)]
     pub sealing: Sealing,
+}
+
+/// Settings of a console.
+#[derive(Debug, Clone, Args)]
+pub struct Console {
+    /// Where the broker is.
+    #[command(flatten)]
+    pub broker: Broker,
+    /// Where the database is.
+    #[command(flatten)]
+    pub database: Database,
+    /// The keys.
+    #[command(flatten)]
+    pub sealing: Sealing,
+    /// How Twilio and the workers reach each other.
+    #[command(flatten)]
+    pub reach: Reach,
+    /// Address of the console
+    #[arg(long, env = "VOICE_OTP_CONSOLE_LISTEN", default_value = "127.0.0.1:8081", value_name = "HOST:PORT")]
+    pub listen: String,
+    /// Whether browsers come by https, through a proxy: the session's cookie goes nowhere else then (true or false)
+    #[arg(long, env = "VOICE_OTP_CONSOLE_HTTPS", default_value = "false", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
+    pub https: String,
+}
+
+/// What to do about tokens.
+#[derive(Debug, Subcommand)]
+pub enum Token {
+    /// Make a token and print it, this once
+    Create {
+        /// operator: everything; tenant-admin: what is one tenant's
+        #[arg(long, value_name = "ROLE")]
+        role: String,
+        /// Whose, for a tenant-admin
+        #[arg(long, value_name = "ID")]
+        tenant: Option<String>,
+        /// How long it is good, at most 366 days
+        #[arg(long, default_value = "90d", value_name = "DURATION")]
+        expires: String,
+        /// Who has it, for lists and the audit log
+        #[arg(long, value_name = "NAME")]
+        name: String,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
+    /// List tokens, without their texts
+    List {
+        /// As JSON
+        #[arg(long)]
+        json: bool,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
+    /// Make a token good for nothing, and end the sessions of who signed in with it
+    Revoke {
+        /// The token's id, from the list
+        id: String,
+        /// Where the database is.
+        #[command(flatten)]
+        database: Database,
+    },
 }
 
 /// What to simulate.

@@ -7,19 +7,25 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
-use secrecy::SecretString;
+use secrecy::{ExposeSecret as _, SecretString};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 use voice_otp_publisher::{Message, Publisher, Settings, topology};
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::envelope::{STRUCTURED, Trace};
 use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::request::{Cancelled, Requested, Target};
 use voice_otp_schemas::status::{Status, StatusEvent};
+use voice_otp_store::access::{self, Role};
+use voice_otp_store::pool::Pool;
 use voice_otp_store::{Keyring, connect, migrate};
 use voice_otp_twilio::simulator::CallReport;
 use zeroize::Zeroizing;
 
 use crate::cli::Demo;
 use crate::config::Checks;
+use crate::console;
 use crate::tail::{Tail, line};
 use crate::telemetry::say;
 use crate::verb::{Failed, publish_clock, signals};
@@ -52,6 +58,20 @@ pub(crate) async fn run(args: Demo) -> Result<(), Failed> {
         Some(simulator) => Stage::find(simulator, &keys, &pool).await?,
         None => Stage::set(&amqp_url, &database_url, &keys, &pool).await?,
     };
+    let showing = if args.once {
+        None
+    } else {
+        let (twilio_url, public_url) = stage.reach();
+        let settings = console::Settings {
+            amqp_url: amqp_url.clone(),
+            database_url: database_url.clone(),
+            keys: keys.clone(),
+            twilio_url: Some(twilio_url),
+            public_url,
+            https: false,
+        };
+        Some(Showing::start(settings, &pool).await?)
+    };
     let told = tokio::select! {
         told = perform(&amqp_url, &stage) => told,
         () = soft.cancelled() => Err(anyhow!("interrupted")),
@@ -59,6 +79,9 @@ pub(crate) async fn run(args: Demo) -> Result<(), Failed> {
     let right = match told {
         Ok(right) => right,
         Err(error) => {
+            if let Some(showing) = showing {
+                showing.stop().await;
+            }
             stage.strike().await;
             return Err(Failed::Error(error));
         }
@@ -66,10 +89,67 @@ pub(crate) async fn run(args: Demo) -> Result<(), Failed> {
     if !args.once && right {
         say("\nThe demo goes on until Ctrl-C: publish more in another terminal, after eval \"$(./dev env)\":")?;
         say("  voice-otp publish --tenant demo-acme --to +12125550142 --code 493027 --wait")?;
+        if let Some(showing) = &showing {
+            say("")?;
+            showing.invite(&pool).await?;
+        }
         watch_on(&amqp_url, &soft).await;
+    }
+    if let Some(showing) = showing {
+        showing.stop().await;
     }
     stage.strike().await;
     if right { Ok(()) } else { Err(Failed::Told) }
+}
+
+/// The console, while the demo goes on.
+struct Showing {
+    address: std::net::SocketAddr,
+    token: uuid::Uuid,
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+/// The console's usual port, or any, if somebody has that.
+const CONSOLE_PORTS: [u16; 2] = [8081, 0];
+
+impl Showing {
+    async fn start(settings: console::Settings, pool: &Pool) -> anyhow::Result<Self> {
+        let mut bound = Err(anyhow!("no port"));
+        for port in CONSOLE_PORTS {
+            bound = TcpListener::bind(("127.0.0.1", port)).await.context("listen for the console");
+            if bound.is_ok() {
+                break;
+            }
+        }
+        let listener = bound?;
+        let address = listener.local_addr().context("read the console's address")?;
+        // Good for as long as somebody may look at a demo.
+        let (token, _) = access::create(pool, "demo", &Role::Operator, Duration::from_hours(24)).await.context("make a token")?;
+        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
+        let serving = console::serve(settings, listener, stop.clone());
+        tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(error = &*error as &dyn std::error::Error, "the console failed");
+            }
+        });
+        let showing = Self { address, token, stop, tasks };
+        showing.invite(pool).await?;
+        Ok(showing)
+    }
+
+    /// Prints where the console is, and a link that signs in there once. The code is in the fragment, which no server sees.
+    async fn invite(&self, pool: &Pool) -> anyhow::Result<()> {
+        let code = access::sign_in_code(pool, self.token).await.context("make a sign-in link")?;
+        say(&format!("Console: http://{}  sign in, once and within a minute:", self.address))?;
+        say(&format!("  http://{}/sign-in#code={}", self.address, code.expose_secret()))
+    }
+
+    async fn stop(self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
 }
 
 async fn watch_on(url: &SecretString, soft: &tokio_util::sync::CancellationToken) {

@@ -3,6 +3,7 @@
 pub mod cli;
 mod clock;
 mod config;
+mod console;
 mod dead;
 mod demo;
 mod http;

@@ -1,13 +1,15 @@
 //! The verbs, a file each.
 
 mod account;
+mod console;
 mod healthcheck;
 mod keys;
 mod migrate;
 mod publish;
 mod simulate;
 mod speech;
-mod tenant;
+pub(crate) mod tenant;
+mod token;
 mod watch;
 pub(crate) mod worker;
 
@@ -35,7 +37,7 @@ pub(crate) enum Failed {
 /// Runs a verb to its exit code: 0 done, 1 failed, 2 wrong usage.
 pub async fn run(cli: Cli) -> ExitCode {
     let usual = match &cli.verb {
-        Verb::Worker(_) | Verb::Simulate(_) => "info",
+        Verb::Worker(_) | Verb::Console(_) | Verb::Simulate(_) => "info",
         // The statuses tell the story there.
         Verb::Demo(_) => "error",
         _ => "warn",
@@ -53,6 +55,8 @@ pub async fn run(cli: Cli) -> ExitCode {
         Verb::Publish(args) => publish::run(*args).await,
         Verb::Watch(args) => watch::run(args).await,
         Verb::Speech(verb) => speech::run(verb).await,
+        Verb::Console(args) => console::run(&args).await,
+        Verb::Token(verb) => token::run(verb).await,
         Verb::Simulate(args) => simulate::run(args).await,
         Verb::Demo(args) => crate::demo::run(args).await,
         Verb::Healthcheck(args) => healthcheck::run(args).await,

@@ -29,6 +29,8 @@ pub(super) enum Stage {
         soft: CancellationToken,
         simulating: TaskTracker,
         curtain: CancellationToken,
+        twilio_url: Url,
+        public_url: Url,
     },
     /// A simulator and workers that run elsewhere.
     Found { http: reqwest::Client, simulator: Url, since: Timestamp },
@@ -101,14 +103,17 @@ impl Stage {
             }
         });
         let (soft, workers) = (CancellationToken::new(), TaskTracker::new());
+        let mut public_url = None;
         for _ in 0..2 {
             let listener = TcpListener::bind("127.0.0.1:0").await.context("listen for a worker")?;
+            let url = url_of(&listener)?;
+            public_url.get_or_insert_with(|| url.clone());
             let settings = WorkerSettings {
                 amqp_url: amqp_url.clone(),
                 database_url: database_url.clone(),
                 keys: keys.clone(),
                 twilio_url: Some(twilio_url.clone()),
-                public_url: Some(url_of(&listener)?),
+                public_url: Some(url),
                 listen: String::new(),
                 grace: Duration::from_secs(10),
                 prefetch: 1000,
@@ -128,7 +133,8 @@ impl Stage {
                 }
             });
         }
-        Ok(Self::Own { simulator, workers, soft, simulating, curtain })
+        let public_url = public_url.context("there are workers")?;
+        Ok(Self::Own { simulator, workers, soft, simulating, curtain, twilio_url, public_url })
     }
 
     /// Brings the demo's accounts to a simulator that runs, and its tenants to the workers there.
@@ -141,6 +147,14 @@ impl Stage {
         }
         save_tenants(keys, pool).await?;
         Ok(Self::Found { http, simulator, since: publish_clock() })
+    }
+
+    /// Where Twilio is here, and where it finds a worker.
+    pub(super) fn reach(&self) -> (Url, Option<Url>) {
+        match self {
+            Self::Own { twilio_url, public_url, .. } => (twilio_url.clone(), Some(public_url.clone())),
+            Self::Found { simulator, .. } => (simulator.clone(), None),
+        }
     }
 
     /// Who places the calls.

@@ -2,7 +2,7 @@
 
 mod check;
 mod hearing;
-mod test_call;
+pub(crate) mod test_call;
 
 use std::io::Read as _;
 use std::path::Path;
@@ -128,7 +128,7 @@ fn own_country(from: &str) -> Vec<String> {
     number.and_then(|number| number.country()).iter().map(ToString::to_string).collect()
 }
 
-fn draft_of(settings: &VoiceSettings) -> Draft {
+pub(crate) fn draft_of(settings: &VoiceSettings) -> Draft {
     let credentials = &settings.credentials;
     Draft {
         account_sid: settings.account_sid.to_string(),

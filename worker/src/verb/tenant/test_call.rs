@@ -9,7 +9,7 @@ use uuid::Uuid;
 use voice_otp_publisher::link;
 use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::request::Requested;
-use voice_otp_schemas::{Context, DeliveryId, Locale, OtpCode, PhoneNumber};
+use voice_otp_schemas::{Context, DeliveryId, Locale, OtpCode, PhoneNumber, TenantId};
 use voice_otp_store::{settings, test_calls};
 
 use super::{open, tenant_id};
@@ -21,6 +21,25 @@ use crate::verb::publish::{now, publish_one};
 
 /// How long the code is good for, or would be if it were for anything.
 const LIFE: Duration = Duration::from_mins(3);
+
+/// A request with a random code, marked so that whoever counts can leave it out.
+pub(crate) fn request(tenant_id: TenantId, to: PhoneNumber, locale: Option<Locale>) -> anyhow::Result<Requested> {
+    let code = format!("{:06}", rand::rng().random_range(0..1_000_000));
+    let now = now();
+    Ok(Requested {
+        tenant_id,
+        delivery_id: DeliveryId::parse(&format!("test-call-{}", Uuid::new_v4())).map_err(|error| anyhow!(error))?,
+        to,
+        code: OtpCode::parse(&code).map_err(|error| anyhow!(error))?,
+        expires_at: now + LIFE,
+        locale,
+        user_ref: None,
+        extension: None,
+        context: Context::from_json(&json!({ "test_call": "true" })).map_err(|error| anyhow!(error))?,
+        time: Some(now),
+        trace: Trace::default(),
+    })
+}
 
 pub(super) async fn run(args: &TestCall) -> Result<(), Failed> {
     let mut checks = Checks::default();
@@ -49,23 +68,8 @@ pub(super) async fn run(args: &TestCall) -> Result<(), Failed> {
         test_calls::Error::TooMany(_) => Failed::Error(anyhow!("{error}")),
         other => Failed::Error(anyhow::Error::new(other).context("count the test calls")),
     })?;
-    let code = format!("{:06}", rand::rng().random_range(0..1_000_000));
-    let now = now();
-    let request = Requested {
-        tenant_id: id,
-        delivery_id: DeliveryId::parse(&format!("test-call-{}", Uuid::new_v4())).map_err(|error| anyhow!(error))?,
-        to,
-        code: OtpCode::parse(&code).map_err(|error| anyhow!(error))?,
-        expires_at: now + LIFE,
-        locale,
-        user_ref: None,
-        extension: None,
-        // It comes back in every status, so that whoever counts can leave it out.
-        context: Context::from_json(&json!({ "test_call": "true" })).map_err(|error| anyhow!(error))?,
-        time: Some(now),
-        trace: Trace::default(),
-    };
-    say(&format!("The call reads the code {code}: answer, and hear whether it is clear."))?;
+    let request = request(id, to, locale)?;
+    say(&format!("The call reads the code {}: answer, and hear whether it is clear.", request.code.expose()))?;
     if settings.test_mode {
         say("The tenant is in test mode, so nothing is called in truth.")?;
     }

@@ -1,0 +1,549 @@
+//! Tenant Settings, Message Providers: SMS, which is another service's, and Voice.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse as _, Redirect, Response};
+use maud::{Markup, html};
+use secrecy::SecretString;
+use voice_otp::policy::{Outcome, Voicemail};
+use voice_otp::speech::{EVERY_LOCALE, locales};
+use voice_otp_schemas::TenantId;
+use voice_otp_store::settings::Expected;
+use voice_otp_twilio::check::{Finding, Verdict};
+
+use super::layout::{At, csrf, page as whole};
+use super::{Form, Trouble, Visitor, shown};
+use crate::console::Console;
+use crate::console::access::Caller;
+use crate::console::problem::{FieldError, Problem};
+use crate::console::voice::{self, NewVoiceProvider, RedialRule, TestCall, VoiceProvider};
+
+/// What the page tells beside the settings.
+#[derive(Default)]
+struct Told {
+    problem: Option<Problem>,
+    saved: bool,
+    findings: Option<Vec<Finding>>,
+    call: Option<TestCall>,
+    /// The number that was entered for a test call.
+    to: String,
+    /// The problem is the test call's.
+    of_test_call: bool,
+}
+
+pub(super) async fn sms(Path(tenant): Path<String>, Visitor(caller): Visitor) -> Result<Response, Trouble> {
+    let tenant = caller.tenant(&tenant)?;
+    let content = html! {
+        (head(&tenant, false))
+        section.card {
+            h2 { "SMS provider" }
+            p { "SMS one-time passwords are sent by the SMS service, which has its own settings and its own console." }
+            p { "Nothing that is saved under " a href={ "/t/" (tenant) "/providers/voice" } { "Voice" }
+                " changes them, and nothing here changes voice: each channel checks its own Twilio configuration." }
+        }
+    };
+    Ok(shown(StatusCode::OK, &whole(&caller, Some(&tenant), At::Providers, "Message Providers", &content)))
+}
+
+pub(super) async fn page(
+    State(console): State<Arc<Console>>,
+    Path(tenant): Path<String>,
+    axum::extract::RawQuery(query): axum::extract::RawQuery,
+    Visitor(caller): Visitor,
+) -> Result<Response, Trouble> {
+    let tenant = caller.tenant(&tenant)?;
+    let told = Told { saved: query.as_deref() == Some("saved"), ..Told::default() };
+    draw(&console, &caller, &tenant, None, told).await
+}
+
+pub(super) async fn submit(
+    State(console): State<Arc<Console>>,
+    Path(tenant): Path<String>,
+    form: Form,
+) -> Result<Response, Trouble> {
+    let tenant = form.caller.tenant(&tenant)?;
+    let present = voice::show(&console, &tenant).await?;
+    let mut errors = Vec::new();
+    let new = entered(&form, present.as_ref(), &mut errors);
+    let expected = match form.filled("version").and_then(|version| version.parse().ok()) {
+        Some(version) => Expected::Version(version),
+        None => Expected::Nothing,
+    };
+    let saved = voice::save(&console, &form.caller, &tenant, &new, expected).await;
+    let problem = match saved {
+        Ok(_) if errors.is_empty() => return Ok(Redirect::to(&format!("/t/{tenant}/providers/voice?saved")).into_response()),
+        Ok(_) => Problem::invalid(errors),
+        Err(mut problem) => {
+            problem.errors.extend(errors);
+            problem
+        }
+    };
+    draw(&console, &form.caller, &tenant, Some(new), Told { problem: Some(problem), ..Told::default() }).await
+}
+
+pub(super) async fn remove(
+    State(console): State<Arc<Console>>,
+    Path(tenant): Path<String>,
+    form: Form,
+) -> Result<Response, Trouble> {
+    let tenant = form.caller.tenant(&tenant)?;
+    let version = form.filled("version").and_then(|version| version.parse().ok()).unwrap_or(0);
+    if form.text("sure") != Some("yes") {
+        let message = "tick the box to confirm".to_owned();
+        let problem = Problem::invalid(vec![FieldError { field: "sure".to_owned(), message }]);
+        return draw(&console, &form.caller, &tenant, None, Told { problem: Some(problem), ..Told::default() }).await;
+    }
+    match voice::remove(&console, &form.caller, &tenant, version).await {
+        Ok(()) => Ok(Redirect::to(&format!("/t/{tenant}/providers/voice")).into_response()),
+        Err(problem) => draw(&console, &form.caller, &tenant, None, Told { problem: Some(problem), ..Told::default() }).await,
+    }
+}
+
+pub(super) async fn check(
+    State(console): State<Arc<Console>>,
+    Path(tenant): Path<String>,
+    form: Form,
+) -> Result<Response, Trouble> {
+    let tenant = form.caller.tenant(&tenant)?;
+    let told = match voice::examine(&console, &tenant).await {
+        Ok(findings) => Told { findings: Some(findings), ..Told::default() },
+        Err(problem) => Told { problem: Some(problem), ..Told::default() },
+    };
+    draw(&console, &form.caller, &tenant, None, told).await
+}
+
+pub(super) async fn test_call(
+    State(console): State<Arc<Console>>,
+    Path(tenant): Path<String>,
+    form: Form,
+) -> Result<Response, Trouble> {
+    let tenant = form.caller.tenant(&tenant)?;
+    let to = form.text("to").unwrap_or_default().to_owned();
+    let told = match voice::try_out(&console, &form.caller, &tenant, &to, form.filled("locale")).await {
+        Ok(call) => Told { call: Some(call), to, ..Told::default() },
+        Err(problem) => Told { problem: Some(problem), of_test_call: true, to, ..Told::default() },
+    };
+    draw(&console, &form.caller, &tenant, None, told).await
+}
+
+/// What the form says; what it doesn't show stays as it is.
+fn entered(form: &Form, present: Option<&VoiceProvider>, errors: &mut Vec<FieldError>) -> NewVoiceProvider {
+    let mut new = present.map(as_entered).unwrap_or_default();
+    let text = |name: &str| form.filled(name).map(str::to_owned);
+    let mut number = |field: &str, name: &str| -> Option<u64> {
+        let text = form.filled(name)?;
+        let parsed = text.parse().ok();
+        if parsed.is_none() {
+            errors.push(FieldError { field: field.to_owned(), message: "a whole number".to_owned() });
+        }
+        parsed
+    };
+    let small = |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+    new.account_sid = form.text("account_sid").unwrap_or_default().to_owned();
+    new.from = form.text("from").unwrap_or_default().to_owned();
+    new.auth_token = text("auth_token").map(SecretString::from);
+    new.ring_timeout_s = number("ring_timeout_s", "ring_timeout_s");
+    let speech = &mut new.speech;
+    speech.rate_percent = small(number("speech.rate_percent", "rate_percent")).unwrap_or(speech.rate_percent);
+    speech.pause_ms = small(number("speech.pause_ms", "pause_ms")).unwrap_or(speech.pause_ms);
+    speech.readings = small(number("speech.readings", "readings")).unwrap_or(speech.readings);
+    for outcome in Outcome::ALL {
+        let word = outcome.as_str();
+        let times = small(number("redial", &format!("redial_{word}_times"))).unwrap_or(0);
+        let after_s = number("redial", &format!("redial_{word}_after")).unwrap_or(30);
+        if times == 0 {
+            new.redial.remove(word);
+        } else {
+            new.redial.insert(word.to_owned(), RedialRule { times, after_s });
+        }
+    }
+    if let Some(pace) = form.filled("calls_per_second") {
+        new.calls_per_second = Some(pace.parse().unwrap_or(f64::NAN));
+    }
+    let countries = form.text("allowed_countries").unwrap_or_default();
+    let countries = countries.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+    new.allowed_countries = countries.map(str::to_owned).collect();
+    new.default_locale = text("default_locale");
+    new.region = text("region");
+    new.test_mode = form.text("test_mode") == Some("yes");
+    new.voicemail = text("voicemail");
+    set(&mut speech.brands, EVERY_LOCALE, text("brand"));
+    // A greeting is in one language: that of the tenant.
+    if let Some(locale) = new.default_locale.clone() {
+        set(&mut speech.greetings, &locale, text("greeting"));
+    } else if form.filled("greeting").is_some() {
+        let message = "choose the language that it is in first".to_owned();
+        errors.push(FieldError { field: "speech.greetings".to_owned(), message });
+    }
+    new
+}
+
+fn set(map: &mut BTreeMap<String, String>, key: &str, value: Option<String>) {
+    match value {
+        Some(value) => drop(map.insert(key.to_owned(), value)),
+        None => drop(map.remove(key)),
+    }
+}
+
+/// A provider as if it had been entered anew, secrets left out.
+fn as_entered(provider: &VoiceProvider) -> NewVoiceProvider {
+    NewVoiceProvider {
+        account_sid: provider.account_sid.clone(),
+        api_key_sid: provider.api_key_sid.clone(),
+        from: provider.from.clone(),
+        region: provider.region.clone(),
+        default_locale: provider.default_locale.clone(),
+        ring_timeout_s: Some(provider.ring_timeout_s),
+        allowed_countries: provider.allowed_countries.clone(),
+        calls_per_second: Some(provider.calls_per_second),
+        test_mode: provider.test_mode,
+        speech: provider.speech.clone(),
+        voicemail: Some(provider.voicemail.clone()),
+        redial: provider.redial.clone(),
+        ..NewVoiceProvider::default()
+    }
+}
+
+async fn draw(
+    console: &Console,
+    caller: &Caller,
+    tenant: &TenantId,
+    form: Option<NewVoiceProvider>,
+    told: Told,
+) -> Result<Response, Trouble> {
+    let present = voice::show(console, tenant).await?;
+    let form = form.or_else(|| present.as_ref().map(as_entered)).unwrap_or_default();
+    let status = told.problem.as_ref().map_or(StatusCode::OK, Problem::status);
+    let errors = told.problem.as_ref().map(|problem| problem.errors.as_slice()).unwrap_or_default();
+    let content = html! {
+        (head(tenant, true))
+        (notes(tenant, &told, present.as_ref()))
+        (settings_form(caller, tenant, present.as_ref(), &form, if told.of_test_call { &[] } else { errors }))
+        @if let Some(present) = &present {
+            (checking(caller, tenant, told.findings.as_deref()))
+            (calling(caller, tenant, &told, if told.of_test_call { errors } else { &[] }))
+            (removing(caller, tenant, present))
+        }
+    };
+    Ok(shown(status, &whole(caller, Some(tenant), At::Providers, "Message Providers", &content)))
+}
+
+fn head(tenant: &TenantId, voice: bool) -> Markup {
+    let current = |here: bool| here.then_some("page");
+    html! {
+        p.crumbs { "Tenant Settings" }
+        h1 { "Message Providers" }
+        p.lead { "How one-time passwords reach your users. SMS and voice are configured independently." }
+        nav.tabs aria-label="Channels" {
+            a href={ "/t/" (tenant) "/providers/sms" } aria-current=[current(!voice)] { "SMS" }
+            a href={ "/t/" (tenant) "/providers/voice" } aria-current=[current(voice)] { "Voice" }
+        }
+    }
+}
+
+fn notes(tenant: &TenantId, told: &Told, present: Option<&VoiceProvider>) -> Markup {
+    html! {
+        @if told.saved {
+            div.note.good role="status" {
+                p { strong { "Saved." } " Workers use it within a second. Make a test call below"
+                    @if present.is_some_and(|present| !present.offered) {
+                        ", then tick Voice OTP under " a href={ "/t/" (tenant) "/methods" } { "Methods" }
+                    } "." }
+            }
+        }
+        @if let Some(problem) = &told.problem {
+            div.note.bad role="alert" {
+                p { strong { (problem.title()) } }
+                @if problem.errors.is_empty() {
+                    p { (problem.detail()) }
+                } @else {
+                    ul {
+                        @for error in &problem.errors { li { a href={ "#" (id_of(&error.field)) } { (name_of(&error.field)) } ": " (error.message) } }
+                    }
+                }
+            }
+        }
+        @if let Some(present) = present {
+            @if !present.enabled { div.note.warn { p { "An operator has switched voice off for this tenant: no calls are placed." } } }
+            @if present.paused { div.note.warn { p { "Calls are paused by an operator: what is asked for waits." } } }
+            @if present.refused { div.note.bad { p { "Twilio refuses these credentials. Enter a new auth token, or check the Account SID." } } }
+        }
+    }
+}
+
+/// The id of a field's input.
+fn id_of(field: &str) -> String {
+    field.replace('.', "-")
+}
+
+/// A field's name for people.
+fn name_of(field: &str) -> &str {
+    match field {
+        "account_sid" => "Twilio SID",
+        "auth_token" => "Twilio Auth Token",
+        "from" => "From",
+        "calls_per_second" => "Calls per second",
+        "allowed_countries" => "Allowed countries",
+        "default_locale" => "Language",
+        "ring_timeout_s" => "Ring for",
+        "region" => "Twilio region",
+        "speech.brands" => "Brand",
+        "speech.greetings" => "Greeting",
+        "speech.rate_percent" => "Speaking pace",
+        "speech.pause_ms" => "Pause between digits",
+        "speech.readings" => "Readings",
+        "voicemail" => "Answering machines",
+        "redial" => "Call again",
+        "to" => "Recipient",
+        "sure" => "Confirmation",
+        other => other,
+    }
+}
+
+/// A labelled input with its hint, and its error where there is one.
+struct Field<'a> {
+    field: &'a str,
+    name: &'a str,
+    value: &'a str,
+    kind: &'a str,
+    hint: &'a str,
+    required: bool,
+    disabled: bool,
+}
+
+impl Default for Field<'_> {
+    fn default() -> Self {
+        Self { field: "", name: "", value: "", kind: "text", hint: "", required: false, disabled: false }
+    }
+}
+
+fn input(field: &Field<'_>, errors: &[FieldError]) -> Markup {
+    let id = id_of(field.field);
+    let error = error_of(field.field, errors);
+    let described = match (field.hint.is_empty(), error.is_some()) {
+        (true, false) => None,
+        (true, true) => Some(format!("{id}-error")),
+        (false, false) => Some(format!("{id}-hint")),
+        (false, true) => Some(format!("{id}-error {id}-hint")),
+    };
+    html! {
+        div.field {
+            label for=(id) { (name_of(field.field)) @if field.required { span aria-hidden="true" { " *" } } }
+            input id=(id) type=(field.kind) name=(field.name) value=(field.value) required[field.required] disabled[field.disabled]
+                aria-describedby=[described] aria-invalid=[error.map(|_| "true")] autocomplete="off" spellcheck="false";
+            @if let Some(error) = error { p.error id={ (id) "-error" } { (error) } }
+            @if !field.hint.is_empty() { p.hint id={ (id) "-hint" } { (field.hint) } }
+        }
+    }
+}
+
+fn error_of<'a>(field: &str, errors: &'a [FieldError]) -> Option<&'a str> {
+    errors.iter().find(|error| error.field == field).map(|error| error.message.as_str())
+}
+
+fn settings_form(
+    caller: &Caller,
+    tenant: &TenantId,
+    present: Option<&VoiceProvider>,
+    form: &NewVoiceProvider,
+    errors: &[FieldError],
+) -> Markup {
+    let since =
+        present.and_then(|present| present.auth_token.since.as_deref()).map(|since| since.chars().take(10).collect::<String>());
+    let token_hint = match (&since, present.is_some()) {
+        (Some(since), _) => format!("Set, since {since}. It is never shown; leave this empty to keep it."),
+        (None, true) => "Set. It is never shown; leave this empty to keep it.".to_owned(),
+        (None, false) => "From the Twilio console. It is stored sealed, and never shown again.".to_owned(),
+    };
+    html! {
+        section.card aria-labelledby="settings" {
+            h2 #settings { "Voice provider" }
+            form method="post" action={ "/t/" (tenant) "/providers/voice" } {
+                (csrf(caller))
+                input type="hidden" name="version" value=(present.map(|present| present.version.to_string()).unwrap_or_default());
+                div.field {
+                    label for="provider" { "Provider" }
+                    select #provider name="provider" { option value="twilio" selected { "Twilio" } }
+                }
+                (input(&Field { field: "account_sid", name: "account_sid", value: &form.account_sid, required: true,
+                    hint: "AC and 32 digits, from the Twilio console.", ..Field::default() }, errors))
+                (input(&Field { field: "auth_token", name: "auth_token", kind: "password", required: present.is_none(), hint: &token_hint,
+                    ..Field::default() }, errors))
+                (input(&Field { field: "from", name: "from", value: &form.from, kind: "tel", required: true,
+                    hint: "The sender's number registered with Twilio, enabled for voice calls, in E.164: +16175551212.", ..Field::default() }, errors))
+                (advanced(present, form, errors))
+                div.actions { button type="submit" { "Save" } }
+            }
+        }
+    }
+}
+
+fn advanced(present: Option<&VoiceProvider>, form: &NewVoiceProvider, errors: &[FieldError]) -> Markup {
+    let basic = ["account_sid", "auth_token", "from"];
+    let open = errors.iter().any(|error| !basic.contains(&error.field.as_str()));
+    let shared = present.is_some_and(|present| present.account_shared);
+    let pace = form.calls_per_second.filter(|pace| pace.is_finite()).map(|pace| pace.to_string()).unwrap_or_default();
+    let locale = form.default_locale.clone().unwrap_or_default();
+    let text = |number: u32| number.to_string();
+    let ring = form.ring_timeout_s.map(|seconds| seconds.to_string()).unwrap_or_default();
+    let brand = form.speech.brands.get(EVERY_LOCALE).cloned().unwrap_or_default();
+    let greeting = form.speech.greetings.get(&locale).cloned().unwrap_or_default();
+    let pace_hint = if shared {
+        "Other tenants use this Twilio account: its pace is changed by an operator."
+    } else {
+        "What Twilio allows the account; 1 where nothing else was agreed with Twilio."
+    };
+    html! {
+        details open[open] {
+            summary { "Advanced: pace, countries, language and greeting, voicemail, calling again" }
+            div.row {
+                (input(&Field { field: "calls_per_second", name: "calls_per_second", value: &pace, hint: pace_hint, disabled: shared, ..Field::default() }, errors))
+                (input(&Field { field: "allowed_countries", name: "allowed_countries", value: &form.allowed_countries.join(", "),
+                    hint: "Two letters each, with commas; empty: the From number's own country.", ..Field::default() }, errors))
+                (input(&Field { field: "ring_timeout_s", name: "ring_timeout_s", value: &ring, kind: "number",
+                    hint: "Seconds, 5 to 600; 30 where empty.", ..Field::default() }, errors))
+                (input(&Field { field: "region", name: "region", value: form.region.as_deref().unwrap_or_default(),
+                    hint: "Such as dublin.ie1; empty: the United States.", ..Field::default() }, errors))
+            }
+            div.row {
+                div.field {
+                    label for="default_locale" { "Language" }
+                    select #default_locale name="default_locale" {
+                        option value="" selected[locale.is_empty()] { "That of the number's country" }
+                        @for spoken in locales() { option value=(spoken.locale) selected[spoken.locale == locale] { (spoken.locale) } }
+                    }
+                    @if let Some(error) = error_of("default_locale", errors) { p.error { (error) } }
+                    p.hint { "Where a request names none." }
+                }
+                (input(&Field { field: "speech.brands", name: "brand", value: &brand, hint: "Whose call it is, as the greeting says it.", ..Field::default() }, errors))
+                (input(&Field { field: "speech.greetings", name: "greeting", value: &greeting,
+                    hint: "In that language, instead of ours; {brand} stands for the brand.", ..Field::default() }, errors))
+                (input(&Field { field: "speech.rate_percent", name: "rate_percent", value: &text(form.speech.rate_percent), kind: "number",
+                    hint: "Percent of the voice's own pace, 50 to 120.", ..Field::default() }, errors))
+                (input(&Field { field: "speech.pause_ms", name: "pause_ms", value: &text(form.speech.pause_ms), kind: "number",
+                    hint: "Milliseconds, 200 to 2000.", ..Field::default() }, errors))
+                (input(&Field { field: "speech.readings", name: "readings", value: &text(form.speech.readings), kind: "number",
+                    hint: "How often the code is read, 1 to 5.", ..Field::default() }, errors))
+            }
+            (machines(form, errors))
+            (again(form, errors))
+            label.check { input type="checkbox" name="test_mode" value="yes" checked[form.test_mode];
+                span { "Test mode: calls are only pretended, nobody is called" } }
+        }
+    }
+}
+
+fn machines(form: &NewVoiceProvider, errors: &[FieldError]) -> Markup {
+    let chosen = form.voicemail.clone().unwrap_or_else(|| Voicemail::Speak.as_str().to_owned());
+    let name = |policy: Voicemail| match policy {
+        Voicemail::Speak => "Speak to whoever or whatever answers",
+        Voicemail::HangUp => "Hang up, without the code",
+        Voicemail::WaitForBeep => "Read the code after the beep",
+        Voicemail::PressKey => "Read the code only to who presses a key",
+    };
+    let error = error_of("voicemail", errors);
+    html! {
+        div.field {
+            label for="voicemail" { "Answering machines" }
+            select #voicemail name="voicemail" aria-invalid=[error.map(|_| "true")] aria-describedby=[error.map(|_| "voicemail-error")] {
+                @for policy in Voicemail::ALL { option value=(policy.as_str()) selected[policy.as_str() == chosen] { (name(policy)) } }
+            }
+            @if let Some(error) = error { p.error #voicemail-error { (error) } }
+        }
+    }
+}
+
+fn again(form: &NewVoiceProvider, errors: &[FieldError]) -> Markup {
+    html! {
+        fieldset #redial {
+            legend { "Call again" }
+            @if let Some(error) = error_of("redial", errors) { p.error { (error) } }
+            div.row {
+                @for outcome in Outcome::ALL {
+                    @let word = outcome.as_str();
+                    @let rule = form.redial.get(word).copied();
+                    @let label = match outcome { Outcome::Busy => "busy", Outcome::NoAnswer => "no answer", Outcome::Failed => "failed", Outcome::Voicemail => "voicemail" };
+                    div.field {
+                        label for={ "redial-" (word) "-times" } { "After " (label) ": times" }
+                        input id={ "redial-" (word) "-times" } type="number" min="0" max="5" name={ "redial_" (word) "_times" } value=(rule.map_or(0, |rule| rule.times));
+                        label for={ "redial-" (word) "-after" } { "Seconds later" }
+                        input id={ "redial-" (word) "-after" } type="number" min="5" max="1800" name={ "redial_" (word) "_after" } value=(rule.map_or(30, |rule| rule.after_s));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn checking(caller: &Caller, tenant: &TenantId, findings: Option<&[Finding]>) -> Markup {
+    html! {
+        section.card aria-labelledby="check" {
+            h2 #check { "Check the configuration" }
+            p { "Asks Twilio whether the credentials work, the From number can call, the allowed countries may be called, and there is money for it. Nobody is called." }
+            form method="post" action={ "/t/" (tenant) "/providers/voice/check#check" } { (csrf(caller)) button.quiet type="submit" { "Check with Twilio" } }
+            @if let Some(findings) = findings {
+                div.scroll role="status" tabindex="0" aria-label="What was found" { table {
+                    thead { tr { th scope="col" { "Result" } th scope="col" { "What was found" } } }
+                    tbody { @for finding in findings { tr {
+                        td { (verdict(finding.verdict)) }
+                        td.wrap { (finding.message) @if let Some(remedy) = &finding.remedy { br; strong { "To do: " } (remedy) } }
+                    } } }
+                } }
+            }
+        }
+    }
+}
+
+fn verdict(verdict: Verdict) -> Markup {
+    match verdict {
+        Verdict::Ok => html! { span.pill.good { "OK" } },
+        Verdict::Warning => html! { span.pill.warn { "Look at it" } },
+        Verdict::Fault => html! { span.pill.bad { "Fault" } },
+        Verdict::Unknown => html! { span.pill { "Not known" } },
+    }
+}
+
+fn calling(caller: &Caller, tenant: &TenantId, told: &Told, errors: &[FieldError]) -> Markup {
+    let whole = told.problem.as_ref().filter(|problem| told.of_test_call && problem.errors.is_empty());
+    html! {
+        section.card aria-labelledby="test-call" {
+            h2 #test-call { "Make a test call" }
+            p { "An automated call reads a test code aloud. Check that it connects, and that the code is clearly audible." }
+            form method="post" action={ "/t/" (tenant) "/providers/voice/test-call#test-call" } {
+                (csrf(caller))
+                (input(&Field { field: "to", name: "to", value: &told.to, kind: "tel", required: true,
+                    hint: "In E.164: +14155552671. Five test calls in ten minutes.", ..Field::default() }, errors))
+                @if let Some(problem) = whole { p.error role="alert" { (problem.detail()) } }
+                button type="submit" { "Make test call" }
+            }
+            @if let Some(call) = &told.call {
+                div.note.good role="status" { p { "Calling " span.mono { (call.to_masked) } ". Compare what you hear with this code:" }
+                    p.code { (call.code) } }
+                div.grid {
+                    div { h2 { "What happens" }
+                        ol.timeline data-events=(call.events) aria-live="polite" { li { "On its way…" } }
+                        noscript { p { a href={ "/t/" (tenant) "/deliveries/" (call.delivery_id) } { "Follow the call" } } } }
+                    div { h2 { "What is said" } p.says { (call.says) } }
+                }
+            }
+        }
+    }
+}
+
+fn removing(caller: &Caller, tenant: &TenantId, present: &VoiceProvider) -> Markup {
+    html! {
+        section.card aria-labelledby="remove" {
+            h2 #remove { "Remove the provider" }
+            p { "Requests are rejected from then on. SMS is not touched." }
+            form method="post" action={ "/t/" (tenant) "/providers/voice/remove" } {
+                (csrf(caller))
+                input type="hidden" name="version" value=(present.version);
+                label.check { input #sure type="checkbox" name="sure" value="yes"; span { "Yes, remove Twilio as the voice provider of " (tenant) } }
+                button.danger type="submit" { "Remove" }
+            }
+        }
+    }
+}
