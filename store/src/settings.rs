@@ -269,6 +269,7 @@ async fn present(pool: &Pool, keys: &Keyring, tenant: &TenantId) -> Result<Optio
 
 /// Which of the secrets stay as they are.
 #[derive(Default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 struct Kept {
     auth_token: bool,
     secondary_auth_token: bool,

@@ -18,7 +18,7 @@ use voice_otp_store::settings;
 use voice_otp_twilio::simulator::{self, Account, Simulator};
 
 pub(crate) use broker::{Broker, Statuses};
-pub(crate) use program::{Program, Worker};
+pub(crate) use program::{Console, Program, Worker};
 pub(crate) use proxy::Proxy;
 pub(crate) use servers::Servers;
 

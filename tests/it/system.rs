@@ -5,6 +5,7 @@ mod canary;
 mod chaos;
 mod checking;
 mod commands;
+mod console;
 mod faults;
 mod following;
 mod heard;

@@ -17,6 +17,53 @@ pub(crate) struct Worker {
     log: tempfile::NamedTempFile,
 }
 
+/// A console.
+pub(crate) struct Console {
+    child: Child,
+    address: String,
+    log: tempfile::NamedTempFile,
+    pub(crate) http: reqwest::Client,
+}
+
+impl Console {
+    /// One of the system's, ready.
+    pub(crate) async fn start(system: &super::System) -> Self {
+        let address = format!("127.0.0.1:{}", free_port());
+        let mut environment = system.environment();
+        environment.push(("VOICE_OTP_CONSOLE_LISTEN", address.clone()));
+        environment.push(("VOICE_OTP_LOG", "trace".to_owned()));
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let file = log.reopen().unwrap();
+        let child = command(&environment).arg("console").stdout(Stdio::null()).stderr(file).spawn().unwrap();
+        let console = Self { child, address, log, http: reqwest::Client::new() };
+        let waiting = async {
+            while console.http.get(console.url("/livez")).send().await.is_err() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(30), waiting).await;
+        assert!(in_time.is_ok(), "the console does not answer:\n{}", console.log());
+        console
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// What it logged so far, at level trace.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    /// Asks it to stop, and waits for its end.
+    pub(crate) async fn stop(mut self) {
+        let pid = self.child.id().expect("it runs").to_string();
+        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        let ended = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
+        assert!(ended.unwrap_or_else(|_| panic!("it does not stop:\n{}", self.log())).unwrap().success());
+    }
+}
+
 /// The one built beside the tests, or `VOICE_OTP_TEST_BINARY`: an optimised one, for figures.
 fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("VOICE_OTP_TEST_BINARY") {

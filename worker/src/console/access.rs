@@ -101,6 +101,6 @@ pub(super) fn session_of(console: &Console, headers: &HeaderMap) -> Option<Secre
 pub(super) fn cookie(console: &Console, session: Option<&SecretString>) -> String {
     let secure = if console.https { "; Secure" } else { "" };
     let life = if session.is_some() { access::SESSION.as_secs() } else { 0 };
-    let value = session.map(|session| session.expose_secret()).unwrap_or_default();
+    let value = session.map(secrecy::ExposeSecret::expose_secret).unwrap_or_default();
     format!("{}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={life}{secure}", cookie_name(console))
 }

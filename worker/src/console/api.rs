@@ -1,4 +1,4 @@
-//! `/api/v1`, and its OpenAPI document.
+//! `/api/v1`, and the document that describes it.
 
 mod deliveries;
 mod live;

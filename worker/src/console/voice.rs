@@ -23,10 +23,11 @@ use crate::verb::tenant::{draft_of, test_call};
 
 /// A tenant's voice provider. Secrets are never told.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a fact of its own")]
 pub(crate) struct VoiceProvider {
     /// Always `twilio`.
     pub(super) provider: &'static str,
-    /// Goes up with every change; also the ETag.
+    /// Goes up with every change; also the `ETag`.
     pub(super) version: i64,
     /// When it was last changed, RFC 3339.
     pub(super) updated_at: Option<String>,
@@ -265,11 +266,9 @@ pub(super) async fn save(
         let changes = present.as_ref().is_none_or(|present| (present.calls_per_second - pace).abs() > f64::EPSILON);
         changes || !same_account
     });
-    if pace.is_some() && caller.operator().is_err() {
-        if settings::uses(&console.pool, &checked.account_sid, tenant).await? {
-            let message = "other tenants use this Twilio account too: ask an operator to change its pace".to_owned();
-            return Err(Problem::invalid(vec![FieldError { field: "calls_per_second".to_owned(), message }]));
-        }
+    if pace.is_some() && caller.operator().is_err() && settings::uses(&console.pool, &checked.account_sid, tenant).await? {
+        let message = "other tenants use this Twilio account too: ask an operator to change its pace".to_owned();
+        return Err(Problem::invalid(vec![FieldError { field: "calls_per_second".to_owned(), message }]));
     }
     let checked = VoiceSettings { offered: present.as_ref().is_some_and(|present| present.offered), ..checked };
     if !settings::save_expecting(&console.pool, &console.keys, &checked, pace, expected).await? {

@@ -23,6 +23,7 @@ use crate::verb::publish_clock;
 
 /// A delivery.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "as everywhere on the wire")]
 pub(crate) struct Delivery {
     /// The id of its request.
     pub(crate) delivery_id: String,

@@ -22,6 +22,7 @@ use crate::console::problem::{FieldError, Problem};
 
 /// A Twilio account.
 #[derive(Debug, Clone, Serialize, ToSchema)]
+#[expect(clippy::struct_field_names, reason = "as everywhere on the wire")]
 pub(crate) struct Account {
     /// Twilio's SID.
     pub(crate) account_sid: String,

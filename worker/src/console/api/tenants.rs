@@ -56,7 +56,7 @@ pub(crate) struct TenantSummary {
 }
 
 /// The tenants that have a provider. For operators.
-#[utoipa::path(get, path = "/api/v1/tenants", responses((status = 200, body = [TenantSummary]), (status = 404, body = Problem)))]
+#[utoipa::path(get, path = "/api/v1/tenants", responses((status = 200, body = [TenantSummary]), (status = 401, body = Problem), (status = 404, body = Problem)))]
 pub(super) async fn list(State(console): State<Arc<Console>>, caller: Caller) -> Result<Json<Vec<TenantSummary>>, Problem> {
     caller.operator()?;
     let summary = |tenant: settings::Summary| TenantSummary {
@@ -68,7 +68,7 @@ pub(super) async fn list(State(console): State<Arc<Console>>, caller: Caller) ->
     Ok(Json(settings::list(&console.pool).await?.into_iter().map(summary).collect()))
 }
 
-/// The tenant's voice provider, without secrets. Its version is the ETag.
+/// The tenant's voice provider, without secrets. Its version is the `ETag`.
 #[utoipa::path(get, path = "/api/v1/tenants/{tenant}/voice-provider", params(("tenant" = String, Path)),
     responses((status = 200, body = VoiceProvider), (status = 401, body = Problem), (status = 404, body = Problem)))]
 pub(super) async fn get_provider(

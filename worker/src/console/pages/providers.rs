@@ -142,8 +142,8 @@ fn entered(form: &Form, present: Option<&VoiceProvider>, errors: &mut Vec<FieldE
         parsed
     };
     let small = |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-    new.account_sid = form.text("account_sid").unwrap_or_default().to_owned();
-    new.from = form.text("from").unwrap_or_default().to_owned();
+    form.text("account_sid").unwrap_or_default().clone_into(&mut new.account_sid);
+    form.text("from").unwrap_or_default().clone_into(&mut new.from);
     new.auth_token = text("auth_token").map(SecretString::from);
     new.ring_timeout_s = number("ring_timeout_s", "ring_timeout_s");
     let speech = &mut new.speech;
@@ -304,6 +304,7 @@ fn name_of(field: &str) -> &str {
 }
 
 /// A labelled input with its hint, and its error where there is one.
+#[expect(clippy::struct_field_names, reason = "what a form calls it")]
 struct Field<'a> {
     field: &'a str,
     name: &'a str,
