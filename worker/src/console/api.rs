@@ -16,6 +16,7 @@ use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use serde::de::DeserializeOwned;
+use serde_json::json;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
@@ -72,8 +73,27 @@ fn routes() -> (Router<Arc<Console>>, utoipa::openapi::OpenApi) {
         .split_for_parts()
 }
 
+/// The document, with what is the same for all operations: problems are problem documents, and anything may be unavailable.
+fn complete(document: &utoipa::openapi::OpenApi) -> serde_json::Value {
+    let mut document = serde_json::to_value(document).unwrap_or_default();
+    let paths = document.get_mut("paths").and_then(|paths| paths.as_object_mut());
+    let operations = paths.into_iter().flatten().filter_map(|(_, operations)| operations.as_object_mut()).flatten();
+    for responses in operations.filter_map(|(_, operation)| operation.get_mut("responses")?.as_object_mut()) {
+        let problem = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
+        responses.insert("503".to_owned(), json!({ "description": "The database or the broker doesn't answer.", "content": { "application/json": problem } }));
+        let troubles = responses.iter_mut().filter(|(status, _)| status.starts_with(['4', '5']));
+        for content in troubles.filter_map(|(_, response)| response.get_mut("content")?.as_object_mut()) {
+            if let Some(told) = content.remove("application/json") {
+                content.insert("application/problem+json".to_owned(), told);
+            }
+        }
+    }
+    document
+}
+
 pub(super) fn router(console: Arc<Console>) -> Router {
     let (router, document) = routes();
+    let document = complete(&document);
     router
         .route("/api/v1/openapi.json", get(move || async { Json(document) }))
         .route("/api/{*rest}", axum::routing::any(|| async { Problem::not_found() }))
