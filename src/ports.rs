@@ -10,7 +10,7 @@ use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::{Context, PhoneNumber, TenantId, Timestamp, UserRef};
 
 use crate::account::{AccountSid, CallSid};
-use crate::delivery::{AttemptId, Change, Delivery, Key, Slot, WorkerEpoch};
+use crate::delivery::{AttemptId, Change, Delivery, Key, Price, Slot, WorkerEpoch};
 use crate::event::Event;
 use crate::failure::CallFailure;
 use crate::plan::Admission;
@@ -250,7 +250,7 @@ pub trait Ledger: Send + Sync + 'static {
     fn unpriced(&self, most: usize) -> impl Future<Output = Result<Vec<Unpriced>, LedgerError>> + Send;
 
     /// Forgets calls whose price has been told.
-    fn priced(&self, sids: &[CallSid]) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn priced(&self, told: &[(CallSid, Price)]) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Notes that a code was entered. False if there is no such delivery.
     fn verified(&self, key: &Key) -> impl Future<Output = Result<bool, LedgerError>> + Send;

@@ -83,7 +83,7 @@ impl<P: Ports> Engine<P> {
                 }
             };
             let Some(price) = call.price else { continue };
-            told.push(one.call_sid.clone());
+            told.push((one.call_sid.clone(), price.clone()));
             let data = PriceData {
                 delivery_id: one.key.delivery_id,
                 tenant_id: one.key.tenant_id,

@@ -54,3 +54,13 @@ update voice_settings set auth_token_since = updated_at,
     api_key_since = case when api_key_sid is not null then updated_at end;
 
 create index finished_tenant on finished (tenant_id, ended_at);
+
+-- What tenants' calls cost, by the hour in which they ended, as Twilio told it.
+create table spend (
+    tenant_id text not null,
+    hour timestamptz not null,
+    unit text not null,
+    amount double precision not null,
+    calls bigint not null,
+    primary key (tenant_id, hour, unit)
+);

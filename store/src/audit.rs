@@ -24,6 +24,9 @@ pub struct Entry {
     pub detail: Value,
 }
 
+/// Who uses the command line, and so has the database anyway.
+pub const COMMAND_LINE: &str = "command line";
+
 /// Writes a change down.
 ///
 /// # Errors

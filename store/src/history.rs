@@ -149,6 +149,28 @@ pub async fn tally(pool: &Pool, tenant: &TenantId, since: Timestamp) -> Result<V
     Ok(query(pool, &sql, &[&tenant.as_str(), &since], "count deliveries").await?.iter().map(tally).collect())
 }
 
+/// What calls cost.
+#[derive(Debug, Clone)]
+pub struct Spend {
+    /// The currency, ISO 4217.
+    pub unit: String,
+    /// How much.
+    pub amount: f64,
+    /// How many calls.
+    pub calls: i64,
+}
+
+/// What a tenant's calls that ended since cost, as far as Twilio has told: it takes minutes to.
+///
+/// # Errors
+/// [`Error`] when the database can't be asked.
+pub async fn spend(pool: &Pool, tenant: &TenantId, since: Timestamp) -> Result<Vec<Spend>, Error> {
+    let sql = "select unit, sum(amount) as amount, sum(calls)::bigint as calls from spend \
+               where tenant_id = $1 and hour >= date_trunc('hour', $2::timestamptz, 'UTC') group by unit order by unit";
+    let spend = |row: &Row| Spend { unit: row.get("unit"), amount: row.get("amount"), calls: row.get("calls") };
+    Ok(query(pool, sql, &[&tenant.as_str(), &since], "add up what calls cost").await?.iter().map(spend).collect())
+}
+
 /// A worker, as its lease shows it.
 #[derive(Debug, Clone)]
 pub struct Worker {

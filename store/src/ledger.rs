@@ -17,7 +17,7 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use voice_otp::account::{AccountSid, CallSid};
-use voice_otp::delivery::{AttemptId, Change, Delivery, Key, WorkerEpoch};
+use voice_otp::delivery::{AttemptId, Change, Delivery, Key, Price, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::Admission;
 use voice_otp::ports::{Attempt, Beat, Begin, Begun, Ledger, LedgerError, Saved, Unpriced, Verdict};
@@ -232,8 +232,8 @@ impl Ledger for PgLedger {
         price::unpriced(self, most).await
     }
 
-    async fn priced(&self, sids: &[CallSid]) -> Result<(), LedgerError> {
-        price::priced(self, sids).await
+    async fn priced(&self, told: &[(CallSid, Price)]) -> Result<(), LedgerError> {
+        price::priced(self, told).await
     }
 
     async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {

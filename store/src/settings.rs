@@ -321,7 +321,7 @@ pub struct Circumstances {
 pub async fn circumstances(pool: &Pool, tenant: &TenantId) -> Result<Option<Circumstances>, Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
     let sql = "select s.auth_token_since, s.secondary_auth_token_since, s.api_key_since, s.updated_at, \
-                 exists (select 1 from voice_settings o where o.account_sid = s.account_sid and o.tenant_id <> s.tenant_id) as shared \
+                 exists (select 1 from voice_settings o where o.account_sid = s.account_sid and o.tenant_id <> s.tenant_id and o.proven) as shared \
                from voice_settings s where s.tenant_id = $1";
     let row = client
         .query_opt(sql, &[&tenant.as_str()])
@@ -336,13 +336,13 @@ pub async fn circumstances(pool: &Pool, tenant: &TenantId) -> Result<Option<Circ
     }))
 }
 
-/// Whether other tenants than this one use an account.
+/// Whether other tenants than this one use an account: such whose credentials Twilio has taken, since anybody may claim one.
 ///
 /// # Errors
 /// [`Error`] when the database can't be asked.
 pub async fn uses(pool: &Pool, account: &AccountSid, besides: &TenantId) -> Result<bool, Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
-    let sql = "select exists (select 1 from voice_settings where account_sid = $1 and tenant_id <> $2)";
+    let sql = "select exists (select 1 from voice_settings where account_sid = $1 and tenant_id <> $2 and proven)";
     let row = client
         .query_one(sql, &[&account.as_str(), &besides.as_str()])
         .await

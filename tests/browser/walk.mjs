@@ -160,6 +160,10 @@ try {
   await page.waitForSelector(`tr[data-delivery="${tenant}-live"]`);
   await until(page, /Delivered/, `tr[data-delivery="${tenant}-live"]`);
   await look(page, "deliveries");
+  await fill(page, "#to", answers);
+  await press(page, "Filter");
+  await says(page, /-live/);
+  assert(!page.url().includes(answers.slice(1)), "the whole number stands in the address");
   await go(page, `/t/${tenant}/deliveries?status=busy`);
   await says(page, /Nothing fits/);
   await go(page, `/t/${tenant}/deliveries?since=yesterday`);
@@ -182,6 +186,8 @@ try {
   await press(other, "Save");
   await says(other, /Changed meanwhile/);
   assert.equal(await other.$eval("#from", (input) => input.value), "+12025550191", "what was entered is not lost");
+  await press(other, "Save");
+  await says(other, /Changed meanwhile/);
   await look(other, "conflict");
 
   await go(page, `/t/${tenant}/audit`);

@@ -357,6 +357,9 @@ pub struct Demo {
     /// Use the simulator at this address and workers that run already, instead of starting some
     #[arg(long, value_name = "URL")]
     pub simulator: Option<String>,
+    /// Show the way to the console at this address, which runs already, instead of starting one
+    #[arg(long, value_name = "URL")]
+    pub console: Option<String>,
     /// The keys; made anew where not given.
     #[command(flatten)]
     pub sealing: Sealing,

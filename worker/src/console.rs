@@ -14,13 +14,14 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
-use axum::extract::DefaultBodyLimit;
+use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
-use axum::http::{HeaderMap, HeaderValue};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use secrecy::SecretString;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use url::Url;
@@ -55,12 +56,17 @@ pub(crate) struct Console {
     has_public_url: bool,
     https: bool,
     stop: CancellationToken,
+    looking: Semaphore,
 }
 
 /// Forms and settings are small.
 const LONGEST_BODY_BYTES: usize = 64 * 1024;
 /// The longest an answer of Twilio is waited for.
 const PATIENCE: Duration = Duration::from_secs(15);
+/// The longest that requests in hand may take once it is to stop.
+const GRACE: Duration = Duration::from_secs(5);
+/// So many searches and counts at once: the other connections are for everybody else.
+const LOOKING: usize = 3;
 /// Nothing from elsewhere, and nothing inline.
 const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
@@ -89,8 +95,17 @@ pub(crate) async fn serve(settings: Settings, listener: TcpListener, stop: Cance
         has_public_url: settings.public_url.is_some(),
         https: settings.https,
         stop: stop.clone(),
+        looking: Semaphore::new(LOOKING),
     };
-    let served = axum::serve(listener, router(Arc::new(console))).with_graceful_shutdown(stop.clone().cancelled_owned()).await;
+    let serving = axum::serve(listener, router(Arc::new(console))).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let served = tokio::select! {
+        served = serving.into_future() => served,
+        // Whoever doesn't read any more would keep it from ending.
+        () = async {
+            stop.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        } => Ok(()),
+    };
     stop.cancel();
     tasks.close();
     tasks.wait().await;
@@ -101,11 +116,20 @@ pub(crate) async fn serve(settings: Settings, listener: TcpListener, stop: Cance
 fn router(console: Arc<Console>) -> Router {
     Router::new()
         .route("/livez", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready).with_state(Arc::clone(&console)))
         .merge(assets::router())
         .merge(api::router(Arc::clone(&console)))
         .merge(pages::router(console))
         .layer(DefaultBodyLimit::max(LONGEST_BODY_BYTES))
         .layer(axum::middleware::map_response(guarded))
+}
+
+/// Ready means: the database answers.
+async fn ready(State(console): State<Arc<Console>>) -> (StatusCode, &'static str) {
+    match console.pool.get().await {
+        Ok(_) => (StatusCode::OK, "database: ok\n"),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "database: down\n"),
+    }
 }
 
 /// Headers that keep a browser from being used against who uses it.

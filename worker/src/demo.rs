@@ -46,6 +46,7 @@ pub(crate) async fn run(args: Demo) -> Result<(), Failed> {
     let given = args.sealing.keys.is_some() || args.sealing.keys_file.is_some();
     let keys = if given { checks.keys(&args.sealing) } else { Keyring::parse(&Keyring::generate("demo")).ok() };
     let elsewhere = checks.url("--simulator", args.simulator.as_ref());
+    let console_url = checks.url("--console", args.console.as_ref());
     if elsewhere.is_some() && !given {
         checks.wrong("VOICE_OTP_KEYS: the ones of the running workers must be given with --simulator");
     }
@@ -60,6 +61,8 @@ pub(crate) async fn run(args: Demo) -> Result<(), Failed> {
     };
     let showing = if args.once {
         None
+    } else if let Some(url) = &console_url {
+        Some(Showing::elsewhere(url.as_str(), &pool).await?)
     } else {
         let (twilio_url, public_url) = stage.reach();
         let settings = console::Settings {
@@ -104,7 +107,8 @@ pub(crate) async fn run(args: Demo) -> Result<(), Failed> {
 
 /// The console, while the demo goes on.
 struct Showing {
-    address: std::net::SocketAddr,
+    /// Without a path.
+    url: String,
     token: uuid::Uuid,
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -124,16 +128,22 @@ impl Showing {
         }
         let listener = bound?;
         let address = listener.local_addr().context("read the console's address")?;
-        // Good for as long as somebody may look at a demo.
-        let (token, _) = access::create(pool, "demo", &Role::Operator, Duration::from_hours(24)).await.context("make a token")?;
-        let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let serving = console::serve(settings, listener, stop.clone());
-        tasks.spawn(async move {
+        let showing = Self::elsewhere(&format!("http://{address}"), pool).await?;
+        let serving = console::serve(settings, listener, showing.stop.clone());
+        showing.tasks.spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(error = &*error as &dyn std::error::Error, "the console failed");
             }
         });
-        let showing = Self { address, token, stop, tasks };
+        Ok(showing)
+    }
+
+    /// One that runs at this address.
+    async fn elsewhere(url: &str, pool: &Pool) -> anyhow::Result<Self> {
+        // Good for as long as somebody may look at a demo.
+        let (token, _) = access::create(pool, "demo", &Role::Operator, Duration::from_hours(24)).await.context("make a token")?;
+        let url = url.trim_end_matches('/').to_owned();
+        let showing = Self { url, token, stop: CancellationToken::new(), tasks: TaskTracker::new() };
         showing.invite(pool).await?;
         Ok(showing)
     }
@@ -141,8 +151,8 @@ impl Showing {
     /// Prints where the console is, and a link that signs in there once. The code is in the fragment, which no server sees.
     async fn invite(&self, pool: &Pool) -> anyhow::Result<()> {
         let code = access::sign_in_code(pool, self.token).await.context("make a sign-in link")?;
-        say(&format!("Console: http://{}  sign in, once and within a minute:", self.address))?;
-        say(&format!("  http://{}/sign-in#code={}", self.address, code.expose_secret()))
+        say(&format!("Console: {}  sign in, once and within a minute:", self.url))?;
+        say(&format!("  {}/sign-in#code={}", self.url, code.expose_secret()))
     }
 
     async fn stop(self) {

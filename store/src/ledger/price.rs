@@ -2,7 +2,7 @@
 
 use tokio_postgres::Row;
 use voice_otp::account::CallSid;
-use voice_otp::delivery::Key;
+use voice_otp::delivery::{Key, Price};
 use voice_otp::ports::{LedgerError, Unpriced};
 use voice_otp_schemas::{Context, DeliveryId, TenantId};
 
@@ -29,9 +29,19 @@ pub(super) async fn unpriced(ledger: &PgLedger, most: usize) -> Result<Vec<Unpri
     rows.iter().map(read).collect()
 }
 
-pub(super) async fn priced(ledger: &PgLedger, sids: &[CallSid]) -> Result<(), LedgerError> {
-    let texts: Vec<&str> = sids.iter().map(CallSid::as_str).collect();
-    ledger.query("delete from unpriced_calls where call_sid = any ($1)", &[&texts]).await.map(drop)
+/// A price counts once, with the row that it takes away. Twilio writes what was paid as a negative number.
+const PRICED: &str = "with gone as (delete from unpriced_calls where call_sid = any ($1) returning call_sid, tenant_id, ended_at) \
+    insert into spend as s (tenant_id, hour, unit, amount, calls) \
+      select g.tenant_id, date_trunc('hour', g.ended_at, 'UTC'), p.unit, sum(-p.amount), count(*) \
+        from gone g join unnest($1::text[], $2::double precision[], $3::text[]) as p(call_sid, amount, unit) on p.call_sid = g.call_sid \
+       group by 1, 2, 3 order by 1, 2, 3 \
+    on conflict (tenant_id, hour, unit) do update set amount = s.amount + excluded.amount, calls = s.calls + excluded.calls";
+
+pub(super) async fn priced(ledger: &PgLedger, told: &[(CallSid, Price)]) -> Result<(), LedgerError> {
+    let sids: Vec<&str> = told.iter().map(|(sid, _)| sid.as_str()).collect();
+    let amounts: Vec<f64> = told.iter().map(|(_, price)| price.amount.parse().unwrap_or(0.0)).collect();
+    let units: Vec<&str> = told.iter().map(|(_, price)| price.unit.as_str()).collect();
+    ledger.query(PRICED, &[&sids, &amounts, &units]).await.map(drop)
 }
 
 fn read(row: &Row) -> Result<Unpriced, LedgerError> {

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use voice_otp::account::CallSid;
-use voice_otp::delivery::{AttemptId, Change, Details, Retired, State};
+use voice_otp::delivery::{AttemptId, Change, Details, Price, Retired, State};
 use voice_otp::ports::{Ledger as _, Saved};
 use voice_otp::progress::CallStatus;
 use voice_otp_schemas::UserRef;
@@ -127,7 +127,9 @@ async fn calls_without_a_price_are_given_out_later_each_time_until_it_is_told<S:
     assert_eq!(asked().await, 0, "twice as long the next time");
     stage.advance(Duration::from_secs(31)).await;
     assert_eq!(asked().await, 1);
-    stage.ledger().priced(&[over.sid]).await.unwrap();
+    let price = Price { amount: "-0.0140".to_owned(), unit: "USD".to_owned() };
+    stage.ledger().priced(&[(over.sid.clone(), price.clone())]).await.unwrap();
+    stage.ledger().priced(&[(over.sid, price)]).await.unwrap();
     stage.advance(Duration::from_hours(2)).await;
     assert_eq!(asked().await, 0);
 }

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use voice_otp::account::{AccountSid, CallSid};
-use voice_otp::delivery::{AttemptId, Change, Delivery, Key, State, WorkerEpoch};
+use voice_otp::delivery::{AttemptId, Change, Delivery, Key, Price, State, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::Admission;
 use voice_otp::ports::{Attempt, Beat, Begin, Begun, Ledger, LedgerError, Saved, Unpriced, Verdict};
@@ -222,8 +222,8 @@ impl Ledger for MemoryLedger {
         .await
     }
 
-    async fn priced(&self, sids: &[CallSid]) -> Result<(), LedgerError> {
-        self.work(|tables, _| tables.unpriced.retain(|sid, _| !sids.contains(sid))).await
+    async fn priced(&self, told: &[(CallSid, Price)]) -> Result<(), LedgerError> {
+        self.work(|tables, _| tables.unpriced.retain(|sid, _| told.iter().all(|(told, _)| told != sid))).await
     }
 
     fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool {

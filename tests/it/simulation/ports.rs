@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use voice_otp::account::{AccountSid, CallSid};
 use voice_otp::clock::Steady;
-use voice_otp::delivery::{AttemptId, Change, Delivery, Key, WorkerEpoch};
+use voice_otp::delivery::{AttemptId, Change, Delivery, Key, Price, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::failure::{CallFailure, Class};
 use voice_otp::plan::Admission;
@@ -145,8 +145,8 @@ impl Ledger for SimLedger {
         self.pass(self.ledger.unpriced(most)).await
     }
 
-    async fn priced(&self, sids: &[CallSid]) -> Result<(), LedgerError> {
-        self.pass(self.ledger.priced(sids)).await
+    async fn priced(&self, told: &[(CallSid, Price)]) -> Result<(), LedgerError> {
+        self.pass(self.ledger.priced(told)).await
     }
 
     async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {

@@ -157,12 +157,25 @@ async fn a_provider_is_saved_by_version_and_its_secrets_never_come_back() {
         put(Some(("if-match", winner.1.clone())), json!({ "account_sid": ACCOUNT, "from": FROM, "calls_per_second": 5.0 })).await;
     assert_eq!((status, problem["errors"][0]["field"].as_str()), (StatusCode::UNPROCESSABLE_ENTITY, Some("calls_per_second")));
 
+    // What an operator has stopped is not started by removing it.
+    let stopped = Program::run(&system.environment(), &["tenant", "set", "fresh", "--disable"]).await;
+    assert!(stopped.status.success());
+    let (_, shown_now) = get(&console, &admin, path).await;
+    let tag = format!("\"{}\"", shown_now["version"]);
+    let removal = console.http.delete(console.url(path)).bearer_auth(&admin).header("if-match", tag).send().await.unwrap();
+    assert_eq!(removal.status(), StatusCode::FORBIDDEN);
+    let started = Program::run(&system.environment(), &["tenant", "set", "fresh", "--enable"]).await;
+    assert!(started.status.success());
+    let (_, shown_now) = get(&console, &admin, path).await;
+    let now = format!("\"{}\"", shown_now["version"]);
+
     let (_, audit) = get(&console, &admin, "/api/v1/tenants/fresh/audit").await;
     let actions: Vec<&str> = audit.as_array().unwrap().iter().map(|entry| entry["action"].as_str().unwrap()).collect();
-    assert_eq!(actions, ["voice_provider.changed", "voice_provider.created", "token.created"]);
+    let changed = "voice_provider.changed";
+    assert_eq!(actions, [changed, changed, changed, "voice_provider.created", "token.created"]);
     let removal = console.http.delete(console.url(path)).bearer_auth(&admin).header("if-match", first).send().await.unwrap();
     assert_eq!(removal.status(), StatusCode::PRECONDITION_FAILED);
-    let removal = console.http.delete(console.url(path)).bearer_auth(&admin).header("if-match", winner.1).send().await.unwrap();
+    let removal = console.http.delete(console.url(path)).bearer_auth(&admin).header("if-match", now).send().await.unwrap();
     assert_eq!(removal.status(), StatusCode::NO_CONTENT);
     for sink in [saved.to_string(), shown.to_string(), audit.to_string(), console.log()] {
         assert!(!sink.contains(AUTH_TOKEN) && !sink.contains(&admin), "{sink}");
@@ -284,6 +297,11 @@ async fn a_session_changes_nothing_that_its_pages_did_not_send() {
     let csrf = page.split("name=\"csrf\" value=\"").nth(1).unwrap().split('"').next().unwrap().to_owned();
     let untick =
         |csrf: &str| browser.post(console.url("/t/acme/methods")).header("cookie", &session).form(&[("csrf", csrf)]).send();
+    let by_another_site = browser
+        .post(console.url("/sign-in"))
+        .header("sec-fetch-site", "cross-site")
+        .form(&[("token", admin.clone()), ("code", String::new())]);
+    assert_eq!(by_another_site.send().await.unwrap().status(), StatusCode::FORBIDDEN, "nobody is signed in by somebody else");
     for forged in ["", "0", &"0".repeat(64)] {
         assert_eq!(untick(forged).await.unwrap().status(), StatusCode::FORBIDDEN);
     }

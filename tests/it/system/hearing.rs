@@ -256,6 +256,19 @@ async fn what_a_call_cost_is_an_event_of_its_own_and_the_log_can_be_read_from_be
     let call = system.simulator.calls().pop().unwrap();
     assert_eq!((price.data.call_sid.as_str(), price.data.price.as_str()), (call.sid.as_str(), "-0.01400"));
     assert_eq!((price.data.price_unit.as_str(), price.data.delivery_id.as_str()), ("USD", "paid"));
+    // Added up for the console, once.
+    let client = system.database.pool.get().await.unwrap();
+    let spent = async || {
+        let rows = client.query("select amount, calls from spend where tenant_id = 'acme' and unit = 'USD'", &[]).await.unwrap();
+        rows.first().map(|row| (row.get::<_, f64>(0), row.get::<_, i64>(1)))
+    };
+    let counted = async {
+        while spent().await.is_none() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    tokio::time::timeout(SOON, counted).await.expect("it is counted");
+    assert_eq!(spent().await, Some((0.014, 1)));
     assert!(!text.contains("493027") && !text.contains(&number(1)));
     // A dashboard that comes late reads what it missed.
     let mut watch = Program::start(&system.environment(), &["watch", "--since", "10m", "--tenant", "acme"]);

@@ -31,9 +31,9 @@ const CSRF: &str = "x-csrf-token";
 impl Caller {
     /// Who asks with these headers; none if nobody that we know.
     pub(super) async fn of(console: &Console, headers: &HeaderMap) -> Result<Option<Self>, access::Error> {
-        if let Some(value) = headers.get(AUTHORIZATION) {
-            let token = value.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
-            let Some(token) = token else { return Ok(None) };
+        // Another scheme's is somebody else's: a proxy's, say.
+        let scheme = headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).and_then(|text| text.split_once(' '));
+        if let Some((_, token)) = scheme.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) {
             let who = access::by_token(&console.pool, token.trim()).await?;
             return Ok(who.map(|who| Self { who, session: None }));
         }
@@ -84,6 +84,12 @@ impl FromRequestParts<Arc<Console>> for Caller {
         let sent = parts.headers.get(CSRF).and_then(|value| value.to_str().ok());
         if reads || caller.proves(sent) { Ok(caller) } else { Err(Problem::forged()) }
     }
+}
+
+/// Whether a browser says that another site sent this: nobody is to be signed in by that, as somebody else.
+pub(super) fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+    let site = headers.get("sec-fetch-site").and_then(|value| value.to_str().ok());
+    site.is_some_and(|site| !matches!(site, "same-origin" | "none"))
 }
 
 fn cookie_name(console: &Console) -> &'static str {

@@ -58,6 +58,7 @@ fn routes() -> (Router<Arc<Console>>, utoipa::openapi::OpenApi) {
         .routes(routes!(tenants::list))
         .routes(routes!(tenants::get_provider, tenants::put_provider, tenants::delete_provider))
         .routes(routes!(tenants::check))
+        .routes(routes!(tenants::balance))
         .routes(routes!(tenants::test_call))
         .routes(routes!(tenants::get_methods, tenants::put_methods))
         .routes(routes!(tenants::audit))
@@ -80,7 +81,10 @@ fn complete(document: &utoipa::openapi::OpenApi) -> serde_json::Value {
     let operations = paths.into_iter().flatten().filter_map(|(_, operations)| operations.as_object_mut()).flatten();
     for responses in operations.filter_map(|(_, operation)| operation.get_mut("responses")?.as_object_mut()) {
         let problem = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
-        responses.insert("503".to_owned(), json!({ "description": "The database or the broker doesn't answer.", "content": { "application/json": problem } }));
+        responses.insert(
+            "503".to_owned(),
+            json!({ "description": "The database or the broker doesn't answer.", "content": { "application/json": problem } }),
+        );
         let troubles = responses.iter_mut().filter(|(status, _)| status.starts_with(['4', '5']));
         for content in troubles.filter_map(|(_, response)| response.get_mut("content")?.as_object_mut()) {
             if let Some(told) = content.remove("application/json") {

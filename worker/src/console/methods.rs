@@ -23,6 +23,8 @@ pub(crate) struct Methods {
 pub(crate) struct Method {
     /// Whether users may pick it.
     pub(super) enabled: bool,
+    /// Whether an operator has switched voice off for the tenant: nobody is called then, whatever users pick.
+    pub(super) switched_off: bool,
     /// Whether it could be: a provider is configured.
     pub(super) configured: bool,
     /// Where the provider is configured.
@@ -49,7 +51,8 @@ pub(super) async fn show(console: &Console, tenant: &TenantId) -> Result<Methods
     let settings = voice::load(console, tenant).await?;
     Ok(Methods {
         voice_otp: Method {
-            enabled: settings.as_ref().is_some_and(|settings| settings.offered && settings.enabled),
+            enabled: settings.as_ref().is_some_and(|settings| settings.offered),
+            switched_off: settings.as_ref().is_some_and(|settings| !settings.enabled),
             configured: settings.is_some(),
             provider: format!("/t/{tenant}/providers/voice"),
         },

@@ -35,7 +35,7 @@ pub(super) fn router(console: Arc<Console>) -> Router {
         .route("/t/{tenant}/providers/voice/check", post(providers::check))
         .route("/t/{tenant}/providers/voice/test-call", post(providers::test_call))
         .route("/t/{tenant}/methods", get(methods::page).post(methods::submit))
-        .route("/t/{tenant}/deliveries", get(deliveries::page))
+        .route("/t/{tenant}/deliveries", get(deliveries::page).post(deliveries::filter))
         .route("/t/{tenant}/deliveries/{delivery}", get(deliveries::one))
         .route("/t/{tenant}/audit", get(operate::tenant_audit))
         .route("/operate/tenants", get(operate::tenants))

@@ -50,6 +50,11 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "urn:voice-otp:csrf", "This did not come from our page", detail)
     }
 
+    /// It is the caller's, but this of it is for operators.
+    pub(super) fn operators_only(detail: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "urn:voice-otp:operators-only", "Ask an operator", detail)
+    }
+
     /// It isn't there, or is nothing of the caller's: which, is not told.
     pub(super) fn not_found() -> Self {
         Self::new(
@@ -102,7 +107,7 @@ impl Problem {
     /// Something that we stand on doesn't work. What, is logged, and not told.
     pub(super) fn unavailable(error: &(dyn std::error::Error + 'static)) -> Self {
         tracing::warn!(error, "the console can't answer");
-        let detail = "the database or the broker doesn't answer just now; nothing was changed: try again";
+        let detail = "the database or the broker doesn't answer just now: look what is there, then try again";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "urn:voice-otp:unavailable", "Not just now", detail)
     }
 

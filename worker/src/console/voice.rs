@@ -19,7 +19,7 @@ use voice_otp_twilio::check::{Finding, check};
 use super::Console;
 use super::access::Caller;
 use super::problem::{FieldError, Problem};
-use crate::verb::tenant::{draft_of, test_call};
+use crate::verb::tenant::{changes, draft_of, test_call};
 
 /// A tenant's voice provider. Secrets are never told.
 #[derive(Debug, Clone, Serialize, ToSchema)]
@@ -266,9 +266,20 @@ pub(super) async fn save(
         let changes = present.as_ref().is_none_or(|present| (present.calls_per_second - pace).abs() > f64::EPSILON);
         changes || !same_account
     });
-    if pace.is_some() && caller.operator().is_err() && settings::uses(&console.pool, &checked.account_sid, tenant).await? {
-        let message = "other tenants use this Twilio account too: ask an operator to change its pace".to_owned();
-        return Err(Problem::invalid(vec![FieldError { field: "calls_per_second".to_owned(), message }]));
+    if pace.is_some() && caller.operator().is_err() {
+        // An account's SID is no secret: whoever only claims it must not change its owner's pace.
+        let proven = present.as_ref().is_some_and(|present| same_account && present.pace_key == present.account_sid.as_str());
+        let message = if !proven {
+            Some("it can be changed once Twilio has taken a call with these credentials: save without it, and make a test call")
+        } else if settings::uses(&console.pool, &checked.account_sid, tenant).await? {
+            Some("other tenants use this Twilio account too: ask an operator to change its pace")
+        } else {
+            None
+        };
+        if let Some(message) = message {
+            let error = FieldError { field: "calls_per_second".to_owned(), message: message.to_owned() };
+            return Err(Problem::invalid(vec![error]));
+        }
     }
     let checked = VoiceSettings { offered: present.as_ref().is_some_and(|present| present.offered), ..checked };
     if !settings::save_expecting(&console.pool, &console.keys, &checked, pace, expected).await? {
@@ -278,41 +289,6 @@ pub(super) async fn save(
     let what = if present.is_some() { "voice_provider.changed" } else { "voice_provider.created" };
     caller.note(console, Some(tenant), what, changes(present.as_ref(), &checked, pace)).await?;
     Ok(saved)
-}
-
-/// What was changed, without secrets: for the audit log.
-fn changes(old: Option<&VoiceSettings>, new: &VoiceSettings, pace: Option<f64>) -> serde_json::Value {
-    let facts = |settings: &VoiceSettings| {
-        json!({
-            "account_sid": settings.account_sid.as_str(),
-            "from": settings.from.masked(),
-            "region": settings.region.as_ref().map(ToString::to_string),
-            "default_locale": settings.default_locale,
-            "ring_timeout_s": settings.ring_timeout.as_secs(),
-            "allowed_countries": settings.allowed_countries.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "test_mode": settings.test_mode,
-            "speech": settings.manner,
-            "voicemail": settings.voicemail,
-            "redial": settings.redial,
-            "api_key_sid": settings.credentials.api_key.as_ref().map(|key| key.sid.to_string()),
-        })
-    };
-    let (before, after) = (old.map(facts).unwrap_or_default(), facts(new));
-    let mut changed = serde_json::Map::new();
-    for (name, value) in after.as_object().into_iter().flatten() {
-        let was = before.get(name).cloned().unwrap_or_default();
-        if was != *value {
-            changed.insert(name.clone(), json!({ "from": was, "to": value }));
-        }
-    }
-    let token = |settings: &VoiceSettings| settings.credentials.auth_token.expose_secret().to_owned();
-    if old.map(token) != Some(token(new)) {
-        changed.insert("auth_token".to_owned(), "replaced".into());
-    }
-    if let Some(pace) = pace {
-        changed.insert("calls_per_second".to_owned(), json!({ "from": old.map(|old| old.calls_per_second), "to": pace }));
-    }
-    changed.into()
 }
 
 fn draft(console: &Console, new: &NewVoiceProvider, present: Option<&VoiceSettings>, errors: &mut Vec<FieldError>) -> Draft {
@@ -381,6 +357,13 @@ fn field_of(setting: &str) -> String {
 
 /// Removes the provider of this version.
 pub(super) async fn remove(console: &Console, caller: &Caller, tenant: &TenantId, version: i64) -> Result<(), Problem> {
+    let held = load(console, tenant)
+        .await?
+        .is_some_and(|settings| !settings.enabled || settings.paused.is_some() || !settings.publishers.is_empty());
+    if held && caller.operator().is_err() {
+        let why = "an operator has switched voice off, paused it, or said who may publish for this tenant: that would be lost";
+        return Err(Problem::operators_only(why));
+    }
     if !settings::delete_version(&console.pool, tenant, version).await? {
         let there = settings::circumstances(&console.pool, tenant).await?.is_some();
         return Err(if there { Problem::changed() } else { Problem::not_found() });

@@ -4,8 +4,8 @@ use anyhow::{Context as _, anyhow};
 use serde_json::json;
 use voice_otp::account::AccountSid;
 use voice_otp_schemas::Refused;
-use voice_otp_store::accounts;
 use voice_otp_store::pool::Pool;
+use voice_otp_store::{accounts, audit};
 
 use super::tenant::open;
 use crate::cli::{Account, Database};
@@ -32,6 +32,15 @@ async fn account(sid: &str, database: &Database, mut checks: Checks) -> Result<(
     Ok((sid, open(Checks::default(), Some(url)).await?))
 }
 
+/// Writes down what was changed.
+async fn note(pool: &Pool, sid: &AccountSid, action: &str, detail: serde_json::Value) -> Result<(), Failed> {
+    let mut detail = detail;
+    if let Some(detail) = detail.as_object_mut() {
+        detail.insert("account_sid".to_owned(), sid.as_str().into());
+    }
+    Ok(audit::write(pool, audit::COMMAND_LINE, None, action, &detail).await.context("write the audit log")?)
+}
+
 fn missing(sid: &AccountSid) -> Failed {
     Failed::Error(anyhow!("there is no account {sid}: no tenant has used it; voice-otp account list shows all"))
 }
@@ -41,6 +50,7 @@ async fn pause(sid: &str, paused: bool, database: &Database) -> Result<(), Faile
     if !accounts::pause(&pool, &sid, paused).await.context("change the account")? {
         return Err(missing(&sid));
     }
+    note(&pool, &sid, if paused { "account.paused" } else { "account.resumed" }, json!({})).await?;
     say(&format!("{} {sid}", if paused { "paused" } else { "resumed" }))?;
     Ok(())
 }
@@ -57,10 +67,12 @@ async fn rate(sid: &str, calls_per_second: f64, database: &Database) -> Result<(
     let Some(known) = known else { return Err(missing(&sid)) };
     if calls_per_second == 0.0 {
         accounts::pause(&pool, &sid, true).await.context("pause the account")?;
+        note(&pool, &sid, "account.paused", json!({})).await?;
         say(&format!("paused {sid}; its rate stays {} calls/s for when it is resumed", known.calls_per_second))?;
         return Ok(());
     }
     accounts::set_rate(&pool, &sid, calls_per_second).await.context("change the rate")?;
+    note(&pool, &sid, "account.pace", json!({ "from": known.calls_per_second, "to": calls_per_second })).await?;
     say(&format!("{sid}: {calls_per_second} calls/s"))?;
     if known.paused {
         say(&format!("it is still paused: voice-otp account resume {sid}"))?;

@@ -14,7 +14,7 @@ use serde_json::json;
 use voice_otp::settings::{Draft, Paused, VoiceSettings};
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::phone::Country;
-use voice_otp_store::{Keyring, connect, migrate, pool::Pool, settings};
+use voice_otp_store::{Keyring, audit, connect, migrate, pool::Pool, settings};
 
 use crate::cli::{Database, Sealing, Tenant, TenantSet};
 use crate::config::{Checks, Wrong};
@@ -71,6 +71,8 @@ async fn set(args: TenantSet) -> Result<(), Failed> {
     hearing.apply(&mut draft);
     let checked = draft.check(id.clone()).map_err(|problems| Wrong(problems.iter().map(flag_of).collect()))?;
     settings::save(&pool, &keys, &checked, args.calls_per_second).await.context("save the settings")?;
+    let what = if present.is_some() { "voice_provider.changed" } else { "voice_provider.created" };
+    note(&pool, &id, what, changes(present.as_ref(), &checked, args.calls_per_second)).await?;
     say(&format!("{} {id}", if present.is_some() { "changed" } else { "created" }))?;
     Ok(())
 }
@@ -126,6 +128,54 @@ fn change(
 fn own_country(from: &str) -> Vec<String> {
     let number = voice_otp_schemas::PhoneNumber::parse(from).ok();
     number.and_then(|number| number.country()).iter().map(ToString::to_string).collect()
+}
+
+/// One secret of the settings.
+type Secret = fn(&VoiceSettings) -> Option<String>;
+
+/// What was changed, without secrets: for the audit log.
+pub(crate) fn changes(old: Option<&VoiceSettings>, new: &VoiceSettings, pace: Option<f64>) -> serde_json::Value {
+    let facts = |settings: &VoiceSettings| {
+        json!({
+            "account_sid": settings.account_sid.as_str(),
+            "from": settings.from.masked(),
+            "region": settings.region.as_ref().map(ToString::to_string),
+            "default_locale": settings.default_locale,
+            "ring_timeout_s": settings.ring_timeout.as_secs(),
+            "allowed_countries": settings.allowed_countries.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            "test_mode": settings.test_mode,
+            "speech": settings.manner,
+            "voicemail": settings.voicemail,
+            "redial": settings.redial,
+            "api_key_sid": settings.credentials.api_key.as_ref().map(|key| key.sid.to_string()),
+        })
+    };
+    let (before, after) = (old.map(facts).unwrap_or_default(), facts(new));
+    let mut changed = serde_json::Map::new();
+    for (name, value) in after.as_object().into_iter().flatten() {
+        let was = before.get(name).cloned().unwrap_or_default();
+        if was != *value {
+            changed.insert(name.clone(), json!({ "from": was, "to": value }));
+        }
+    }
+    let secrets: [(&str, Secret); 4] = [
+        ("auth_token", |settings| Some(settings.credentials.auth_token.expose_secret().to_owned())),
+        ("secondary_auth_token", |settings| {
+            settings.credentials.secondary_auth_token.as_ref().map(|token| token.expose_secret().to_owned())
+        }),
+        ("api_key_secret", |settings| settings.credentials.api_key.as_ref().map(|key| key.secret.expose_secret().to_owned())),
+        // Two numbers may look the same masked.
+        ("from", |settings| Some(settings.from.expose().to_owned())),
+    ];
+    for (name, secret) in secrets {
+        if old.and_then(secret) != secret(new) && !changed.contains_key(name) {
+            changed.insert(name.to_owned(), "replaced".into());
+        }
+    }
+    if let Some(pace) = pace {
+        changed.insert("calls_per_second".to_owned(), json!({ "from": old.map(|old| old.calls_per_second), "to": pace }));
+    }
+    changed.into()
 }
 
 pub(crate) fn draft_of(settings: &VoiceSettings) -> Draft {
@@ -284,8 +334,14 @@ async fn pause(id: &str, paused: bool, database: &Database) -> Result<(), Failed
     if !settings::pause(&pool, &id, paused).await.context("change the tenant")? {
         return Err(Failed::Error(anyhow!("there is no tenant {id}")));
     }
+    note(&pool, &id, if paused { "tenant.paused" } else { "tenant.resumed" }, json!({})).await?;
     say(&format!("{} {id}", if paused { "paused" } else { "resumed" }))?;
     Ok(())
+}
+
+/// Writes down what was changed.
+async fn note(pool: &Pool, tenant: &TenantId, action: &str, detail: serde_json::Value) -> Result<(), Failed> {
+    Ok(audit::write(pool, audit::COMMAND_LINE, Some(tenant), action, &detail).await.context("write the audit log")?)
 }
 
 async fn delete(id: &str, database: &Database) -> Result<(), Failed> {
@@ -295,6 +351,7 @@ async fn delete(id: &str, database: &Database) -> Result<(), Failed> {
     let (id, url) = checks.done(id.zip(url))?;
     let pool = open(Checks::default(), Some(url)).await?;
     if settings::delete(&pool, &id).await.context("delete the settings")? {
+        note(&pool, &id, "voice_provider.removed", json!({})).await?;
         say(&format!("deleted {id}"))?;
         Ok(())
     } else {

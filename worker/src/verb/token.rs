@@ -9,15 +9,13 @@ use uuid::Uuid;
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::request::rfc3339;
 use voice_otp_store::access::{self, Role, Token as Known};
-use voice_otp_store::audit;
+use voice_otp_store::audit::{self, COMMAND_LINE};
 
 use crate::cli::{Database, Token};
 use crate::config::Checks;
 use crate::telemetry::say;
 use crate::verb::{Failed, publish_clock, tenant::open};
 
-/// Who uses the command line has the database anyway.
-const COMMAND_LINE: &str = "command line";
 const LONGEST_NAME: usize = 100;
 
 pub(super) async fn run(verb: Token) -> Result<(), Failed> {

@@ -89,7 +89,7 @@ pub(crate) struct Search {
     pub(crate) id: Option<String>,
     /// A final status, or `in_progress`; several with commas between them.
     pub(crate) status: Option<String>,
-    /// The number, whole or masked as shown.
+    /// The number, better masked as shown than whole: it stands in the address.
     pub(crate) to: Option<String>,
     /// Taken on at or after this, RFC 3339; a day ago, where not given.
     pub(crate) since: Option<String>,
@@ -167,8 +167,10 @@ pub(crate) async fn search(console: &Console, tenant: &TenantId, query: &Search)
     let since = since.or_else(|| Some(publish_clock() - Duration::from_hours(24)));
     let filter = Filter { since, until, statuses, to_masked, id: given(&query.id), after: after.flatten() };
     let most = query.limit.unwrap_or(50).clamp(1, 200);
+    let turn = console.looking.acquire().await;
     let mut found = history::list(&console.pool, tenant, &filter, most + 1).await?;
     let more = i64::try_from(found.len()).unwrap_or(0) > most;
+    drop(turn);
     found.truncate(usize::try_from(most).unwrap_or(0));
     let last = found.last().filter(|_| more);
     let next = last.map(|last| format!("{}~{}", last.admitted_at.format("%Y-%m-%dT%H:%M:%S%.6fZ"), last.delivery_id));
@@ -249,6 +251,8 @@ pub(crate) struct Figures {
     pub(crate) by_outcome: BTreeMap<String, i64>,
     /// By country, ISO 3166-1 alpha-2; `??` where it isn't known.
     pub(crate) by_country: BTreeMap<String, CountryFigures>,
+    /// What calls cost, by currency, as far as Twilio has told: it takes minutes to.
+    pub(crate) spend: Vec<SpendFigures>,
     /// By hour, in order.
     pub(crate) by_hour: Vec<HourFigures>,
 }
@@ -262,6 +266,17 @@ pub(crate) struct CountryFigures {
     pub(crate) delivered: i64,
     /// How many are over.
     pub(crate) ended: i64,
+}
+
+/// What calls cost.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct SpendFigures {
+    /// The currency, ISO 4217.
+    pub(crate) unit: String,
+    /// How much.
+    pub(crate) amount: f64,
+    /// How many calls.
+    pub(crate) calls: i64,
 }
 
 /// Figures of an hour.
@@ -308,7 +323,10 @@ pub(crate) async fn figures_of(console: &Console, tenant: &TenantId, hours: u64)
         .filter_map(|n| (since + Duration::from_hours(n)).duration_trunc(chrono::TimeDelta::hours(1)).ok())
         .map(|hour| (rfc3339(hour), (0, 0)))
         .collect();
-    for tally in history::tally(&console.pool, tenant, since).await? {
+    let turn = console.looking.acquire().await;
+    let tallies = history::tally(&console.pool, tenant, since).await?;
+    drop(turn);
+    for tally in tallies {
         let delivered = if tally.outcome == Status::Delivered.as_str() { tally.deliveries } else { 0 };
         let over = if tally.outcome == "in_progress" { 0 } else { tally.deliveries };
         figures.deliveries += tally.deliveries;
@@ -329,6 +347,8 @@ pub(crate) async fn figures_of(console: &Console, tenant: &TenantId, hours: u64)
     }
     figures.by_hour =
         hours_seen.into_iter().map(|(hour, (deliveries, delivered))| HourFigures { hour, deliveries, delivered }).collect();
+    let spend = history::spend(&console.pool, tenant, since).await?;
+    figures.spend = spend.into_iter().map(|of| SpendFigures { unit: of.unit, amount: of.amount, calls: of.calls }).collect();
     figures.success_rate = (ended > 0).then(|| figures.delivered as f64 / ended as f64);
     figures.to_ring_ms = (rang > 0).then(|| ring_ms / rang);
     Ok(figures)

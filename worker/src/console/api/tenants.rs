@@ -158,6 +158,31 @@ pub(super) async fn check(
     Ok(Json(findings.into_iter().map(finding).collect()))
 }
 
+/// The Twilio account's balance.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct AccountBalance {
+    /// A decimal number; none where Twilio tells none: a subaccount shares its owner's.
+    balance: Option<String>,
+    /// ISO 4217.
+    currency: Option<String>,
+}
+
+/// Asks Twilio for the account's balance.
+#[utoipa::path(get, path = "/api/v1/tenants/{tenant}/voice-provider/balance", params(("tenant" = String, Path)),
+    responses((status = 200, body = AccountBalance), (status = 401, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(super) async fn balance(
+    State(console): State<Arc<Console>>,
+    Names(tenant): Names<String>,
+    caller: Caller,
+) -> Result<Json<AccountBalance>, Problem> {
+    let tenant = caller.tenant(&tenant)?;
+    let settings = voice::load(&console, &tenant).await?.ok_or_else(|| Problem::not_configured(tenant.as_str()))?;
+    let told = console.twilio.balance(&settings).await;
+    let (balance, currency) = told.map_or((None, None), |told| (told.balance, told.currency));
+    Ok(Json(AccountBalance { balance, currency }))
+}
+
 /// A test call to be placed.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

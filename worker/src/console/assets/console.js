@@ -96,6 +96,16 @@ function deliveries() {
   });
 }
 
+async function balance() {
+  const stat = document.querySelector("[data-balance]");
+  if (!stat) return;
+  const answer = await fetch(stat.dataset.balance);
+  if (!answer.ok) return;
+  const told = await answer.json();
+  if (told.balance) stat.textContent = `${told.balance} ${told.currency || ""}`;
+}
+
+balance();
 signIn();
 addEventListener("hashchange", signIn);
 timeline();

@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use axum::extract::{Path, State};
 use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::html;
+use voice_otp_schemas::PhoneNumber;
 use voice_otp_schemas::status::Status;
 
-use super::layout::{At, page as whole, pill, time};
-use super::{Trouble, Visitor, shown};
+use super::layout::{At, csrf, page as whole, pill, time};
+use super::{Form, Trouble, Visitor, shown};
 use crate::console::Console;
 use crate::console::api::{Delivery, Params, Search, find, search};
 use crate::console::problem::Problem;
@@ -40,7 +41,8 @@ pub(super) async fn page(
     let content = html! {
         h1 { "Deliveries" }
         p.lead { "The last day's, the newest first. New ones come up as they happen." }
-        form.card method="get" action=(base) role="search" {
+        form.card method="post" action=(base) role="search" {
+            (csrf(&caller))
             div.row {
                 div.field { label for="status" { "Status" }
                     select #status name="status" {
@@ -69,6 +71,19 @@ pub(super) async fn page(
     };
     let status = problem.as_ref().map_or(StatusCode::OK, Problem::status);
     Ok(shown(status, &whole(&caller, Some(&tenant), At::Deliveries, "Deliveries", &content)))
+}
+
+/// A filter: by POST, so that a whole number stands in no address.
+pub(super) async fn filter(Path(tenant): Path<String>, form: Form) -> Result<Response, Trouble> {
+    let tenant = form.caller.tenant(&tenant)?;
+    let mut pairs = form_urlencoded::Serializer::new(String::new());
+    for name in ["status", "to", "id", "since"] {
+        if let Some(value) = form.filled(name) {
+            let masked = PhoneNumber::parse(value).ok().filter(|_| name == "to").map(|number| number.masked());
+            pairs.append_pair(name, masked.as_deref().unwrap_or(value));
+        }
+    }
+    Ok(Redirect::to(&format!("/t/{tenant}/deliveries?{}", pairs.finish())).into_response())
 }
 
 fn older(base: &str, query: &Search, next: &str) -> String {

@@ -56,6 +56,7 @@ async fn draw(
                 p { (problem.detail()) @if let Some(link) = problem.link() { " " a href=(link) { "Configure a voice provider" } } }
             }
         }
+        @if voice.switched_off { div.note.warn { p { "An operator has switched voice off for this tenant: nobody is called, whatever is ticked here." } } }
         section.card {
             form method="post" action={ "/t/" (tenant) "/methods" } {
                 (csrf(caller))

@@ -34,6 +34,8 @@ pub(super) async fn page(
             (stat(&share(figures.success_rate), "delivered, of those that are over"))
             (stat(&figures.deliveries.to_string(), "deliveries"))
             (stat(&figures.placed.to_string(), "calls that Twilio took"))
+            (stat(&spent(&figures), "told by Twilio as spent"))
+            div.stat { b data-balance={ "/api/v1/tenants/" (tenant) "/voice-provider/balance" } { "–" } span { "balance of the Twilio account" } }
             (stat(&figures.to_ring_ms.map_or_else(|| "–".to_owned(), seconds), "from the call to its ringing"))
         }
         section.card {
@@ -51,13 +53,17 @@ pub(super) async fn page(
                 @else { table { thead { tr { th scope="col" { "Outcome" } th scope="col" { "Deliveries" } } }
                     tbody { @for (outcome, count) in &figures.by_outcome { tr { td { (pill(outcome)) } td { (count) } } } } } } }
         }
-        p { "What Twilio's balance is, " a href={ "/t/" (tenant) "/providers/voice#check" } { "a check" } " tells." }
     };
     Ok(shown(StatusCode::OK, &whole(&caller, Some(&tenant), At::Overview, "Overview", &content)))
 }
 
 fn stat(value: &str, name: &str) -> Markup {
     html! { div.stat { b { (value) } span { (name) } } }
+}
+
+fn spent(figures: &Figures) -> String {
+    let of = figures.spend.iter().map(|of| format!("{:.2} {}", of.amount, of.unit)).collect::<Vec<_>>().join(", ");
+    if of.is_empty() { "–".to_owned() } else { of }
 }
 
 fn share(rate: Option<f64>) -> String {

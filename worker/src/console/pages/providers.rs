@@ -30,6 +30,8 @@ struct Told {
     call: Option<TestCall>,
     /// The number that was entered for a test call.
     to: String,
+    /// The version that a form was filled in from: what has been changed since must not be overwritten unseen.
+    version: Option<String>,
     /// The problem is the test call's.
     of_test_call: bool,
 }
@@ -72,16 +74,20 @@ pub(super) async fn submit(
         Some(version) => Expected::Version(version),
         None => Expected::Nothing,
     };
-    let saved = voice::save(&console, &form.caller, &tenant, &new, expected).await;
-    let problem = match saved {
-        Ok(_) if errors.is_empty() => return Ok(Redirect::to(&format!("/t/{tenant}/providers/voice?saved")).into_response()),
-        Ok(_) => Problem::invalid(errors),
-        Err(mut problem) => {
-            problem.errors.extend(errors);
-            problem
-        }
+    let saved = if errors.is_empty() {
+        voice::save(&console, &form.caller, &tenant, &new, expected).await
+    } else {
+        // What can't be read is not guessed.
+        Err(Problem::invalid(errors))
     };
-    draw(&console, &form.caller, &tenant, Some(new), Told { problem: Some(problem), ..Told::default() }).await
+    match saved {
+        Ok(_) => Ok(Redirect::to(&format!("/t/{tenant}/providers/voice?saved")).into_response()),
+        Err(problem) => {
+            let version = Some(form.text("version").unwrap_or_default().to_owned());
+            let told = Told { problem: Some(problem), version, ..Told::default() };
+            draw(&console, &form.caller, &tenant, Some(new), told).await
+        }
+    }
 }
 
 pub(super) async fn remove(
@@ -160,7 +166,9 @@ fn entered(form: &Form, present: Option<&VoiceProvider>, errors: &mut Vec<FieldE
             new.redial.insert(word.to_owned(), RedialRule { times, after_s });
         }
     }
-    if let Some(pace) = form.filled("calls_per_second") {
+    // Only if it was changed here: the account has it, and somebody else may have changed it meanwhile.
+    let shown = form.filled("shown_calls_per_second");
+    if let Some(pace) = form.filled("calls_per_second").filter(|pace| Some(*pace) != shown) {
         new.calls_per_second = Some(pace.parse().unwrap_or(f64::NAN));
     }
     let countries = form.text("allowed_countries").unwrap_or_default();
@@ -171,8 +179,8 @@ fn entered(form: &Form, present: Option<&VoiceProvider>, errors: &mut Vec<FieldE
     new.test_mode = form.text("test_mode") == Some("yes");
     new.voicemail = text("voicemail");
     set(&mut speech.brands, EVERY_LOCALE, text("brand"));
-    // A greeting is in one language: that of the tenant.
-    if let Some(locale) = new.default_locale.clone() {
+    // A greeting is in one language: the one that it was shown for, or the first one chosen.
+    if let Some(locale) = text("greeting_locale").or_else(|| new.default_locale.clone()) {
         set(&mut speech.greetings, &locale, text("greeting"));
     } else if form.filled("greeting").is_some() {
         let message = "choose the language that it is in first".to_owned();
@@ -198,7 +206,6 @@ fn as_entered(provider: &VoiceProvider) -> NewVoiceProvider {
         default_locale: provider.default_locale.clone(),
         ring_timeout_s: Some(provider.ring_timeout_s),
         allowed_countries: provider.allowed_countries.clone(),
-        calls_per_second: Some(provider.calls_per_second),
         test_mode: provider.test_mode,
         speech: provider.speech.clone(),
         voicemail: Some(provider.voicemail.clone()),
@@ -221,7 +228,7 @@ async fn draw(
     let content = html! {
         (head(tenant, true))
         (notes(tenant, &told, present.as_ref()))
-        (settings_form(caller, tenant, present.as_ref(), &form, if told.of_test_call { &[] } else { errors }))
+        (settings_form(caller, tenant, present.as_ref(), &form, told.version.as_deref(), if told.of_test_call { &[] } else { errors }))
         @if let Some(present) = &present {
             (checking(caller, tenant, told.findings.as_deref()))
             (calling(caller, tenant, &told, if told.of_test_call { errors } else { &[] }))
@@ -258,7 +265,7 @@ fn notes(tenant: &TenantId, told: &Told, present: Option<&VoiceProvider>) -> Mar
             div.note.bad role="alert" {
                 p { strong { (problem.title()) } }
                 @if problem.errors.is_empty() {
-                    p { (problem.detail()) }
+                    p { (problem.detail()) @if problem.status() == StatusCode::PRECONDITION_FAILED { " " a href={ "/t/" (tenant) "/providers/voice" } { "Show what is there now" } } }
                 } @else {
                     ul {
                         @for error in &problem.errors { li { a href={ "#" (id_of(&error.field)) } { (name_of(&error.field)) } ": " (error.message) } }
@@ -350,8 +357,10 @@ fn settings_form(
     tenant: &TenantId,
     present: Option<&VoiceProvider>,
     form: &NewVoiceProvider,
+    version: Option<&str>,
     errors: &[FieldError],
 ) -> Markup {
+    let version = version.map(str::to_owned).or_else(|| present.map(|present| present.version.to_string())).unwrap_or_default();
     let since =
         present.and_then(|present| present.auth_token.since.as_deref()).map(|since| since.chars().take(10).collect::<String>());
     let token_hint = match (&since, present.is_some()) {
@@ -364,7 +373,7 @@ fn settings_form(
             h2 #settings { "Voice provider" }
             form method="post" action={ "/t/" (tenant) "/providers/voice" } {
                 (csrf(caller))
-                input type="hidden" name="version" value=(present.map(|present| present.version.to_string()).unwrap_or_default());
+                input type="hidden" name="version" value=(version);
                 div.field {
                     label for="provider" { "Provider" }
                     select #provider name="provider" { option value="twilio" selected { "Twilio" } }
@@ -386,7 +395,10 @@ fn advanced(present: Option<&VoiceProvider>, form: &NewVoiceProvider, errors: &[
     let basic = ["account_sid", "auth_token", "from"];
     let open = errors.iter().any(|error| !basic.contains(&error.field.as_str()));
     let shared = present.is_some_and(|present| present.account_shared);
-    let pace = form.calls_per_second.filter(|pace| pace.is_finite()).map(|pace| pace.to_string()).unwrap_or_default();
+    let shown_pace = present.map(|present| present.calls_per_second.to_string()).unwrap_or_default();
+    let entered_pace = form.calls_per_second.filter(|pace| pace.is_finite()).map(|pace| pace.to_string());
+    let pace = entered_pace.unwrap_or_else(|| shown_pace.clone());
+    let listed = locales().any(|spoken| form.default_locale.as_deref() == Some(spoken.locale));
     let locale = form.default_locale.clone().unwrap_or_default();
     let text = |number: u32| number.to_string();
     let ring = form.ring_timeout_s.map(|seconds| seconds.to_string()).unwrap_or_default();
@@ -400,6 +412,8 @@ fn advanced(present: Option<&VoiceProvider>, form: &NewVoiceProvider, errors: &[
     html! {
         details open[open] {
             summary { "Advanced: pace, countries, language and greeting, voicemail, calling again" }
+            input type="hidden" name="shown_calls_per_second" value=(shown_pace);
+            input type="hidden" name="greeting_locale" value=(locale);
             div.row {
                 (input(&Field { field: "calls_per_second", name: "calls_per_second", value: &pace, hint: pace_hint, disabled: shared, ..Field::default() }, errors))
                 (input(&Field { field: "allowed_countries", name: "allowed_countries", value: &form.allowed_countries.join(", "),
@@ -414,6 +428,7 @@ fn advanced(present: Option<&VoiceProvider>, form: &NewVoiceProvider, errors: &[
                     label for="default_locale" { "Language" }
                     select #default_locale name="default_locale" {
                         option value="" selected[locale.is_empty()] { "That of the number's country" }
+                        @if !locale.is_empty() && !listed { option value=(locale) selected { (locale) } }
                         @for spoken in locales() { option value=(spoken.locale) selected[spoken.locale == locale] { (spoken.locale) } }
                     }
                     @if let Some(error) = error_of("default_locale", errors) { p.error { (error) } }

@@ -12,7 +12,7 @@ use voice_otp_store::access;
 
 use super::{Form, Trouble, fields, layout, shown};
 use crate::console::Console;
-use crate::console::access::{cookie, session_of};
+use crate::console::access::{cookie, is_from_elsewhere, session_of};
 use crate::console::problem::Problem;
 
 pub(super) async fn page() -> Response {
@@ -43,8 +43,11 @@ fn form(error: Option<&str>) -> Markup {
     layout::bare("Sign in", &content)
 }
 
-/// From anywhere: whoever has a good token may as well sign in with it.
+/// Not from another site, which could sign somebody in as somebody else.
 pub(super) async fn submit(State(console): State<Arc<Console>>, request: Request) -> Response {
+    if is_from_elsewhere(request.headers()) {
+        return Trouble(Problem::forged()).into_response();
+    }
     let fields = match fields(request, &console).await {
         Ok(fields) => fields,
         Err(response) => return response,
