@@ -36,11 +36,12 @@ async fn main() -> anyhow::Result<ExitCode> {
         Some("flood") => scenarios::flood().await.map(|()| true)?,
         Some("neighbours") => scenarios::neighbours().await.map(|()| true)?,
         Some("hopeless") => scenarios::hopeless().await.map(|()| true)?,
+        Some("viewers") => scenarios::viewers().await.map(|()| true)?,
         Some("growth") => scenarios::growth().await.map(|()| true)?,
         // Not for people: the floor runs as a process of its own.
         Some("floor-worker") => floor::run().await.map(|()| true)?,
         Some(other) => anyhow::bail!(
-            "there is no measurement '{other}': throughput, latency, pace, flood, neighbours, hopeless, growth, publisher"
+            "there is no measurement '{other}': throughput, latency, pace, flood, neighbours, hopeless, growth, viewers, publisher"
         ),
     };
     Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -55,5 +56,6 @@ async fn all() -> anyhow::Result<bool> {
     scenarios::neighbours().await?;
     scenarios::flood().await?;
     scenarios::growth().await?;
+    scenarios::viewers().await?;
     publisher::run().await
 }

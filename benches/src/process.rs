@@ -73,11 +73,7 @@ impl Worker {
 
     /// The largest its memory has been, in bytes.
     pub(crate) fn peak_memory_bytes(&self) -> anyhow::Result<u64> {
-        let pid = self.child.id().context("it runs")?;
-        let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
-        let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
-        Ok(kilobytes * 1024)
+        peak_memory_bytes(&self.child)
     }
 
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
@@ -88,6 +84,15 @@ impl Worker {
     pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
         Ok(self.child.kill().await?)
     }
+}
+
+/// The largest a program's memory has been, in bytes.
+pub(crate) fn peak_memory_bytes(child: &Child) -> anyhow::Result<u64> {
+    let pid = child.id().context("it runs")?;
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+    let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
+    Ok(kilobytes * 1024)
 }
 
 /// Asks a program to stop, waits, and kills it if it doesn't.

@@ -6,6 +6,7 @@ mod hopeless;
 mod latency;
 mod neighbours;
 mod pace;
+mod viewers;
 
 use std::collections::HashMap;
 
@@ -15,6 +16,7 @@ pub(crate) use hopeless::run as hopeless;
 pub(crate) use latency::run as latency;
 pub(crate) use neighbours::run as neighbours;
 pub(crate) use pace::run as pace;
+pub(crate) use viewers::run as viewers;
 
 use crate::database::Account;
 use crate::report::share;

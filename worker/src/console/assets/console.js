@@ -80,13 +80,13 @@ function deliveries() {
         const link = element("a", "mono", status.delivery_id);
         link.href = `${body.dataset.base}/${encodeURIComponent(status.delivery_id)}`;
         id.append(link);
-        row.append(time, id, element("td", "mono", status.to_masked || ""), element("td"), element("td", "", String(status.attempt)));
+        row.append(element("td"), id, element("td", "mono", status.to_masked || ""), time, element("td", "", String(status.attempt)));
         body.prepend(row);
         const empty = document.querySelector("[data-empty]");
         if (empty) empty.remove();
         while (body.rows.length > most) body.deleteRow(-1);
       }
-      row.cells[3].replaceChildren(element("span", "pill " + (tones[word] || ""), words[word] || word));
+      row.cells[0].replaceChildren(element("span", "pill " + (tones[word] || ""), words[word] || word));
       row.cells[4].textContent = String(status.attempt);
       row.classList.remove("fresh");
       void row.offsetWidth;

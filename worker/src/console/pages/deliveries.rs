@@ -60,7 +60,7 @@ pub(super) async fn page(
         p data-live-note aria-live="polite" {}
         section.card {
             div.scroll tabindex="0" role="region" aria-label="Deliveries" { table {
-                thead { tr { th scope="col" { "Taken on" } th scope="col" { "Delivery" } th scope="col" { "Number" } th scope="col" { "Status" } th scope="col" { "Attempts" } } }
+                thead { tr { th scope="col" { "Status" } th scope="col" { "Delivery" } th scope="col" { "Number" } th scope="col" { "Taken on" } th scope="col" { "Attempts" } } }
                 tbody data-live={ "/api/v1/tenants/" (tenant) "/events" } data-base=(base) data-status=(chosen) data-plain=(plain) {
                     @for delivery in rows { (row(&base, delivery)) }
                 }
@@ -99,10 +99,10 @@ fn older(base: &str, query: &Search, next: &str) -> String {
 fn row(base: &str, delivery: &Delivery) -> maud::Markup {
     html! {
         tr data-delivery=(delivery.delivery_id) {
-            td { (time(&delivery.admitted_at)) }
+            td { (pill(&delivery.status)) }
             td.wrap { a.mono href={ (base) "/" (encoded(&delivery.delivery_id)) } { (delivery.delivery_id) } @if delivery.test_call { " " span.pill { "test call" } } }
             td.mono { (delivery.to_masked.as_deref().unwrap_or_default()) @if let Some(country) = &delivery.country { " " (country) } }
-            td { (pill(&delivery.status)) }
+            td { (time(&delivery.admitted_at)) }
             td { (delivery.attempts) }
         }
     }
