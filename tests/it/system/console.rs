@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use reqwest::{Method, Response, StatusCode};
+use secrecy::ExposeSecret as _;
 use serde_json::{Value, json};
 
 use crate::harness::{ACCOUNT, AUTH_TOKEN, Console, FROM, Program, System, number, request};
@@ -319,6 +320,21 @@ async fn a_session_changes_nothing_that_its_pages_did_not_send() {
         let page = browser.get(console.url(path)).header("cookie", &session).send().await.unwrap();
         assert_eq!(page.status(), StatusCode::NOT_FOUND, "{path}");
     }
+    // A link signs in once, and for a minute.
+    let pool = &system.database.pool;
+    let who = voice_otp_store::access::by_token(pool, &admin).await.unwrap().unwrap();
+    let by_code = async |code: &str| {
+        let form = [("token", ""), ("code", code)];
+        browser.post(console.url("/sign-in")).form(&form).send().await.unwrap().status()
+    };
+    let code = voice_otp_store::access::sign_in_code(pool, who.token_id).await.unwrap();
+    assert_eq!(by_code(code.expose_secret()).await, StatusCode::SEE_OTHER);
+    assert_eq!(by_code(code.expose_secret()).await, StatusCode::UNAUTHORIZED, "it has been used");
+    let code = voice_otp_store::access::sign_in_code(pool, who.token_id).await.unwrap();
+    let client = pool.get().await.unwrap();
+    client.execute("update sign_in_codes set expires_at = clock_timestamp()", &[]).await.unwrap();
+    assert_eq!(by_code(code.expose_secret()).await, StatusCode::UNAUTHORIZED, "its minute is over");
+    drop(client);
     let left = browser.post(console.url("/sign-out")).header("cookie", &session).form(&[("csrf", &csrf)]).send().await.unwrap();
     assert_eq!(left.status(), StatusCode::SEE_OTHER);
     let page = browser.get(console.url("/t/acme/methods")).header("cookie", &session).send().await.unwrap();

@@ -96,6 +96,7 @@ async fn max_calls(sid: &str, most: &str, database: &Database) -> Result<(), Fai
     if !accounts::set_max_calls(&pool, &sid, most).await.context("change the account")? {
         return Err(missing(&sid));
     }
+    note(&pool, &sid, "account.max_calls", json!({ "to": most })).await?;
     let limit =
         most.map_or_else(|| "no limit of calls in progress".to_owned(), |most| format!("at most {most} calls in progress"));
     say(&format!("{sid}: {limit}"))?;
@@ -111,6 +112,7 @@ async fn tenant_share(sid: &str, share: f64, database: &Database) -> Result<(), 
     if !accounts::set_tenant_share(&pool, &sid, share).await.context("change the account")? {
         return Err(missing(&sid));
     }
+    note(&pool, &sid, "account.share", json!({ "to": share })).await?;
     say(&format!("{sid}: one of several tenants may hold {share} of the slots ahead"))?;
     Ok(())
 }
