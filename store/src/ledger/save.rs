@@ -10,16 +10,17 @@ use voice_otp_schemas::status::Status;
 
 use super::{PgLedger, row};
 
-/// One statement: the rows, locked in key order as every statement does, whose revision still holds, their events, and what attempts are over. The secret part goes
-/// with the final status, the line with the end of the placement.
+/// One statement: the rows, locked in key order as every statement does, whose revision still holds, their events, and what
+/// attempts are over. The secret part goes with the final status, the line with the end of the placement. What is locked carries
+/// the input along: joined to it again, each would be compared with each, which for four hundred took four fifths of the time.
 const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], $4::bigint[], $5::text[], $6::timestamptz[], \
     $7::timestamptz[], $8::bigint[], $9::timestamptz[], $10::int[], $11::uuid[], $12::timestamptz[], $13::timestamptz[], \
     $14::text[], $15::int[], $16::timestamptz[], $17::timestamptz[], $18::timestamptz[], $19::text[], $20::int[], $21::int[], \
     $22::text[], $23::uuid[], $24::int[], $32::text[], $33::text[], $34::text[], $35::int[], $36::text[], $37::text[]) with ordinality as i(tenant_id, delivery_id, revision, state, wake_at, slot_at, \
     slot_epoch, announced_at, attempt, attempt_id, intent_at, settle_after, call_sid, heard_after_ms, placed_at, ringing_at, \
     answered_at, withdrawn, tries, sequence, ended, retired, events, \
-    voicemail, said, answered_by, redials, retired_call, unpriced, ord)), \
-  locked as (select d.tenant_id, d.delivery_id from deliveries d join input i on i.tenant_id = d.tenant_id \
+    voicemail, said, answered_by, redials, retired_call, unpriced, ord) cross join as_many()), \
+  locked as (select i.* from deliveries d join input i on i.tenant_id = d.tenant_id \
       and i.delivery_id = d.delivery_id and i.revision = d.revision order by d.tenant_id, d.delivery_id for update of d skip locked), \
   saved as (update deliveries d set revision = d.revision + 1, owner = $1, state = i.state, wake_at = i.wake_at, \
       slot_at = i.slot_at, slot_epoch = i.slot_epoch, announced_at = i.announced_at, attempt = i.attempt, \
@@ -33,7 +34,7 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
       untold = false, counted = case when i.state in ('placing', 'unsettled', 'calling') then d.counted end, \
       sealed = case when i.state <> 'final' then d.sealed end, \
       sealed_key = case when i.state <> 'final' then d.sealed_key end \
-    from input i join locked l on l.tenant_id = i.tenant_id and l.delivery_id = i.delivery_id where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id and d.revision = i.revision \
+    from locked i where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id and d.revision = i.revision \
       and d.state <> 'final' returning i.ord, d.to_masked, d.context), \
   told as (insert into outbox (tenant_id, delivery_id, sequence, owner, status, routing_key, body, traceparent, tracestate) \
     select i.tenant_id, i.delivery_id, e.sequence, $1, e.status, e.route, e.body, e.traceparent, e.tracestate \
