@@ -339,13 +339,18 @@ impl<P: Ports> Engine<P> {
 
     /// Reads a delivery anew; waits for an unavailable ledger. None when it is gone or time is up.
     async fn reload(&self, key: &Key) -> Option<Delivery> {
+        self.reload_all(std::slice::from_ref(key)).await.pop()
+    }
+
+    /// Reads deliveries anew; waits for an unavailable ledger. Without those that are gone; none when time is up.
+    async fn reload_all(&self, keys: &[Key]) -> Vec<Delivery> {
         loop {
-            match self.ledger.find(key).await {
+            match self.ledger.find_all(keys).await {
                 Ok(found) => return found,
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't read a delivery, trying again"),
+                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't read deliveries, trying again"),
             }
             if self.pause_or_hard(std::time::Duration::from_millis(250)).await {
-                return None;
+                return Vec::new();
             }
         }
     }

@@ -216,8 +216,13 @@ pub trait Ledger: Send + Sync + 'static {
     /// Takes over deliveries that are due, or wait and soon will be, and that no living worker holds, and lists the worker's own that are overdue.
     fn claim(&self, worker: WorkerEpoch, most: usize) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
 
+    /// Reads deliveries: those of the keys that are there, in any order.
+    fn find_all(&self, keys: &[Key]) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
+
     /// Reads a delivery.
-    fn find(&self, key: &Key) -> impl Future<Output = Result<Option<Delivery>, LedgerError>> + Send;
+    fn find(&self, key: &Key) -> impl Future<Output = Result<Option<Delivery>, LedgerError>> + Send {
+        async { Ok(self.find_all(std::slice::from_ref(key)).await?.pop()) }
+    }
 
     /// Reads the delivery that an attempt is, or was, of.
     fn find_attempt(&self, attempt: AttemptId) -> impl Future<Output = Result<Option<Attempt>, LedgerError>> + Send;

@@ -1,6 +1,7 @@
 //! News of a call, from a callback, a poll or the answer to a POST, and what it makes of the delivery.
 #![deny(clippy::wildcard_enum_match_arm)]
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::time::Duration;
 
 use voice_otp_schemas::Timestamp;
@@ -299,8 +300,9 @@ pub fn quiet_until(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks:
 /// The next of the account's moments, one a second: so that its calls come up together and are asked for at once, and those of other
 /// accounts at other moments.
 pub fn together_after(delivery: &Delivery, at: Timestamp) -> Timestamp {
-    let account = delivery.account_sid.as_ref().map(AccountSid::as_str).unwrap_or_default();
-    let phase = account.bytes().fold(0_i64, |phase, byte| (phase * 31 + i64::from(byte)) % SECOND_US);
+    let mut hasher = DefaultHasher::new();
+    delivery.account_sid.as_ref().map(AccountSid::as_str).hash(&mut hasher);
+    let phase = i64::try_from(hasher.finish() % SECOND_US.unsigned_abs()).unwrap_or(0);
     let past = (at.timestamp_micros() - phase).rem_euclid(SECOND_US);
     at + Duration::from_micros(if past == 0 { 0 } else { (SECOND_US - past).unsigned_abs() })
 }

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::status::Status;
 use voice_otp_schemas::{TenantId, Timestamp};
@@ -14,7 +13,7 @@ use voice_otp_schemas::{TenantId, Timestamp};
 use super::{Changed, Engine};
 use crate::account::CallSid;
 use crate::agenda::Held;
-use crate::delivery::{AttemptId, Change, Delivery, Details, State, withdrawal};
+use crate::delivery::{AttemptId, Change, Delivery, Details, Key, State, withdrawal};
 use crate::policy::Policy;
 use crate::ports::{Attempt, Caller as _, Ledger as _, Ports};
 use crate::progress::{Call, Progress, progress, quiet_until, together_after, waits_too_long};
@@ -158,13 +157,15 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    async fn poll(self: Arc<Self>, tenant: TenantId, mut quiet: Vec<Held>) {
+    async fn poll(self: Arc<Self>, tenant: TenantId, quiet: Vec<Held>) {
         // A callback may have told another worker meanwhile. Whoever changed one follows it now; if that was this worker, it comes
         // up again as overdue.
-        let newest = join_all(quiet.iter().map(|held| self.reload(&held.delivery.key))).await;
+        let keys: Vec<Key> = quiet.iter().map(|held| held.delivery.key.clone()).collect();
+        let newest = self.reload_all(&keys).await;
+        let mut newest: HashMap<Key, Delivery> = newest.into_iter().map(|delivery| (delivery.key.clone(), delivery)).collect();
         let mut polled = Vec::with_capacity(quiet.len());
-        for (mut held, newest) in quiet.drain(..).zip(newest) {
-            if let Some(newest) = newest
+        for mut held in quiet {
+            if let Some(newest) = newest.remove(&held.delivery.key)
                 && newest.revision == held.delivery.revision
                 && newest.state == State::Calling
                 && let Some(sid) = newest.call_sid.clone()

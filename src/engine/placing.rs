@@ -1,10 +1,10 @@
 //! Placing: from due to Twilio's answer.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use futures_util::future::join_all;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::status::Status;
 
@@ -12,7 +12,7 @@ use super::{Changed, Engine};
 use crate::agenda::Held;
 use crate::batch::work_on;
 use crate::bulkhead::Berth;
-use crate::delivery::{Change, Delivery, State, WorkerEpoch, withdrawal};
+use crate::delivery::{Change, Delivery, Key, State, WorkerEpoch, withdrawal};
 use crate::due::Due;
 use crate::failure::{self, CallFailure, Next};
 use crate::plan::{NO_PUBLIC_URL, speaker};
@@ -105,13 +105,13 @@ impl<P: Ports> Engine<P> {
         let tenants: Vec<_> = due.iter().map(|(held, _)| held.delivery.key.tenant_id.clone()).collect();
         let Some(settings) = self.settings_to_place(&tenants).await else { return };
         let mut ready = Vec::with_capacity(due.len());
-        let verified = join_all(due.iter().map(|(held, _)| self.was_verified(&held.delivery))).await;
-        for ((mut held, berth), verified) in due.into_iter().zip(verified) {
+        let verified = self.verified_of(&due).await;
+        for (mut held, berth) in due {
             if held.delivery.too_late(now) {
                 self.tasks.spawn(Arc::clone(&self).end_waiting(held, None));
                 continue;
             }
-            if verified {
+            if verified.contains(&held.delivery.key) {
                 let why = Some(withdrawal(ReasonCode::Verified));
                 drop(self.tasks.spawn(Arc::clone(&self).end_waiting(held, why)));
                 continue;
@@ -160,9 +160,14 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    /// Whether the code of one that is to be called again has been entered meanwhile: nobody is woken for that.
-    async fn was_verified(&self, delivery: &Delivery) -> bool {
-        delivery.redials > 0 && self.reload(&delivery.key).await.is_some_and(|newest| newest.verified)
+    /// Those to be called again whose code has been entered meanwhile: nobody is woken for that.
+    async fn verified_of(&self, due: &[(Held, Berth)]) -> HashSet<Key> {
+        let again = due.iter().filter(|(held, _)| held.delivery.redials > 0);
+        let again: Vec<Key> = again.map(|(held, _)| held.delivery.key.clone()).collect();
+        if again.is_empty() {
+            return HashSet::new();
+        }
+        self.reload_all(&again).await.into_iter().filter(|newest| newest.verified).map(|newest| newest.key).collect()
     }
 
     fn begun(self: &Arc<Self>, worker: WorkerEpoch, mut held: Held, berth: Berth, begin: &Begin, answer: Begun) {

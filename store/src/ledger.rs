@@ -157,10 +157,13 @@ impl Ledger for PgLedger {
         worker::claim(self, worker, most).await
     }
 
-    async fn find(&self, key: &Key) -> Result<Option<Delivery>, LedgerError> {
-        let sql = "select * from deliveries where tenant_id = $1 and delivery_id = $2";
-        let rows = self.query(sql, &[&key.tenant_id.as_str(), &key.delivery_id.as_str()]).await?;
-        rows.first().map(|row| row::delivery(row, &self.keys)).transpose()
+    async fn find_all(&self, keys: &[Key]) -> Result<Vec<Delivery>, LedgerError> {
+        let (tenants, ids): (Vec<&str>, Vec<&str>) =
+            keys.iter().map(|key| (key.tenant_id.as_str(), key.delivery_id.as_str())).unzip();
+        let sql = "select d.* from unnest($1::text[], $2::text[]) as k(tenant_id, delivery_id) cross join lateral \
+                   (select * from deliveries d where d.tenant_id = k.tenant_id and d.delivery_id = k.delivery_id limit 1) d";
+        let rows = self.query(sql, &[&tenants, &ids]).await?;
+        rows.iter().map(|row| row::delivery(row, &self.keys)).collect()
     }
 
     async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, LedgerError> {

@@ -17,5 +17,5 @@ pub mod test_calls;
 
 pub use directory::Directory;
 pub use ledger::PgLedger;
-pub use pool::{Pool, connect};
+pub use pool::{Pool, connect, connect_worker};
 pub use voice_otp_schemas::keys::{self, Keyring};

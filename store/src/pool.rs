@@ -30,6 +30,11 @@ pub enum Error {
 const SESSION: &str = "set lock_timeout = '2s'; set statement_timeout = '10s'; set idle_in_transaction_session_timeout = '10s'; \
                        set time zone 'UTC'; set client_min_messages = warning; set jit = off";
 
+/// What a worker's connections are told as well. Its statements are few, find rows by keys, and run again and again for groups of any
+/// size: each is planned once, without a look at the parameters, which costs as much as to run it; and never so that it reads a
+/// whole table, which may have been small when the plan was made.
+const WORKER_SESSION: &str = "set plan_cache_mode = force_generic_plan; set enable_seqscan = off";
+
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The configuration of a connection, from a URL.
@@ -60,9 +65,22 @@ pub(crate) fn tls() -> Result<MakeRustlsConnect, Error> {
 /// # Errors
 /// [`Error`] when the URL or TLS can't be used.
 pub fn connect(url: &SecretString, size: usize) -> Result<Pool, Error> {
+    pool(url, size, SESSION.to_owned())
+}
+
+/// The same, for a worker: what is planned stays planned.
+///
+/// # Errors
+/// [`Error`] when the URL or TLS can't be used.
+pub fn connect_worker(url: &SecretString, size: usize) -> Result<Pool, Error> {
+    pool(url, size, format!("{SESSION}; {WORKER_SESSION}"))
+}
+
+fn pool(url: &SecretString, size: usize, session: String) -> Result<Pool, Error> {
     let manager = Manager::from_config(config(url)?, tls()?, ManagerConfig { recycling_method: RecyclingMethod::Fast });
-    let told = Hook::async_fn(|client: &mut deadpool_postgres::ClientWrapper, _| {
-        Box::pin(async move { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
+    let told = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
+        let session = session.clone();
+        Box::pin(async move { client.batch_execute(&session).await.map_err(HookError::Backend) })
     });
     Pool::builder(manager)
         .max_size(size)

@@ -56,7 +56,7 @@ impl Database {
 
     /// Connections of their own, as another process would have.
     pub(crate) fn another_pool(&self) -> Pool {
-        voice_otp_store::connect(&self.url, CONNECTIONS).expect("the URL has been used before")
+        voice_otp_store::connect_worker(&self.url, CONNECTIONS).expect("the URL has been used before")
     }
 
     /// Checks and saves a tenant's settings and reads them back.
@@ -82,7 +82,7 @@ impl Database {
         client.batch_execute(&format!("create schema {schema}")).await.expect("a schema can be made");
         drop(client);
         let url = with_search_path(&server, &format!("{schema}{rest_of_path}"));
-        let pool = voice_otp_store::connect(&url, CONNECTIONS).expect("the schema's URL is a Postgres URL");
+        let pool = voice_otp_store::connect_worker(&url, CONNECTIONS).expect("the schema's URL is a Postgres URL");
         Self { pool, url, schema }
     }
 }

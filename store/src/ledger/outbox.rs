@@ -17,7 +17,9 @@ pub(super) async fn published(ledger: &PgLedger, events: &[(Key, u32)]) -> Resul
     // Not waited for until it is on the disk: what a crash of the database brings back is published again, the same event.
     let sql = "with hurry as materialized (select set_config('synchronous_commit', 'off', true)) \
                delete from outbox o using hurry, unnest($1::text[], $2::text[], $3::int[]) as x(tenant_id, delivery_id, sequence) \
-               where o.tenant_id = x.tenant_id and o.delivery_id = x.delivery_id and o.sequence = x.sequence";
+               cross join lateral (select l.ctid as at from outbox l where l.tenant_id = x.tenant_id \
+                 and l.delivery_id = x.delivery_id and l.sequence = x.sequence limit 1) l \
+               where o.ctid = l.at";
     ledger.query(sql, &[&tenants, &deliveries, &sequences]).await.map(drop)
 }
 

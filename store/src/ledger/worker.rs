@@ -35,18 +35,17 @@ pub(super) async fn claim(ledger: &PgLedger, worker: WorkerEpoch, most: usize) -
     // The time stands in a row of its own: a volatile function in a condition keeps an index from being used.
     let sql = "with clock as materialized (select clock_timestamp() as t), \
                alive as materialized (select epoch from workers, clock where lease_until > t), \
-               due as (select d.tenant_id, d.delivery_id from clock cross join lateral (select * from deliveries d \
+               due as (select d.at from clock cross join lateral (select d.ctid as at from deliveries d \
                  where d.state <> 'final' and d.wake_at <= t + $4::double precision * interval '1 second' \
                    and (d.state = 'waiting' or d.wake_at <= t) \
                    and (d.sealed_key is null or d.sealed_key = any ($2)) \
                    and (d.owner is null or d.owner not in (select epoch from alive) \
                         or (d.owner <> $1 and d.wake_at < t - interval '1 minute')) \
                  order by d.wake_at limit $3 for update skip locked) d), \
-               untold as (select d.tenant_id, d.delivery_id from deliveries d where d.untold and d.state <> 'final' \
+               untold as (select d.ctid as at from deliveries d where d.untold and d.state <> 'final' \
                  and (d.sealed_key is null or d.sealed_key = any ($2)) order by d.wake_at limit $3 for update skip locked) \
                update deliveries d set owner = $1, revision = d.revision + 1, untold = false \
-                 from (select * from due union select * from untold) taken \
-                 where d.tenant_id = taken.tenant_id and d.delivery_id = taken.delivery_id returning d.*";
+                 from (select at from due union select at from untold) taken where d.ctid = taken.at returning d.*";
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let mut rows: Vec<Row> =
         ledger.query(sql, &[&worker.0, &ledger.keys.ids(), &most, &ledger.limits.claim_ahead.as_secs_f64()]).await?;

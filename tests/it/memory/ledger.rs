@@ -144,8 +144,8 @@ impl Ledger for MemoryLedger {
         self.work(|tables, now| lives::claim(tables, &self.limits, worker, most, now)).await
     }
 
-    async fn find(&self, key: &Key) -> Result<Option<Delivery>, LedgerError> {
-        self.work(|tables, _| tables.rows.get(key).map(|row| row.delivery.clone())).await
+    async fn find_all(&self, keys: &[Key]) -> Result<Vec<Delivery>, LedgerError> {
+        self.work(|tables, _| keys.iter().filter_map(|key| tables.rows.get(key)).map(|row| row.delivery.clone()).collect()).await
     }
 
     async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, LedgerError> {

@@ -102,8 +102,8 @@ impl Ledger for SimLedger {
         Ok(claimed.into_iter().map(|delivery| self.seen(delivery)).collect())
     }
 
-    async fn find(&self, key: &Key) -> Result<Option<Delivery>, LedgerError> {
-        Ok(self.pass(self.ledger.find(key)).await?.map(|delivery| self.seen(delivery)))
+    async fn find_all(&self, keys: &[Key]) -> Result<Vec<Delivery>, LedgerError> {
+        Ok(self.pass(self.ledger.find_all(keys)).await?.into_iter().map(|delivery| self.seen(delivery)).collect())
     }
 
     async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, LedgerError> {

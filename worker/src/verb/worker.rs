@@ -53,7 +53,7 @@ pub(crate) async fn serve(
     soft: CancellationToken,
     hard: CancellationToken,
 ) -> anyhow::Result<()> {
-    let pool = voice_otp_store::connect(&settings.database_url, settings.database_pool)?;
+    let pool = voice_otp_store::connect_worker(&settings.database_url, settings.database_pool)?;
     if !wait_for_database(&pool, &soft).await? {
         return Ok(());
     }
