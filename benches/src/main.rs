@@ -22,6 +22,10 @@ mod twilio;
 
 use std::process::ExitCode;
 
+/// As the worker's: the floor must not be lower for it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
     // In a process that speaks TLS nowhere there may be no provider yet.

@@ -244,7 +244,11 @@ impl<P: Ports> Engine<P> {
         let (Some(order), Some(attempt_id), Some(slot)) = (delivery.order.clone(), delivery.attempt_id, delivery.slot) else {
             return Err(Some(Sent::Not));
         };
-        tokio::time::sleep(self.clock.until(slot.at)).await;
+        let early = self.clock.until(slot.at);
+        // A timer's tick is a millisecond, and one of no time takes one.
+        if !early.is_zero() {
+            tokio::time::sleep(early).await;
+        }
         let tenant = &delivery.key.tenant_id;
         let settings = self.settings_to_place(std::slice::from_ref(tenant)).await.and_then(|mut all| all.remove(tenant));
         let settings = match usable(settings.as_ref()) {

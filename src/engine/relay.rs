@@ -31,6 +31,8 @@ pub(super) struct Runner<S> {
     queue: Vec<Event>,
     /// Published, and not known to be forgotten by the ledger.
     done: Vec<(Key, u32)>,
+    /// When the ledger is to forget them.
+    forget_at: tokio::time::Instant,
     /// To be published beside the others.
     aside: Vec<(Vec<Event>, oneshot::Sender<bool>)>,
 }
@@ -68,6 +70,9 @@ const WAITING: usize = 50_000;
 const WINDOW: usize = 256;
 /// How long a generation of [`Recent`] is.
 const GENERATION: Duration = Duration::from_secs(10);
+/// The longest that a published event stays in the ledger: many are forgotten at once. What a crash leaves there is published again,
+/// the same event.
+const FORGET_AFTER: Duration = Duration::from_millis(100);
 /// The pause after a window that could not be published.
 const SINK_PAUSE: Duration = Duration::from_millis(250);
 
@@ -77,7 +82,17 @@ pub(super) fn new<S>(sink: S) -> (Relay, Runner<S>) {
     let waiting = Arc::new(AtomicUsize::new(0));
     (
         Relay { sender, waiting: Arc::clone(&waiting) },
-        Runner { sink, receiver, waiting, recent, finals: Finals::new(), queue: Vec::new(), done: Vec::new(), aside: Vec::new() },
+        Runner {
+            sink,
+            receiver,
+            waiting,
+            recent,
+            finals: Finals::new(),
+            queue: Vec::new(),
+            done: Vec::new(),
+            forget_at: tokio::time::Instant::now(),
+            aside: Vec::new(),
+        },
     )
 }
 
@@ -127,7 +142,6 @@ impl<S: StatusSink> Runner<S> {
     }
 
     async fn round<P: Ports>(&mut self, engine: &Engine<P>, closed: &CancellationToken) -> bool {
-        let idle = self.queue.is_empty() && self.done.is_empty();
         let mut sent = Vec::new();
         while self.queue.len() + sent.len() < WINDOW {
             match self.receiver.try_recv() {
@@ -135,16 +149,18 @@ impl<S: StatusSink> Runner<S> {
                 Err(_) => break,
             }
         }
-        if idle && sent.is_empty() {
+        if self.queue.is_empty() && sent.is_empty() {
             tokio::select! {
                 more = self.receiver.recv() => match more {
                     Some(more) => sent.push(more),
                     None => return false,
                 },
+                () = tokio::time::sleep_until(self.forget_at), if !self.done.is_empty() => {}
                 // What was sent before the closing is in the channel already.
                 () = closed.cancelled() => match self.receiver.try_recv() {
                     Ok(more) => sent.push(more),
-                    Err(_) => return false,
+                    Err(_) if self.done.is_empty() => return false,
+                    Err(_) => {}
                 },
             }
         }
@@ -152,7 +168,8 @@ impl<S: StatusSink> Runner<S> {
             self.accept(more);
         }
         let window: Vec<Event> = self.queue.drain(..self.queue.len().min(WINDOW)).collect();
-        let done = std::mem::take(&mut self.done);
+        let ripe = self.done.len() >= WINDOW || tokio::time::Instant::now() >= self.forget_at || closed.is_cancelled();
+        let done = if ripe { std::mem::take(&mut self.done) } else { Vec::new() };
         let forget = async {
             match if done.is_empty() { Ok(()) } else { engine.ledger.published(&done).await } {
                 Ok(()) => Vec::new(),
@@ -165,7 +182,7 @@ impl<S: StatusSink> Runner<S> {
         let publish = async { if window.is_empty() { Vec::new() } else { self.sink.publish(&window).await } };
         let (results, not_forgotten) = tokio::join!(publish, forget);
         let stuck = !not_forgotten.is_empty() && window.is_empty();
-        self.done = not_forgotten;
+        self.done.extend(not_forgotten);
         for (events, answer) in std::mem::take(&mut self.aside) {
             let results = self.sink.publish(&events).await;
             self.waiting.fetch_sub(events.len(), Ordering::Relaxed);
@@ -221,6 +238,9 @@ impl<S: StatusSink> Runner<S> {
                 Some(Ok(())) if !failed.contains(&event.key) => {
                     self.waiting.fetch_sub(1, Ordering::Relaxed);
                     self.finals.note(&event);
+                    if self.done.is_empty() {
+                        self.forget_at = tokio::time::Instant::now() + FORGET_AFTER;
+                    }
                     self.done.push((event.key.clone(), event.sequence));
                 }
                 Some(Err(error)) => {

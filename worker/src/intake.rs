@@ -14,7 +14,7 @@ use lapin::message::Delivery;
 use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
 use lapin::types::{AMQPValue, FieldTable};
 use secrecy::SecretString;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use voice_otp::delivery::Key;
@@ -47,8 +47,13 @@ struct Received {
     read: Result<engine::Message, (Unreadable, Option<Key>)>,
 }
 
-/// Groups that may be on their way to the ledger at once.
+/// Groups that may be on their way to the ledger at once. While one is, the next grows until it is full or has waited for a moment:
+/// few large ones cost less than many small ones, and nobody waits if there is none. More than two there are only when they are stuck.
 const GROUPS: usize = 4;
+/// The longest that a group grows while another is on its way.
+const GATHER: Duration = Duration::from_millis(25);
+/// The longest while two are.
+const STUCK: Duration = Duration::from_millis(250);
 /// A lane's window is so many times smaller than that of the queue for all.
 const LANE_PREFETCH_SHARE: u16 = 8;
 /// The pause before a message is tried again whose account's pace was locked.
@@ -178,17 +183,36 @@ impl<P: Ports> Intake<P> {
         groups: TaskTracker,
         ended: CancellationToken,
     ) {
-        let permits = Arc::new(Semaphore::new(if most == 1 { 1 } else { GROUPS }));
+        let at_once = if most == 1 { 1 } else { GROUPS };
+        let permits = Arc::new(Semaphore::new(at_once));
+        let finished = Arc::new(Notify::new());
         loop {
             let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
             let mut group = Vec::new();
             if receiver.recv_many(&mut group, most).await == 0 {
                 return;
             }
-            let (intake, ended) = (Arc::clone(&self), ended.clone());
+            let gathering = tokio::time::Instant::now();
+            loop {
+                let under_way = at_once - 1 - permits.available_permits();
+                let (patience, room) = match under_way {
+                    0 => break,
+                    1 if group.len() == most => break,
+                    1 => (GATHER, most - group.len()),
+                    _ => (STUCK, most - group.len()),
+                };
+                // Cancel-safe: what is received is in the group.
+                tokio::select! {
+                    more = receiver.recv_many(&mut group, room), if room > 0 => if more == 0 { break },
+                    () = finished.notified() => {}
+                    () = tokio::time::sleep_until(gathering + patience) => break,
+                }
+            }
+            let (intake, ended, finished) = (Arc::clone(&self), ended.clone(), Arc::clone(&finished));
             groups.spawn(async move {
                 let mut busy = intake.work_on(group).await;
                 drop(permit);
+                finished.notify_one();
                 // Somebody holds their account's pace: they wait for it in nobody's way, and no longer than the connection.
                 while !busy.is_empty() {
                     tokio::select! {
