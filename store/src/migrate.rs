@@ -25,6 +25,7 @@ const MIGRATIONS: &[Migration] = &[
     Migration { version: 11, name: "hearing", sql: include_str!("../migrations/0011_hearing.sql") },
     Migration { version: 12, name: "trials", sql: include_str!("../migrations/0012_trials.sql") },
     Migration { version: 13, name: "console", sql: include_str!("../migrations/0013_console.sql") },
+    Migration { version: 14, name: "begin by key", sql: include_str!("../migrations/0014_begin_by_key.sql") },
 ];
 
 /// The oldest Postgres that is known to do.

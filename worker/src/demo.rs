@@ -3,7 +3,7 @@
 mod cases;
 mod stage;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
@@ -185,6 +185,8 @@ async fn perform(url: &SecretString, stage: &Stage) -> anyhow::Result<bool> {
     say(&format!("{} requests, 4 tenants, {}, simulated phones at 4 times the speed of life\n", cases.len(), stage.workers()))?;
 
     let mut endings: Endings = cases.iter().map(|case| (case.id(), Vec::new())).collect();
+    // Calls of a run before this one: told before, or of a delivery that isn't of this one.
+    let mut others: HashSet<String> = stage.calls().await?.into_iter().map(|call| call.sid).collect();
     let publishing = async {
         for case in &cases {
             if !matches!(case.deed, Deed::AfterOthers(_)) {
@@ -195,7 +197,7 @@ async fn perform(url: &SecretString, stage: &Stage) -> anyhow::Result<bool> {
         publisher.publish(unreadable(run)).await.context("publish the unreadable message")?;
         anyhow::Ok(())
     };
-    let listening = listen(&mut tail, &cases, &publisher, &mut endings);
+    let listening = listen(&mut tail, &cases, &publisher, &mut endings, &mut others);
     let (published, listened) = tokio::join!(publishing, tokio::time::timeout(LONGEST, listening));
     published?;
     let all_ended = matches!(listened, Ok(Ok(())));
@@ -204,7 +206,9 @@ async fn perform(url: &SecretString, stage: &Stage) -> anyhow::Result<bool> {
     }
     let letters = dead_letters(url).await?.saturating_sub(letters_before);
     publisher.close().await;
-    report(&cases, &endings, &stage.calls().await?, letters, all_ended)
+    let mut calls = stage.calls().await?;
+    calls.retain(|call| !others.contains(&call.sid));
+    report(&cases, &endings, &calls, letters, all_ended)
 }
 
 async fn publish(publisher: &Publisher, case: &Case) -> anyhow::Result<()> {
@@ -247,8 +251,15 @@ fn unreadable(run: &str) -> Message {
     }
 }
 
-/// Shows statuses until every request has ended, and a little longer; cancels what is to be cancelled on the way.
-async fn listen(tail: &mut Tail, cases: &[Case], publisher: &Publisher, endings: &mut Endings) -> anyhow::Result<()> {
+/// Shows statuses until every request has ended, and a little longer; cancels what is to be cancelled on the way. Notes the calls of
+/// other deliveries: an interrupted run's are still placed.
+async fn listen(
+    tail: &mut Tail,
+    cases: &[Case],
+    publisher: &Publisher,
+    endings: &mut Endings,
+    others: &mut HashSet<String>,
+) -> anyhow::Result<()> {
     let mut until: Option<tokio::time::Instant> = None;
     loop {
         let next = match until {
@@ -260,7 +271,10 @@ async fn listen(tail: &mut Tail, cases: &[Case], publisher: &Publisher, endings:
         };
         let event = next.ok_or_else(|| anyhow!("the connection to the broker was lost"))?;
         let id = event.data.delivery_id.as_str().to_owned();
-        let Some(statuses) = endings.get_mut(&id) else { continue };
+        let Some(statuses) = endings.get_mut(&id) else {
+            others.extend(event.data.call_sid);
+            continue;
+        };
         say(&line(&event))?;
         let cancels = |case: &&Case| case.id() == id && case.deed == Deed::CancelAt(event.data.status);
         if let Some(case) = cases.iter().find(cancels) {
