@@ -70,9 +70,10 @@ const WAITING: usize = 50_000;
 const WINDOW: usize = 256;
 /// How long a generation of [`Recent`] is.
 const GENERATION: Duration = Duration::from_secs(10);
-/// The longest that a published event stays in the ledger: many are forgotten at once. What a crash leaves there is published again,
-/// the same event.
-const FORGET_AFTER: Duration = Duration::from_millis(100);
+/// How long a published event stays in the ledger at least, if few are published: many are forgotten at once. What a crash leaves
+/// there is published again, the same event. Short, since another worker that changes the delivery meanwhile leaves the status of that
+/// change to its sweeper.
+const FORGET_AFTER: Duration = Duration::from_millis(20);
 /// The pause after a window that could not be published.
 const SINK_PAUSE: Duration = Duration::from_millis(250);
 

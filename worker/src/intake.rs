@@ -48,7 +48,8 @@ struct Received {
 }
 
 /// Groups that may be on their way to the ledger at once. While one is, the next grows until it is full or has waited for a moment:
-/// few large ones cost less than many small ones, and nobody waits if there is none. More than two there are only when they are stuck.
+/// few large ones cost less than many small ones, and nobody waits if there is none. Of more than two, some are stuck: the next one,
+/// full or not, waits longer.
 const GROUPS: usize = 4;
 /// The longest that a group grows while another is on its way.
 const GATHER: Duration = Duration::from_millis(25);
@@ -210,25 +211,33 @@ impl<P: Ports> Intake<P> {
             }
             let (intake, ended, finished) = (Arc::clone(&self), ended.clone(), Arc::clone(&finished));
             groups.spawn(async move {
-                let mut busy = intake.work_on(group).await;
+                let (not_here, mut busy) = intake.work_on(group).await;
+                // What follows is in nobody's way.
                 drop(permit);
                 finished.notify_one();
                 // Somebody holds their account's pace: they wait for it in nobody's way, and no longer than the connection.
-                while !busy.is_empty() {
-                    tokio::select! {
-                        () = tokio::time::sleep(BUSY_PAUSE) => busy = intake.work_on(busy).await,
-                        () = ended.cancelled() => break,
+                let again = async {
+                    while !busy.is_empty() {
+                        tokio::select! {
+                            () = tokio::time::sleep(BUSY_PAUSE) => {
+                                let not_here;
+                                (not_here, busy) = intake.work_on(busy).await;
+                                give_back_later(&not_here).await;
+                            }
+                            () = ended.cancelled() => break,
+                        }
                     }
-                }
-                for left in busy {
-                    give_back(&left.delivery).await;
-                }
+                    for left in busy {
+                        give_back(&left.delivery).await;
+                    }
+                };
+                tokio::join!(give_back_later(&not_here), again);
             });
         }
     }
 
-    /// Takes a group in; gives back what can't be done in this moment.
-    async fn work_on(&self, group: Vec<Received>) -> Vec<Received> {
+    /// Takes a group in. Returns what is to be given back, and what is to be tried again.
+    async fn work_on(&self, group: Vec<Received>) -> (Vec<Delivery>, Vec<Received>) {
         let mut incoming = Vec::with_capacity(group.len());
         let mut readable = Vec::with_capacity(group.len());
         for Received { delivery, body, read } in group {
@@ -261,13 +270,7 @@ impl<P: Ports> Intake<P> {
                 Disposition::Again => not_here.push(delivery),
             }
         }
-        if !not_here.is_empty() {
-            tokio::time::sleep(GIVE_BACK_PAUSE).await;
-        }
-        for delivery in &not_here {
-            give_back(delivery).await;
-        }
-        busy
+        (not_here, busy)
     }
 
     async fn bury(&self, delivery: &Delivery, body: &Fingerprint, cause: &Cause) {
@@ -345,6 +348,16 @@ async fn ack(delivery: &Delivery) {
     if !matches!(tokio::time::timeout(BROKER_TIMEOUT, acking).await, Ok(Ok(true))) {
         // It will come again and be known.
         tracing::debug!("an acknowledgement was lost with its channel");
+    }
+}
+
+/// Gives back what can't be done here, after a pause: it may come straight back.
+async fn give_back_later(deliveries: &[Delivery]) {
+    if !deliveries.is_empty() {
+        tokio::time::sleep(GIVE_BACK_PAUSE).await;
+    }
+    for delivery in deliveries {
+        give_back(delivery).await;
     }
 }
 
