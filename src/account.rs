@@ -18,8 +18,15 @@ macro_rules! sid {
             pub fn parse(text: &str) -> Result<Self, Refused> {
                 let rest = text.strip_prefix($prefix).filter(|rest| rest.len() == 32);
                 match rest {
-                    Some(rest) if rest.bytes().all(|b| b.is_ascii_hexdigit()) => Ok(Self(text.to_owned())),
-                    _ => Err(Refused(concat!($what, ": ", $prefix, " and 32 hexadecimal digits"))),
+                    Some(rest) if rest.bytes().all(|b| b.is_ascii_hexdigit()) => {
+                        Ok(Self(text.to_owned()))
+                    }
+                    _ => Err(Refused(concat!(
+                        $what,
+                        ": ",
+                        $prefix,
+                        " and 32 hexadecimal digits"
+                    ))),
                 }
             }
 
@@ -45,9 +52,19 @@ macro_rules! sid {
     };
 }
 
-sid!(AccountSid, "AC", "a Twilio account SID", "A Twilio account. Not secret.");
+sid!(
+    AccountSid,
+    "AC",
+    "a Twilio account SID",
+    "A Twilio account. Not secret."
+);
 sid!(CallSid, "CA", "a Twilio call SID", "A call at Twilio.");
-sid!(ApiKeySid, "SK", "a Twilio API key SID", "An API key of a Twilio account. Not secret; its secret is.");
+sid!(
+    ApiKeySid,
+    "SK",
+    "a Twilio API key SID",
+    "An API key of a Twilio account. Not secret; its secret is."
+);
 
 #[cfg(test)]
 mod tests {
@@ -57,7 +74,11 @@ mod tests {
     fn a_sid_has_its_prefix_and_32_hexadecimal_digits() {
         let sid = format!("AC{}", "0a".repeat(16));
         assert_eq!(AccountSid::parse(&sid).unwrap().as_str(), sid);
-        let (short, other, letters) = ("AC12", sid.replace("AC", "SK"), format!("AC{}", "0g".repeat(16)));
+        let (short, other, letters) = (
+            "AC12",
+            sid.replace("AC", "SK"),
+            format!("AC{}", "0g".repeat(16)),
+        );
         for bad in ["", short, &other, &letters] {
             assert!(AccountSid::parse(bad).is_err(), "{bad}");
         }

@@ -53,8 +53,15 @@ impl Agenda {
         }
         inner.entries += 1;
         let token = inner.entries;
-        inner.deliveries.insert(delivery.key.clone(), Place::Busy(token, delivery.revision, false));
-        Some(Held { delivery: Box::new(delivery), token, agenda: Arc::clone(self) })
+        inner.deliveries.insert(
+            delivery.key.clone(),
+            Place::Busy(token, delivery.revision, false),
+        );
+        Some(Held {
+            delivery: Box::new(delivery),
+            token,
+            agenda: Arc::clone(self),
+        })
     }
 
     /// Takes a delivery up whose newer value has come. None, if a task has it in hand, which will learn by itself, or that value isn't
@@ -71,8 +78,15 @@ impl Agenda {
         }
         inner.entries += 1;
         let token = inner.entries;
-        inner.deliveries.insert(delivery.key.clone(), Place::Busy(token, delivery.revision, false));
-        Some(Held { delivery: Box::new(delivery), token, agenda: Arc::clone(self) })
+        inner.deliveries.insert(
+            delivery.key.clone(),
+            Place::Busy(token, delivery.revision, false),
+        );
+        Some(Held {
+            delivery: Box::new(delivery),
+            token,
+            agenda: Arc::clone(self),
+        })
     }
 
     /// Takes note of a delivery's newer value. What a task has in hand it will learn by itself.
@@ -105,7 +119,11 @@ impl Agenda {
             let now = clock.now();
             let (due, first) = self.lock().pop(now, most);
             if !due.is_empty() {
-                let held = |(token, delivery)| Held { delivery, token, agenda: Arc::clone(self) };
+                let held = |(token, delivery)| Held {
+                    delivery,
+                    token,
+                    agenda: Arc::clone(self),
+                };
                 return due.into_iter().map(held).collect();
             }
             match first {
@@ -122,7 +140,9 @@ impl Agenda {
     pub fn clear(&self) {
         let mut inner = self.lock();
         inner.times.clear();
-        inner.deliveries.retain(|_, place| matches!(place, Place::Busy(..)));
+        inner
+            .deliveries
+            .retain(|_, place| matches!(place, Place::Busy(..)));
     }
 
     /// Whether this worker holds a delivery.
@@ -150,22 +170,36 @@ impl Inner {
     fn put(&mut self, delivery: Box<Delivery>) -> bool {
         self.entries += 1;
         let (at, key) = (delivery.wake_at, delivery.key.clone());
-        let sooner = self.times.peek().is_none_or(|Reverse((first, ..))| at < *first);
+        let sooner = self
+            .times
+            .peek()
+            .is_none_or(|Reverse((first, ..))| at < *first);
         self.times.push(Reverse((at, self.entries, key.clone())));
-        self.deliveries.insert(key, Place::Down(self.entries, delivery));
+        self.deliveries
+            .insert(key, Place::Down(self.entries, delivery));
         sooner
     }
 
     /// Takes up what is due; else says when the first is.
-    fn pop(&mut self, now: Timestamp, most: usize) -> (Vec<(u64, Box<Delivery>)>, Option<Timestamp>) {
+    fn pop(
+        &mut self,
+        now: Timestamp,
+        most: usize,
+    ) -> (Vec<(u64, Box<Delivery>)>, Option<Timestamp>) {
         let mut due = Vec::new();
         while due.len() < most {
-            let Some(Reverse((at, ..))) = self.times.peek() else { break };
+            let Some(Reverse((at, ..))) = self.times.peek() else {
+                break;
+            };
             if *at > now {
                 return (due, Some(*at));
             }
-            let Some(Reverse((_, entry, key))) = self.times.pop() else { break };
-            let Some(place) = self.deliveries.get_mut(&key) else { continue };
+            let Some(Reverse((_, entry, key))) = self.times.pop() else {
+                break;
+            };
+            let Some(place) = self.deliveries.get_mut(&key) else {
+                continue;
+            };
             match std::mem::replace(place, Place::Busy(entry, 0, false)) {
                 // Entries are never used again, so this one's number is its taking up's as well.
                 Place::Down(current, delivery) if current == entry => {
@@ -201,7 +235,8 @@ impl Held {
 impl Drop for Held {
     fn drop(&mut self) {
         let mut inner = self.agenda.lock();
-        if matches!(inner.deliveries.get(&self.delivery.key), Some(Place::Busy(token, ..)) if *token == self.token) {
+        if matches!(inner.deliveries.get(&self.delivery.key), Some(Place::Busy(token, ..)) if *token == self.token)
+        {
             inner.deliveries.remove(&self.delivery.key);
         }
     }

@@ -60,7 +60,12 @@ pub const KEY: &str = "1";
 const PATIENCE: u32 = 3;
 
 /// What to tell the call, and what has to be saved before it is told. None where this worker can't read the delivery's code.
-pub fn answer(delivery: &Delivery, settings: &VoiceSettings, asked: &Asked, now: Timestamp) -> Option<(Answer, Option<Change>)> {
+pub fn answer(
+    delivery: &Delivery,
+    settings: &VoiceSettings,
+    asked: &Asked,
+    now: Timestamp,
+) -> Option<(Answer, Option<Change>)> {
     let order = delivery.order.as_deref()?;
     // The signed URL says it, whatever the tenant wants by now.
     let policy = match asked.turn {
@@ -68,22 +73,36 @@ pub fn answer(delivery: &Delivery, settings: &VoiceSettings, asked: &Asked, now:
         Turn::Key { .. } => Voicemail::PressKey,
     };
     let life = (delivery.expires_at - now).to_std().unwrap_or_default();
-    let by_machine = delivery.answered_by.as_deref().is_some_and(|by| match policy {
-        Voicemail::HangUp => is_machine(by),
-        Voicemail::WaitForBeep => by == "fax",
-        Voicemail::Speak | Voicemail::PressKey => false,
-    });
+    let by_machine = delivery
+        .answered_by
+        .as_deref()
+        .is_some_and(|by| match policy {
+            Voicemail::HangUp => is_machine(by),
+            Voicemail::WaitForBeep => by == "fax",
+            Voicemail::Speak | Voicemail::PressKey => false,
+        });
     if delivery.withdrawn.is_some() || life.is_zero() || by_machine {
-        return Some((Answer::HangUp, say(delivery, policy, Said::Nothing, delivery.heard_after)));
+        return Some((
+            Answer::HangUp,
+            say(delivery, policy, Said::Nothing, delivery.heard_after),
+        ));
     }
     if policy == Voicemail::PressKey {
         return Some(for_a_key(delivery, order, settings, asked, life));
     }
     let message = speaker(order, delivery.locale.as_ref(), settings).message(&order.code, life);
     // The call has gone on for a while, which is not a part of the reading.
-    let before = delivery.answered_at.and_then(|at| (now - at).to_std().ok()).unwrap_or_default();
+    let before = delivery
+        .answered_at
+        .and_then(|at| (now - at).to_std().ok())
+        .unwrap_or_default();
     let before = before.max(asked.listened.unwrap_or_default());
-    let change = say(delivery, policy, Said::Code, whole_millis(before + message.heard_after));
+    let change = say(
+        delivery,
+        policy,
+        Said::Code,
+        whole_millis(before + message.heard_after),
+    );
     Some((Answer::Say(message), change))
 }
 
@@ -95,27 +114,62 @@ fn for_a_key(
     life: Duration,
 ) -> (Answer, Option<Change>) {
     let speaker = speaker(order, delivery.locale.as_ref(), settings);
-    let question =
-        |prompts, reading, wrong| Answer::UntilKey { prompts, turn: Turn::Key { reading, wrong }, last: speaker.goodbye() };
+    let question = |prompts, reading, wrong| Answer::UntilKey {
+        prompts,
+        turn: Turn::Key { reading, wrong },
+        last: speaker.goodbye(),
+    };
     match asked.turn {
         Turn::Answered(_) => {
             let again = (1..PATIENCE).map(|_| speaker.question_again());
-            let change = say(delivery, Voicemail::PressKey, Said::Question, delivery.heard_after);
-            (question(std::iter::once(speaker.question()).chain(again).collect(), 1, 0), change)
+            let change = say(
+                delivery,
+                Voicemail::PressKey,
+                Said::Question,
+                delivery.heard_after,
+            );
+            (
+                question(
+                    std::iter::once(speaker.question()).chain(again).collect(),
+                    1,
+                    0,
+                ),
+                change,
+            )
         }
         Turn::Key { reading, .. } if asked.digits.as_deref() == Some(KEY) => {
-            let change = say(delivery, Voicemail::PressKey, Said::Code, delivery.heard_after);
+            let change = say(
+                delivery,
+                Voicemail::PressKey,
+                Said::Code,
+                delivery.heard_after,
+            );
             let script = speaker.reading(&order.code, life, reading);
             let last = reading >= speaker.readings();
-            (if last { Answer::Say(script) } else { question(vec![script], reading + 1, 0) }, change)
+            (
+                if last {
+                    Answer::Say(script)
+                } else {
+                    question(vec![script], reading + 1, 0)
+                },
+                change,
+            )
         }
         Turn::Key { wrong, .. } if wrong + 1 >= PATIENCE => (Answer::Say(speaker.goodbye()), None),
-        Turn::Key { reading, wrong } => (question(vec![speaker.question_again()], reading, wrong + 1), None),
+        Turn::Key { reading, wrong } => (
+            question(vec![speaker.question_again()], reading, wrong + 1),
+            None,
+        ),
     }
 }
 
 /// Notes what the call is told, unless that, or more, is noted.
-fn say(delivery: &Delivery, policy: Voicemail, said: Said, heard_after: Duration) -> Option<Change> {
+fn say(
+    delivery: &Delivery,
+    policy: Voicemail,
+    said: Said,
+    heard_after: Duration,
+) -> Option<Change> {
     let news = match (delivery.said, said) {
         (None, _) | (Some(Said::Question), Said::Code | Said::Nothing) => true,
         (Some(Said::Code | Said::Nothing), _) | (Some(Said::Question), Said::Question) => false,
@@ -147,7 +201,10 @@ impl Turn {
             return Voicemail::from_word(word).map(Self::Answered);
         }
         let (reading, wrong) = query.strip_prefix("reading=")?.split_once("&wrong=")?;
-        Some(Self::Key { reading: reading.parse().ok()?, wrong: wrong.parse().ok()? })
+        Some(Self::Key {
+            reading: reading.parse().ok()?,
+            wrong: wrong.parse().ok()?,
+        })
     }
 }
 
@@ -157,8 +214,17 @@ mod tests {
 
     #[test]
     fn a_turn_is_what_its_query_says() {
-        for turn in [Turn::Answered(Voicemail::HangUp), Turn::Key { reading: 2, wrong: 1 }] {
-            assert_eq!(Turn::of_query(Some(turn.query().trim_start_matches('?'))), Some(turn));
+        for turn in [
+            Turn::Answered(Voicemail::HangUp),
+            Turn::Key {
+                reading: 2,
+                wrong: 1,
+            },
+        ] {
+            assert_eq!(
+                Turn::of_query(Some(turn.query().trim_start_matches('?'))),
+                Some(turn)
+            );
         }
         assert_eq!(Turn::of_query(Some("reading=x&wrong=1")), None);
         assert_eq!(Turn::of_query(Some("code=1234")), None);

@@ -42,7 +42,14 @@ const LEDGER_PAUSE: Duration = Duration::from_millis(250);
 /// A batch whose groups hold `most` items at most; `what` names it in the log.
 pub fn batch<I, O>(most: usize, what: &'static str) -> (Batch<I, O>, Runner<I, O>) {
     let (sender, receiver) = mpsc::channel(most * 4);
-    (Batch { sender }, Runner { receiver, most, what })
+    (
+        Batch { sender },
+        Runner {
+            receiver,
+            most,
+            what,
+        },
+    )
 }
 
 impl<I, O> Batch<I, O> {
@@ -53,7 +60,10 @@ impl<I, O> Batch<I, O> {
     /// all the same.
     pub async fn submit(&self, item: I) -> Result<O, BatchError> {
         let (answer, answered) = oneshot::channel();
-        self.sender.send((item, answer)).await.map_err(|_| BatchError::Closed)?;
+        self.sender
+            .send((item, answer))
+            .await
+            .map_err(|_| BatchError::Closed)?;
         answered.await.unwrap_or(Err(BatchError::Closed))
     }
 }
@@ -92,7 +102,11 @@ impl<I: Send + Sync, O: Send> Runner<I, O> {
 
 /// Works on a group until the ledger has it: an unavailable ledger is waited for, and a group that it refuses is
 /// halved until the culprit stands alone.
-pub(crate) async fn work_on<I, O, W, F>(group: Vec<I>, work: &W, what: &'static str) -> Vec<Result<O, BatchError>>
+pub(crate) async fn work_on<I, O, W, F>(
+    group: Vec<I>,
+    work: &W,
+    what: &'static str,
+) -> Vec<Result<O, BatchError>>
 where
     I: Send,
     O: Send,
@@ -114,24 +128,45 @@ where
             }
             Ok(_) => {
                 let nonsense = LedgerError::Nonsense("a group and its answers differ in number");
-                tracing::error!(what, error = &nonsense as &dyn std::error::Error, "a group failed");
-                results.extend(part.iter().map(|_| Err(BatchError::Refused(LedgerError::Nonsense("answers are missing")))));
+                tracing::error!(
+                    what,
+                    error = &nonsense as &dyn std::error::Error,
+                    "a group failed"
+                );
+                results.extend(part.iter().map(|_| {
+                    Err(BatchError::Refused(LedgerError::Nonsense(
+                        "answers are missing",
+                    )))
+                }));
             }
             Err(LedgerError::Unavailable(error)) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(what, error = &*error as &dyn std::error::Error, "the ledger can't be reached, trying again");
+                    tracing::warn!(
+                        what,
+                        error = &*error as &dyn std::error::Error,
+                        "the ledger can't be reached, trying again"
+                    );
                 }
                 parts.push(part);
                 tokio::time::sleep(LEDGER_PAUSE).await;
             }
             Err(error) if size > 1 => {
-                tracing::debug!(what, size, error = &error as &dyn std::error::Error, "the ledger refuses a group, halving it");
+                tracing::debug!(
+                    what,
+                    size,
+                    error = &error as &dyn std::error::Error,
+                    "the ledger refuses a group, halving it"
+                );
                 let rest = part.split_off(size / 2);
                 parts.push(rest);
                 parts.push(part);
             }
             Err(error) => {
-                tracing::error!(what, error = &error as &dyn std::error::Error, "the ledger refuses a row");
+                tracing::error!(
+                    what,
+                    error = &error as &dyn std::error::Error,
+                    "the ledger refuses a row"
+                );
                 results.push(Err(BatchError::Refused(error)));
             }
         }
@@ -141,7 +176,9 @@ where
 
 impl<I, O> Clone for Batch<I, O> {
     fn clone(&self) -> Self {
-        Self { sender: self.sender.clone() }
+        Self {
+            sender: self.sender.clone(),
+        }
     }
 }
 

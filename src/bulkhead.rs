@@ -35,7 +35,12 @@ const SHARES: usize = 16;
 impl Bulkhead {
     /// So many berths, all free.
     pub fn new(most: usize) -> Arc<Self> {
-        Arc::new(Self { most, share: (most / SHARES).max(1), taken: Mutex::default(), freed: Notify::new() })
+        Arc::new(Self {
+            most,
+            share: (most / SHARES).max(1),
+            taken: Mutex::default(),
+            freed: Notify::new(),
+        })
     }
 
     /// A berth for an account, if there is one for it now.
@@ -50,7 +55,10 @@ impl Bulkhead {
             Some(own) => *own += 1,
             None => drop(taken.by_account.insert(account.to_owned(), 1)),
         }
-        Some(Berth { bulkhead: Arc::clone(self), account: account.to_owned() })
+        Some(Berth {
+            bulkhead: Arc::clone(self),
+            account: account.to_owned(),
+        })
     }
 
     /// Waits for a berth for an account.
@@ -106,7 +114,9 @@ mod tests {
         let bulkhead = Bulkhead::new(64);
         let greedy: Vec<Berth> = std::iter::from_fn(|| bulkhead.try_enter("greedy")).collect();
         assert_eq!((greedy.len(), bulkhead.room()), (32, 32));
-        let others: Vec<Berth> = (0..100).filter_map(|n| bulkhead.try_enter(&format!("other {}", n % 8))).collect();
+        let others: Vec<Berth> = (0..100)
+            .filter_map(|n| bulkhead.try_enter(&format!("other {}", n % 8)))
+            .collect();
         assert_eq!(others.len(), 32, "each its share");
         assert!(bulkhead.try_enter("late").is_none(), "there are no more");
         drop(greedy);
@@ -119,7 +129,8 @@ mod tests {
         let first = bulkhead.enter("one").await;
         let waiting = bulkhead.enter("another");
         tokio::pin!(waiting);
-        let too_early = tokio::time::timeout(std::time::Duration::from_millis(10), &mut waiting).await;
+        let too_early =
+            tokio::time::timeout(std::time::Duration::from_millis(10), &mut waiting).await;
         assert!(too_early.is_err(), "there is none");
         drop(first);
         let berth = waiting.await;

@@ -38,19 +38,33 @@ impl Troubles {
 
     /// Leave to tell the ledger of an account: of many calls that meet the same, one tells. None if one is just at it.
     pub fn telling<'a>(&'a self, pace_key: &'a str) -> Option<Telling<'a>> {
-        let new = self.telling.lock().unwrap_or_else(PoisonError::into_inner).insert(pace_key.to_owned());
-        new.then_some(Telling { troubles: self, pace_key })
+        let new = self
+            .telling
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .insert(pace_key.to_owned());
+        new.then_some(Telling {
+            troubles: self,
+            pace_key,
+        })
     }
 
     /// Notes that Twilio answered, whatever it said.
     pub fn forget(&self, pace_key: &str) {
-        self.in_a_row.lock().unwrap_or_else(PoisonError::into_inner).remove(pace_key);
+        self.in_a_row
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(pace_key);
     }
 }
 
 impl Drop for Telling<'_> {
     fn drop(&mut self) {
-        self.troubles.telling.lock().unwrap_or_else(PoisonError::into_inner).remove(self.pace_key);
+        self.troubles
+            .telling
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .remove(self.pace_key);
     }
 }
 
@@ -62,12 +76,17 @@ mod tests {
     fn five_failures_in_a_row_are_too_many_and_one_is_on_trial() {
         let troubles = Troubles::default();
         let mut notes = (0..10).map(|_| troubles.note("a", false));
-        assert_eq!(notes.by_ref().take(5).collect::<Vec<_>>(), [false, false, false, false, true]);
+        assert_eq!(
+            notes.by_ref().take(5).collect::<Vec<_>>(),
+            [false, false, false, false, true]
+        );
         assert_eq!(notes.next(), Some(false), "it counts anew");
         troubles.forget("a");
         assert!(!troubles.note("a", false) && troubles.note("a", true));
         let telling = troubles.telling("a");
-        assert!(telling.is_some() && troubles.telling("a").is_none() && troubles.telling("b").is_some());
+        assert!(
+            telling.is_some() && troubles.telling("a").is_none() && troubles.telling("b").is_some()
+        );
         drop(telling);
         assert!(troubles.telling("a").is_some());
     }

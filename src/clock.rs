@@ -27,7 +27,10 @@ impl LedgerClock {
     /// Starts from the ledger's `now`.
     pub fn new(steady: impl Steady, now: Timestamp) -> Self {
         let at = steady.elapsed();
-        Self { steady: Box::new(steady), anchor: Mutex::new((at, now)) }
+        Self {
+            steady: Box::new(steady),
+            anchor: Mutex::new((at, now)),
+        }
     }
 
     /// The steady clock's reading: for deadlines that must hold whatever becomes of the ledger's time.

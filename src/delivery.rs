@@ -12,7 +12,9 @@ use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::request::rfc3339;
 use voice_otp_schemas::status::{Status, StatusData, Timings};
-use voice_otp_schemas::{Context, DeliveryId, Extension, Locale, OtpCode, PhoneNumber, TenantId, Timestamp};
+use voice_otp_schemas::{
+    Context, DeliveryId, Extension, Locale, OtpCode, PhoneNumber, TenantId, Timestamp,
+};
 
 use crate::account::{AccountSid, CallSid};
 use crate::event::Event;
@@ -213,7 +215,12 @@ pub struct Details {
 impl Change {
     /// Nothing but the delivery as it stands.
     pub fn of(delivery: &Delivery) -> Self {
-        Self { delivery: delivery.clone(), events: Vec::new(), retired: None, unpriced: None }
+        Self {
+            delivery: delivery.clone(),
+            events: Vec::new(),
+            retired: None,
+            unpriced: None,
+        }
     }
 
     /// Says a status. A final one ends the delivery and drops its secrets.
@@ -231,7 +238,10 @@ impl Change {
             sequence: delivery.sequence,
             attempt: delivery.attempt,
             to_masked: delivery.to_masked.clone(),
-            call_sid: delivery.call_sid.as_ref().map(|sid| sid.as_str().to_owned()),
+            call_sid: delivery
+                .call_sid
+                .as_ref()
+                .map(|sid| sid.as_str().to_owned()),
             due_at: details.due_at.map(rfc3339),
             reason: details.reason,
             timings: delivery.timings(status.is_final().then_some(now)),
@@ -257,19 +267,38 @@ impl Change {
         let due_at = self.delivery.wake_at;
         if self.delivery.waits_longer() {
             reason.retry_at = Some(rfc3339(due_at));
-            self.tell(now, Status::Deferred, Details { reason: Some(reason), due_at: Some(due_at), ..Details::default() });
+            self.tell(
+                now,
+                Status::Deferred,
+                Details {
+                    reason: Some(reason),
+                    due_at: Some(due_at),
+                    ..Details::default()
+                },
+            );
         }
     }
 
     /// Ends the delivery.
     pub fn end(&mut self, now: Timestamp, status: Status, reason: Reason) {
-        self.tell(now, status, Details { reason: Some(reason), ..Details::default() });
+        self.tell(
+            now,
+            status,
+            Details {
+                reason: Some(reason),
+                ..Details::default()
+            },
+        );
     }
 
     /// Ends the delivery that could not be placed in time.
     pub fn expire(&mut self, now: Timestamp) {
         let why = "the code was about to expire before a call could be placed; send a new code, or use another channel";
-        self.end(now, Status::Expired, Reason::new(ReasonCode::ExpiredWaiting, why));
+        self.end(
+            now,
+            Status::Expired,
+            Reason::new(ReasonCode::ExpiredWaiting, why),
+        );
     }
 
     /// Ends the delivery that was taken back.
@@ -288,12 +317,22 @@ impl Change {
             Status::Voicemail => "a machine answered; the call is placed again",
             _ => "the call could not be completed; it is placed again",
         };
-        let provider_code = details.reason.as_ref().and_then(|reason| reason.provider_code);
-        let reason =
-            Reason { provider_code, retry_at: Some(rfc3339(self.delivery.wake_at)), ..Reason::new(ReasonCode::Redial, message) };
+        let provider_code = details
+            .reason
+            .as_ref()
+            .and_then(|reason| reason.provider_code);
+        let reason = Reason {
+            provider_code,
+            retry_at: Some(rfc3339(self.delivery.wake_at)),
+            ..Reason::new(ReasonCode::Redial, message)
+        };
         // While the call is still the delivery's, so that the status names it.
         let due_at = Some(self.delivery.wake_at);
-        let told = Details { reason: Some(reason), due_at, ..details };
+        let told = Details {
+            reason: Some(reason),
+            due_at,
+            ..details
+        };
         self.tell(now, Status::Deferred, told);
         let call = self.delivery.call_sid.take();
         self.retire_attempt();
@@ -309,7 +348,10 @@ impl Change {
 
     /// Gives up the current placement: whatever comes of it later is no longer this delivery's.
     pub fn retire_attempt(&mut self) {
-        self.retired = self.delivery.attempt_id.take().map(|attempt| Retired { attempt, call: None });
+        self.retired = self.delivery.attempt_id.take().map(|attempt| Retired {
+            attempt,
+            call: None,
+        });
         self.delivery.intent_at = None;
         self.delivery.settle_after = None;
         self.delivery.slot = None;
@@ -400,9 +442,18 @@ impl Delivery {
 /// How a delivery ends that was taken back.
 pub fn withdrawal(why: ReasonCode) -> (Status, Reason) {
     let (status, message) = match why {
-        ReasonCode::ProviderQueue => (Status::Expired, "Twilio held the call in its queue for too long; it was cancelled"),
-        ReasonCode::Superseded => (Status::Cancelled, "a newer request of the same user took its place"),
-        ReasonCode::Verified => (Status::Cancelled, "the code was entered meanwhile, so nobody is called again"),
+        ReasonCode::ProviderQueue => (
+            Status::Expired,
+            "Twilio held the call in its queue for too long; it was cancelled",
+        ),
+        ReasonCode::Superseded => (
+            Status::Cancelled,
+            "a newer request of the same user took its place",
+        ),
+        ReasonCode::Verified => (
+            Status::Cancelled,
+            "the code was entered meanwhile, so nobody is called again",
+        ),
         ReasonCode::CancelledByOperator => (Status::Cancelled, "an operator took it back"),
         _ => (Status::Cancelled, "the auth service took it back"),
     };
@@ -421,13 +472,21 @@ impl Said {
 
     /// What a word says.
     pub fn from_word(word: &str) -> Option<Self> {
-        [Self::Code, Self::Question, Self::Nothing].into_iter().find(|said| said.as_str() == word)
+        [Self::Code, Self::Question, Self::Nothing]
+            .into_iter()
+            .find(|said| said.as_str() == word)
     }
 }
 
 impl State {
     /// Every state, in the order of a delivery's life.
-    pub const ALL: [Self; 5] = [Self::Waiting, Self::Placing, Self::Unsettled, Self::Calling, Self::Final];
+    pub const ALL: [Self; 5] = [
+        Self::Waiting,
+        Self::Placing,
+        Self::Unsettled,
+        Self::Calling,
+        Self::Final,
+    ];
 
     /// The word the ledger stores.
     pub fn as_str(self) -> &'static str {

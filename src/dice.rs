@@ -24,13 +24,21 @@ impl Dice {
 
     /// A new attempt's id: 122 random bits, so nobody guesses one.
     pub fn attempt_id(&self) -> AttemptId {
-        let bytes: [u8; 16] = self.0.lock().unwrap_or_else(PoisonError::into_inner).random();
+        let bytes: [u8; 16] = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .random();
         AttemptId(uuid::Builder::from_random_bytes(bytes).into_uuid())
     }
 
     /// A duration below `most`, each as likely as the other: full jitter.
     pub fn below(&self, most: Duration) -> Duration {
-        let fraction: f64 = self.0.lock().unwrap_or_else(PoisonError::into_inner).random();
+        let fraction: f64 = self
+            .0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .random();
         most.mul_f64(fraction)
     }
 }

@@ -58,7 +58,14 @@ impl Due {
         let mut taken = Vec::new();
         let mut full = HashSet::new();
         while taken.len() < most && room.room() > 0 {
-            let Some((place, account)) = self.heads.iter().find(|(_, account)| !full.contains(account)).cloned() else { break };
+            let Some((place, account)) = self
+                .heads
+                .iter()
+                .find(|(_, account)| !full.contains(account))
+                .cloned()
+            else {
+                break;
+            };
             match room.try_enter(&account) {
                 Some(berth) => taken.extend(self.pop(place, account).map(|held| (held, berth))),
                 None => drop(full.insert(account)),

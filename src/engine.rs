@@ -149,17 +149,36 @@ impl<P: Ports> Engine<P> {
             hard: CancellationToken::new(),
             tuning,
         });
-        Ok((engine, Works { saves: save_runner, relay: relay_runner }))
+        Ok((
+            engine,
+            Works {
+                saves: save_runner,
+                relay: relay_runner,
+            },
+        ))
     }
 
     /// Runs the worker until it is told to stop and everything in hand is done, or time is up. Then its deliveries
     /// are anybody's.
-    pub async fn run(self: Arc<Self>, works: Works<P>, soft: CancellationToken, hard: CancellationToken) {
+    pub async fn run(
+        self: Arc<Self>,
+        works: Works<P>,
+        soft: CancellationToken,
+        hard: CancellationToken,
+    ) {
         let savers = TaskTracker::new();
         let saver = Arc::clone(&self);
-        savers.spawn(works.saves.run(move |group| Arc::clone(&saver).save(group), hard.clone()));
+        savers.spawn(
+            works
+                .saves
+                .run(move |group| Arc::clone(&saver).save(group), hard.clone()),
+        );
         let closed = CancellationToken::new();
-        let relay = savers.spawn(works.relay.run(Arc::clone(&self), closed.clone(), hard.clone()));
+        let relay = savers.spawn(
+            works
+                .relay
+                .run(Arc::clone(&self), closed.clone(), hard.clone()),
+        );
         for forever in [
             savers.spawn(Arc::clone(&self).beat(closed.clone())),
             self.tasks.spawn(Arc::clone(&self).claim_forever()),
@@ -186,10 +205,11 @@ impl<P: Ports> Engine<P> {
             tracing::error!(error = &error as &dyn std::error::Error, "the relay failed");
         }
         self.agenda.clear();
-        if let Err(error) = tokio::time::timeout(self.tuning.lease, self.ledger.retire(self.life.worker()))
-            .await
-            .map_err(|_| LedgerError::Nonsense("no answer in time"))
-            .and_then(|done| done)
+        if let Err(error) =
+            tokio::time::timeout(self.tuning.lease, self.ledger.retire(self.life.worker()))
+                .await
+                .map_err(|_| LedgerError::Nonsense("no answer in time"))
+                .and_then(|done| done)
         {
             tracing::warn!(
                 error = &error as &dyn std::error::Error,
@@ -220,7 +240,9 @@ impl<P: Ports> Engine<P> {
 
     /// How many calls are being placed.
     pub fn places(&self) -> usize {
-        self.tuning.placing_permits.saturating_sub(self.placing.room())
+        self.tuning
+            .placing_permits
+            .saturating_sub(self.placing.room())
     }
 
     /// Whether the worker's lease holds: a sign that the ledger answers.
@@ -234,8 +256,13 @@ impl<P: Ports> Engine<P> {
     }
 
     /// The settings of one tenant: none if there are none. An unavailable directory is waited for.
-    async fn settings_of(&self, tenant: &TenantId) -> Option<Result<Arc<VoiceSettings>, DirectoryError>> {
-        self.settings(std::slice::from_ref(tenant)).await?.remove(tenant)
+    async fn settings_of(
+        &self,
+        tenant: &TenantId,
+    ) -> Option<Result<Arc<VoiceSettings>, DirectoryError>> {
+        self.settings(std::slice::from_ref(tenant))
+            .await?
+            .remove(tenant)
     }
 
     /// The settings of tenants to place calls with. What would keep one waiting or end it is looked at anew: what is remembered may be a
@@ -246,7 +273,9 @@ impl<P: Ports> Engine<P> {
     ) -> Option<HashMap<TenantId, Result<Arc<VoiceSettings>, DirectoryError>>> {
         let mut settings = self.settings(tenants).await?;
         let stops = |(tenant, found): (&TenantId, &Result<Arc<VoiceSettings>, DirectoryError>)| {
-            let stops = found.as_ref().is_ok_and(|found| found.paused.is_some() || found.refused || !found.enabled);
+            let stops = found
+                .as_ref()
+                .is_ok_and(|found| found.paused.is_some() || found.refused || !found.enabled);
             stops.then(|| tenant.clone())
         };
         let stopped: Vec<TenantId> = settings.iter().filter_map(stops).collect();
@@ -260,18 +289,27 @@ impl<P: Ports> Engine<P> {
     }
 
     /// The settings of tenants. An unavailable directory is waited for; none when time is up.
-    async fn settings(&self, tenants: &[TenantId]) -> Option<HashMap<TenantId, Result<Arc<VoiceSettings>, DirectoryError>>> {
+    async fn settings(
+        &self,
+        tenants: &[TenantId],
+    ) -> Option<HashMap<TenantId, Result<Arc<VoiceSettings>, DirectoryError>>> {
         let mut failing = false;
         loop {
             match self.directory.settings(tenants).await {
                 Ok(settings) => return Some(settings),
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "can't read voice settings, trying again");
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "can't read voice settings, trying again"
+                        );
                     }
                 }
             }
-            if self.pause_or_hard(std::time::Duration::from_millis(250)).await {
+            if self
+                .pause_or_hard(std::time::Duration::from_millis(250))
+                .await
+            {
                 return None;
             }
         }
@@ -287,9 +325,15 @@ impl<P: Ports> Engine<P> {
 
     /// Changes a delivery in hand: computes the change on the newest value until it is saved or nothing is left to
     /// change.
-    async fn change(&self, held: &mut Held, compute: impl Fn(&Delivery, Timestamp) -> Option<Change>) -> Changed {
+    async fn change(
+        &self,
+        held: &mut Held,
+        compute: impl Fn(&Delivery, Timestamp) -> Option<Change>,
+    ) -> Changed {
         loop {
-            let Some(change) = compute(&held.delivery, self.clock.now()) else { return Changed::Done };
+            let Some(change) = compute(&held.delivery, self.clock.now()) else {
+                return Changed::Done;
+            };
             match self.save_one(change).await {
                 Ok(Some(saved)) => {
                     *held.delivery = saved;
@@ -307,7 +351,10 @@ impl<P: Ports> Engine<P> {
     /// Saves a change and sends its events out. None if it lost the race.
     async fn save_one(&self, change: Change) -> Result<Option<Delivery>, BatchError> {
         let (mut delivery, events) = (change.delivery.clone(), change.events.clone());
-        let redial = change.retired.as_ref().is_some_and(|retired| retired.call.is_some());
+        let redial = change
+            .retired
+            .as_ref()
+            .is_some_and(|retired| retired.call.is_some());
         let saved = self.saves.submit(change).await?;
         let lower = match saved {
             Saved::Saved { lower } => lower,
@@ -319,7 +366,9 @@ impl<P: Ports> Engine<P> {
             }
         };
         delivery.revision += 1;
-        self.counts.redials.fetch_add(redial.into(), Ordering::Relaxed);
+        self.counts
+            .redials
+            .fetch_add(redial.into(), Ordering::Relaxed);
         for event in &events {
             if event.is_final() {
                 self.counts.ended.fetch_add(1, Ordering::Relaxed);
@@ -347,28 +396,57 @@ impl<P: Ports> Engine<P> {
         loop {
             match self.ledger.find_all(keys).await {
                 Ok(found) => return found,
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't read deliveries, trying again"),
+                Err(error) => tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "can't read deliveries, trying again"
+                ),
             }
-            if self.pause_or_hard(std::time::Duration::from_millis(250)).await {
+            if self
+                .pause_or_hard(std::time::Duration::from_millis(250))
+                .await
+            {
                 return Vec::new();
             }
         }
     }
 
     /// The work of the save batch: of several changes to one delivery only the first can win.
-    async fn save(self: Arc<Self>, group: Vec<Change>) -> (Vec<Change>, Result<Vec<Saved>, LedgerError>) {
+    async fn save(
+        self: Arc<Self>,
+        group: Vec<Change>,
+    ) -> (Vec<Change>, Result<Vec<Saved>, LedgerError>) {
         let mut seen = HashSet::new();
-        let firsts: Vec<bool> = group.iter().map(|change| seen.insert(&change.delivery.key)).collect();
+        let firsts: Vec<bool> = group
+            .iter()
+            .map(|change| seen.insert(&change.delivery.key))
+            .collect();
         if firsts.iter().all(|first| *first) {
             let result = self.ledger.save(self.life.worker(), &group).await;
             return (group, result);
         }
-        let chosen: Vec<Change> =
-            group.iter().zip(&firsts).filter(|(_, first)| **first).map(|(change, _)| change.clone()).collect();
-        let result = self.ledger.save(self.life.worker(), &chosen).await.map(|answers| {
-            let mut answers = answers.into_iter();
-            firsts.iter().map(|first| if *first { answers.next().unwrap_or(Saved::Conflict) } else { Saved::Conflict }).collect()
-        });
+        let chosen: Vec<Change> = group
+            .iter()
+            .zip(&firsts)
+            .filter(|(_, first)| **first)
+            .map(|(change, _)| change.clone())
+            .collect();
+        let result = self
+            .ledger
+            .save(self.life.worker(), &chosen)
+            .await
+            .map(|answers| {
+                let mut answers = answers.into_iter();
+                firsts
+                    .iter()
+                    .map(|first| {
+                        if *first {
+                            answers.next().unwrap_or(Saved::Conflict)
+                        } else {
+                            Saved::Conflict
+                        }
+                    })
+                    .collect()
+            });
         (group, result)
     }
 }

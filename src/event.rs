@@ -28,7 +28,10 @@ pub struct Event {
 impl Event {
     /// Renders an event.
     pub fn new(now: Timestamp, data: StatusData, trace: &Trace) -> Self {
-        let key = Key { tenant_id: data.tenant_id.clone(), delivery_id: data.delivery_id.clone() };
+        let key = Key {
+            tenant_id: data.tenant_id.clone(),
+            delivery_id: data.delivery_id.clone(),
+        };
         let (sequence, status) = (data.sequence, data.status);
         let event = StatusEvent::new(rfc3339(now), data);
         Self {
@@ -44,7 +47,10 @@ impl Event {
 
     /// Renders what a call cost.
     pub fn price(now: Timestamp, data: PriceData) -> Self {
-        let key = Key { tenant_id: data.tenant_id.clone(), delivery_id: data.delivery_id.clone() };
+        let key = Key {
+            tenant_id: data.tenant_id.clone(),
+            delivery_id: data.delivery_id.clone(),
+        };
         let sequence = data.attempt;
         let event = PriceEvent::new(rfc3339(now), data);
         Self {
@@ -92,7 +98,10 @@ pub const WAIT_MS: i64 = i64::MIN + 1;
 /// The ledger does the same to what it stores.
 fn fill(body: &str, due_at: Timestamp, wait_ms: i64) -> String {
     body.replace(r#""\u0001due_at""#, &format!("\"{}\"", rfc3339(due_at)))
-        .replace(&format!("\"estimated_wait_ms\":{WAIT_MS}"), &format!("\"estimated_wait_ms\":{wait_ms}"))
+        .replace(
+            &format!("\"estimated_wait_ms\":{WAIT_MS}"),
+            &format!("\"estimated_wait_ms\":{wait_ms}"),
+        )
 }
 
 #[cfg(test)]

@@ -85,15 +85,34 @@ pub enum Next {
 /// Decides what is next. `spent` counts the attempts, this one included; `spacing` is the pause before the next, by
 /// the retry schedule.
 pub fn next(failure: &CallFailure, spent: u32, attempts: u32, spacing: Duration) -> Next {
-    let reason = |code| Reason { provider_code: failure.provider_code, ..Reason::new(code, failure.tenant.clone()) };
-    let fail = |code| Next::Final { status: Status::Failed, reason: reason(code) };
+    let reason = |code| Reason {
+        provider_code: failure.provider_code,
+        ..Reason::new(code, failure.tenant.clone())
+    };
+    let fail = |code| Next::Final {
+        status: Status::Failed,
+        reason: reason(code),
+    };
     let again = |code| {
-        if spent < attempts { Next::Retry { after: spacing, reason: reason(code) } } else { fail(ReasonCode::ProviderTrouble) }
+        if spent < attempts {
+            Next::Retry {
+                after: spacing,
+                reason: reason(code),
+            }
+        } else {
+            fail(ReasonCode::ProviderTrouble)
+        }
     };
     match failure.class {
-        Class::Transient => Next::Snooze { wait: None, reason: reason(ReasonCode::Retry) },
+        Class::Transient => Next::Snooze {
+            wait: None,
+            reason: reason(ReasonCode::Retry),
+        },
         Class::Congested => again(ReasonCode::Throttled),
-        Class::Throttled(wait) => Next::Snooze { wait, reason: reason(ReasonCode::Throttled) },
+        Class::Throttled(wait) => Next::Snooze {
+            wait,
+            reason: reason(ReasonCode::Throttled),
+        },
         Class::Ambiguous => Next::SettleFirst,
         Class::Permanent(Fault::Credentials) => fail(ReasonCode::TenantCredentials),
         Class::Permanent(Fault::Tenant) => fail(ReasonCode::TenantConfiguration),
@@ -139,19 +158,33 @@ mod tests {
     #[test]
     fn a_congested_account_is_tried_again_until_the_attempts_are_spent() {
         assert!(matches!(after(Class::Congested, 2), Next::Retry { .. }));
-        let Next::Final { status: Status::Failed, reason } = after(Class::Congested, 3) else { panic!("not over") };
-        assert_eq!((reason.code, reason.provider_code), (ReasonCode::ProviderTrouble, Some(20429)));
+        let Next::Final {
+            status: Status::Failed,
+            reason,
+        } = after(Class::Congested, 3)
+        else {
+            panic!("not over")
+        };
+        assert_eq!(
+            (reason.code, reason.provider_code),
+            (ReasonCode::ProviderTrouble, Some(20429))
+        );
     }
 
     #[test]
     fn a_twilio_that_cannot_be_reached_is_waited_for_as_long_as_the_code_lives() {
-        assert!(matches!(after(Class::Transient, 9), Next::Snooze { wait: None, .. }));
+        assert!(matches!(
+            after(Class::Transient, 9),
+            Next::Snooze { wait: None, .. }
+        ));
     }
 
     #[test]
     fn a_throttled_placement_is_snoozed_however_often() {
         let wait = Some(Duration::from_secs(7));
-        assert!(matches!(after(Class::Throttled(wait), 9), Next::Snooze { wait: Some(w), .. } if w.as_secs() == 7));
+        assert!(
+            matches!(after(Class::Throttled(wait), 9), Next::Snooze { wait: Some(w), .. } if w.as_secs() == 7)
+        );
     }
 
     #[test]
@@ -169,7 +202,9 @@ mod tests {
             (Fault::Blocked, ReasonCode::DestinationBlocked),
             (Fault::Ours, ReasonCode::RequestRefused),
         ] {
-            assert!(matches!(after(Class::Permanent(fault), 1), Next::Final { reason, .. } if reason.code == code));
+            assert!(
+                matches!(after(Class::Permanent(fault), 1), Next::Final { reason, .. } if reason.code == code)
+            );
         }
     }
 }

@@ -32,7 +32,10 @@ pub struct Gate {
 impl Gate {
     /// An open gate.
     pub fn new() -> Self {
-        Self { process: limiter(f64::from(PROCESS_CALLS_PER_SECOND)), accounts: Mutex::new(HashMap::new()) }
+        Self {
+            process: limiter(f64::from(PROCESS_CALLS_PER_SECOND)),
+            accounts: Mutex::new(HashMap::new()),
+        }
     }
 
     /// Waits until the gate lets a call of an account with this pace through. True if it had to wait, which means
@@ -60,7 +63,10 @@ impl Gate {
             accounts.retain(|_, (_, limiter)| Arc::strong_count(limiter) > 1);
         }
         let limiter = Arc::new(limiter(calls_per_second));
-        accounts.insert(pace_key.to_owned(), (calls_per_second, Arc::clone(&limiter)));
+        accounts.insert(
+            pace_key.to_owned(),
+            (calls_per_second, Arc::clone(&limiter)),
+        );
         limiter
     }
 }
@@ -73,10 +79,17 @@ impl Default for Gate {
 
 /// Half as much again as the pace, and a burst of half a second's worth, at least three calls.
 fn limiter(calls_per_second: f64) -> Limiter {
-    let spacing = Duration::from_secs_f64(1.0 / (calls_per_second * 1.5)).max(Duration::from_nanos(1));
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "settings hold the pace to 0.001..=10000")]
+    let spacing =
+        Duration::from_secs_f64(1.0 / (calls_per_second * 1.5)).max(Duration::from_nanos(1));
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "settings hold the pace to 0.001..=10000"
+    )]
     let burst = NonZeroU32::new((calls_per_second / 2.0) as u32 + 3).unwrap_or(NonZeroU32::MIN);
-    let quota = Quota::with_period(spacing).unwrap_or_else(|| Quota::per_second(burst)).allow_burst(burst);
+    let quota = Quota::with_period(spacing)
+        .unwrap_or_else(|| Quota::per_second(burst))
+        .allow_burst(burst);
     RateLimiter::direct_with_clock(quota, TokioClock)
 }
 
@@ -129,7 +142,14 @@ mod tests {
         for _ in 0..40 {
             gate.pass("runaway", 2.0).await;
         }
-        assert!(start.elapsed() > Duration::from_secs(11), "{:?}", start.elapsed());
-        assert!(!gate.pass("stranger", 2.0).await, "another account doesn't wait");
+        assert!(
+            start.elapsed() > Duration::from_secs(11),
+            "{:?}",
+            start.elapsed()
+        );
+        assert!(
+            !gate.pass("stranger", 2.0).await,
+            "another account doesn't wait"
+        );
     }
 }

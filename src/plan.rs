@@ -117,7 +117,10 @@ fn requested(
     now: Timestamp,
 ) -> Admission {
     let mut admission = Admission {
-        key: Key { tenant_id: request.tenant_id.clone(), delivery_id: request.delivery_id.clone() },
+        key: Key {
+            tenant_id: request.tenant_id.clone(),
+            delivery_id: request.delivery_id.clone(),
+        },
         identity: request.identity(),
         requested_at: request.time,
         expires_at: request.expires_at,
@@ -125,19 +128,31 @@ fn requested(
         context: request.context.clone(),
         trace: request.trace.clone(),
         user_ref: request.user_ref.clone(),
-        basis: settings.map_or(Basis::NoSettings, |settings| Basis::Version(settings.version)),
+        basis: settings.map_or(Basis::NoSettings, |settings| {
+            Basis::Version(settings.version)
+        }),
         plan: Plan::End(Vec::new()),
     };
     let place_by = request.expires_at - tuning.lead;
     let end = |status, code, message: &str| {
-        Plan::End(vec![admission.event(now, 1, status, Some(Reason::new(code, message)), Extra::None)])
+        Plan::End(vec![admission.event(
+            now,
+            1,
+            status,
+            Some(Reason::new(code, message)),
+            Extra::None,
+        )])
     };
     let rejected = |code, message: &str| end(Status::Rejected, code, message);
     admission.plan = match settings {
-        None => rejected(ReasonCode::UnknownTenant, "there is no such tenant; configure it first: voice-otp tenant set"),
-        Some(settings) if !settings.enabled => {
-            rejected(ReasonCode::VoiceDisabled, "voice is switched off for the tenant: voice-otp tenant set --enable")
-        }
+        None => rejected(
+            ReasonCode::UnknownTenant,
+            "there is no such tenant; configure it first: voice-otp tenant set",
+        ),
+        Some(settings) if !settings.enabled => rejected(
+            ReasonCode::VoiceDisabled,
+            "voice is switched off for the tenant: voice-otp tenant set --enable",
+        ),
         Some(settings) if !settings.offered && !request.context.is_test_call() => rejected(
             ReasonCode::VoiceDisabled,
             "Voice OTP is not among the tenant's methods: tick it in the console, under Authentication, Methods",
@@ -145,9 +160,10 @@ fn requested(
         Some(settings) if settings.voicemail.needs_public_url() && !callbacks => {
             rejected(ReasonCode::VoiceNotConfigured, NO_PUBLIC_URL)
         }
-        Some(_) if request.expires_at > now + tuning.longest_life + CLOCK_SKEW => {
-            rejected(ReasonCode::InvalidRequest, "expires_at must be at most one hour ahead")
-        }
+        Some(_) if request.expires_at > now + tuning.longest_life + CLOCK_SKEW => rejected(
+            ReasonCode::InvalidRequest,
+            "expires_at must be at most one hour ahead",
+        ),
         Some(settings) if !allowed(settings, &request.to) => rejected(
             ReasonCode::DestinationNotAllowed,
             "the tenant doesn't allow calls to the number's country: voice-otp tenant set --allow-country",
@@ -166,18 +182,24 @@ fn requested(
             admission.event(now, 1, Status::Accepted, None, Extra::Test),
             admission.event(now, 2, Status::Delivered, None, Extra::Test),
         ]),
-        Some(settings) => Plan::Place(Box::new(admission.placement(request, settings, place_by, now))),
+        Some(settings) => Plan::Place(Box::new(
+            admission.placement(request, settings, place_by, now),
+        )),
     };
     admission
 }
 
 fn allowed(settings: &VoiceSettings, to: &PhoneNumber) -> bool {
-    to.country().is_some_and(|country| settings.allowed_countries.contains(&country))
+    to.country()
+        .is_some_and(|country| settings.allowed_countries.contains(&country))
 }
 
 fn refused(invalid: &Invalid, now: Timestamp) -> Admission {
     let mut admission = Admission {
-        key: Key { tenant_id: invalid.tenant_id.clone(), delivery_id: invalid.delivery_id.clone() },
+        key: Key {
+            tenant_id: invalid.tenant_id.clone(),
+            delivery_id: invalid.delivery_id.clone(),
+        },
         identity: invalid.identity.clone(),
         requested_at: invalid.time,
         expires_at: now,
@@ -193,7 +215,13 @@ fn refused(invalid: &Invalid, now: Timestamp) -> Admission {
         clauses.insert(0, "sealed_code is not supported yet: send code".to_owned());
     }
     let reason = Reason::new(invalid.code, clauses.join("; "));
-    admission.plan = Plan::End(vec![admission.event(now, 1, Status::Rejected, Some(reason), Extra::None)]);
+    admission.plan = Plan::End(vec![admission.event(
+        now,
+        1,
+        Status::Rejected,
+        Some(reason),
+        Extra::None,
+    )]);
     admission
 }
 
@@ -206,8 +234,17 @@ impl Admission {
 }
 
 /// Who speaks for an order: in the request's language, else the tenant's, else the number's country's.
-pub fn speaker<'a>(order: &Order, asked: Option<&Locale>, settings: &'a VoiceSettings) -> Speaker<'a> {
-    Speaker::new(asked, settings.default_locale.as_ref(), order.to.country(), &settings.manner)
+pub fn speaker<'a>(
+    order: &Order,
+    asked: Option<&Locale>,
+    settings: &'a VoiceSettings,
+) -> Speaker<'a> {
+    Speaker::new(
+        asked,
+        settings.default_locale.as_ref(),
+        order.to.country(),
+        &settings.manner,
+    )
 }
 
 /// What an admission's event says beside the usual.
@@ -221,14 +258,25 @@ enum Extra {
 }
 
 impl Admission {
-    fn placement(&self, request: &Requested, settings: &VoiceSettings, place_by: Timestamp, now: Timestamp) -> Placement {
+    fn placement(
+        &self,
+        request: &Requested,
+        settings: &VoiceSettings,
+        place_by: Timestamp,
+        now: Timestamp,
+    ) -> Placement {
         let why = "the account's pace has no slot left for the tenant before the code expires; use another channel, or raise the \
                    account's pace";
         let mut reason = Reason::new(ReasonCode::AccountBacklog, why);
         reason.estimated_wait_ms = Some(WAIT_MS);
-        let order = Order { to: request.to.clone(), code: request.code.clone(), extension: request.extension.clone() };
+        let order = Order {
+            to: request.to.clone(),
+            code: request.code.clone(),
+            extension: request.extension.clone(),
+        };
         Placement {
-            heard_after: speaker(&order, request.locale.as_ref(), settings).heard_after(&order.code),
+            heard_after: speaker(&order, request.locale.as_ref(), settings)
+                .heard_after(&order.code),
             order: Arc::new(order),
             locale: request.locale.clone(),
             account_sid: settings.account_sid.clone(),
@@ -236,19 +284,32 @@ impl Admission {
             pace_key: settings.pace_key.clone(),
             place_by,
             attempt_id: None,
-            parked: settings.paused.map(|paused| self.event(now, 2, Status::Deferred, Some(paused.reason()), Extra::None)),
+            parked: settings.paused.map(|paused| {
+                self.event(now, 2, Status::Deferred, Some(paused.reason()), Extra::None)
+            }),
             accepted: self.event(
                 now,
                 1,
                 Status::Accepted,
                 None,
-                if settings.paused.is_some() { Extra::None } else { Extra::Due },
+                if settings.paused.is_some() {
+                    Extra::None
+                } else {
+                    Extra::Due
+                },
             ),
             backlog: self.event(now, 1, Status::Expired, Some(reason), Extra::None),
         }
     }
 
-    fn event(&self, now: Timestamp, sequence: u32, status: Status, reason: Option<Reason>, extra: Extra) -> Event {
+    fn event(
+        &self,
+        now: Timestamp,
+        sequence: u32,
+        status: Status,
+        reason: Option<Reason>,
+        extra: Extra,
+    ) -> Event {
         let since_request = (now - self.requested_at.unwrap_or(now)).num_milliseconds();
         let data = StatusData {
             delivery_id: self.key.delivery_id.clone(),

@@ -100,7 +100,9 @@ impl Outcome {
 
     /// The outcome of a word.
     pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|outcome| outcome.as_str() == word)
+        Self::ALL
+            .into_iter()
+            .find(|outcome| outcome.as_str() == word)
     }
 
     fn of(status: Status) -> Option<Self> {
@@ -131,8 +133,16 @@ impl Redial {
 
     /// What is wrong with it.
     pub(crate) fn problem(&self) -> Option<String> {
-        let bad = self.0.iter().find(|(_, again)| again.times > 5 || !(5..=1_800).contains(&again.after_s));
-        bad.map(|(outcome, _)| format!("{}: at most 5 times, each 5 s to 30 min after the last", outcome.as_str()))
+        let bad = self
+            .0
+            .iter()
+            .find(|(_, again)| again.times > 5 || !(5..=1_800).contains(&again.after_s));
+        bad.map(|(outcome, _)| {
+            format!(
+                "{}: at most 5 times, each 5 s to 30 min after the last",
+                outcome.as_str()
+            )
+        })
     }
 }
 
@@ -144,22 +154,52 @@ mod tests {
     fn a_call_is_placed_again_as_often_as_its_outcome_allows() {
         let mut redial = Redial::default();
         assert_eq!(redial.after(Status::Busy, 0), None);
-        redial.set(Outcome::Busy, Again { times: 2, after_s: 30 });
-        redial.set(Outcome::NoAnswer, Again { times: 1, after_s: 60 });
+        redial.set(
+            Outcome::Busy,
+            Again {
+                times: 2,
+                after_s: 30,
+            },
+        );
+        redial.set(
+            Outcome::NoAnswer,
+            Again {
+                times: 1,
+                after_s: 60,
+            },
+        );
         assert_eq!(redial.after(Status::Busy, 0), Some(Duration::from_secs(30)));
         assert_eq!(redial.after(Status::Busy, 1), Some(Duration::from_secs(30)));
         assert_eq!(redial.after(Status::NoAnswer, 1), None, "all redials count");
         assert_eq!(redial.after(Status::Delivered, 0), None);
-        redial.set(Outcome::Busy, Again { times: 0, after_s: 30 });
+        redial.set(
+            Outcome::Busy,
+            Again {
+                times: 0,
+                after_s: 30,
+            },
+        );
         assert_eq!(redial.after(Status::Busy, 0), None);
     }
 
     #[test]
     fn a_policy_has_bounds_and_a_form() {
         let mut redial = Redial::default();
-        redial.set(Outcome::Failed, Again { times: 1, after_s: 1 });
+        redial.set(
+            Outcome::Failed,
+            Again {
+                times: 1,
+                after_s: 1,
+            },
+        );
         assert!(redial.problem().unwrap().contains("failed"));
-        redial.set(Outcome::Failed, Again { times: 1, after_s: 5 });
+        redial.set(
+            Outcome::Failed,
+            Again {
+                times: 1,
+                after_s: 5,
+            },
+        );
         assert_eq!(redial.problem(), None);
         let text = serde_json::to_string(&redial).unwrap();
         assert_eq!(text, r#"{"failed":{"times":1,"after_s":5}}"#);

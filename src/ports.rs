@@ -195,7 +195,10 @@ pub struct Unpriced {
 /// The ledger: deliveries, pace, outbox and workers. Every method is one transaction; its time is the only time.
 pub trait Ledger: Send + Sync + 'static {
     /// Enters a worker; `name` is for people.
-    fn enlist(&self, name: &str) -> impl Future<Output = Result<(WorkerEpoch, Timestamp), LedgerError>> + Send;
+    fn enlist(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<(WorkerEpoch, Timestamp), LedgerError>> + Send;
 
     /// Renews a worker's life for the lease.
     fn beat(&self, worker: WorkerEpoch) -> impl Future<Output = Result<Beat, LedgerError>> + Send;
@@ -204,31 +207,60 @@ pub trait Ledger: Send + Sync + 'static {
     fn retire(&self, worker: WorkerEpoch) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Admits a group: a verdict per admission, in their order. Only what is new uses the account's pace.
-    fn admit(&self, worker: WorkerEpoch, group: &[Admission]) -> impl Future<Output = Result<Vec<Verdict>, LedgerError>> + Send;
+    fn admit(
+        &self,
+        worker: WorkerEpoch,
+        group: &[Admission],
+    ) -> impl Future<Output = Result<Vec<Verdict>, LedgerError>> + Send;
 
     /// Begins placements that are due: an answer each, in their order.
-    fn begin(&self, worker: WorkerEpoch, group: &[Begin]) -> impl Future<Output = Result<Vec<Begun>, LedgerError>> + Send;
+    fn begin(
+        &self,
+        worker: WorkerEpoch,
+        group: &[Begin],
+    ) -> impl Future<Output = Result<Vec<Begun>, LedgerError>> + Send;
 
     /// Saves changes whose deliveries still have the revision they were computed from, with their events; the worker
     /// becomes their owner. No delivery may be in a group twice.
-    fn save(&self, worker: WorkerEpoch, group: &[Change]) -> impl Future<Output = Result<Vec<Saved>, LedgerError>> + Send;
+    fn save(
+        &self,
+        worker: WorkerEpoch,
+        group: &[Change],
+    ) -> impl Future<Output = Result<Vec<Saved>, LedgerError>> + Send;
 
     /// Takes over deliveries that are due, or wait and soon will be, and that no living worker holds, and lists the worker's own that are overdue.
-    fn claim(&self, worker: WorkerEpoch, most: usize) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
+    fn claim(
+        &self,
+        worker: WorkerEpoch,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
 
     /// Reads deliveries: those of the keys that are there, in any order.
-    fn find_all(&self, keys: &[Key]) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
+    fn find_all(
+        &self,
+        keys: &[Key],
+    ) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
 
     /// Reads a delivery.
-    fn find(&self, key: &Key) -> impl Future<Output = Result<Option<Delivery>, LedgerError>> + Send {
+    fn find(
+        &self,
+        key: &Key,
+    ) -> impl Future<Output = Result<Option<Delivery>, LedgerError>> + Send {
         async { Ok(self.find_all(std::slice::from_ref(key)).await?.pop()) }
     }
 
     /// Reads the delivery that an attempt is, or was, of.
-    fn find_attempt(&self, attempt: AttemptId) -> impl Future<Output = Result<Option<Attempt>, LedgerError>> + Send;
+    fn find_attempt(
+        &self,
+        attempt: AttemptId,
+    ) -> impl Future<Output = Result<Option<Attempt>, LedgerError>> + Send;
 
     /// Reads a user's deliveries that are not over.
-    fn find_user(&self, tenant: &TenantId, user: &UserRef) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
+    fn find_user(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
 
     /// Reads the deliveries of the same user that are older than this one and not over.
     fn rivals(&self, key: &Key) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
@@ -241,10 +273,16 @@ pub trait Ledger: Send + Sync + 'static {
     fn tidy(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
     /// How many deliveries are not over although their calls have been given up long ago: must be 0.
-    fn finals_missing(&self, overdue: Duration) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+    fn finals_missing(
+        &self,
+        overdue: Duration,
+    ) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
     /// Which of these calls are some delivery's already.
-    fn known_calls(&self, sids: &[CallSid]) -> impl Future<Output = Result<Vec<CallSid>, LedgerError>> + Send;
+    fn known_calls(
+        &self,
+        sids: &[CallSid],
+    ) -> impl Future<Output = Result<Vec<CallSid>, LedgerError>> + Send;
 
     /// Whether a placement under way went, or may have gone, from this account and number: calls listed for others say
     /// nothing about it.
@@ -252,30 +290,50 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Calls whose price it is time to ask for, each given to one worker only, and later each time. What nobody has told the price
     /// of for a day is forgotten.
-    fn unpriced(&self, most: usize) -> impl Future<Output = Result<Vec<Unpriced>, LedgerError>> + Send;
+    fn unpriced(
+        &self,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<Unpriced>, LedgerError>> + Send;
 
     /// Forgets calls whose price has been told.
-    fn priced(&self, told: &[(CallSid, Price)]) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn priced(
+        &self,
+        told: &[(CallSid, Price)],
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Notes that a code was entered. False if there is no such delivery.
     fn verified(&self, key: &Key) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 
     /// Gives an account's slots only after `wait`: those reserved are void, and who waits has new ones, in the same order. A hold
     /// that ends before the present one, or hardly after it, does nothing.
-    fn hold(&self, pace_key: &str, wait: Duration) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn hold(
+        &self,
+        pace_key: &str,
+        wait: Duration,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Opens an account's circuit: its slots come only after a while, longer each time in a row, and then one now and then. Gives
     /// that while; none if the circuit was open already.
-    fn trip(&self, pace_key: &str) -> impl Future<Output = Result<Option<Duration>, LedgerError>> + Send;
+    fn trip(
+        &self,
+        pace_key: &str,
+    ) -> impl Future<Output = Result<Option<Duration>, LedgerError>> + Send;
 
     /// Closes an account's circuit: who waits has new slots, at its pace.
     fn mend(&self, pace_key: &str) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Forgets events that have been published.
-    fn published(&self, events: &[(Key, u32)]) -> impl Future<Output = Result<(), LedgerError>> + Send;
+    fn published(
+        &self,
+        events: &[(Key, u32)],
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
     /// Unpublished events of dead workers, and forgotten ones of this, in order per delivery.
-    fn unpublished(&self, worker: WorkerEpoch, most: usize) -> impl Future<Output = Result<Vec<Event>, LedgerError>> + Send;
+    fn unpublished(
+        &self,
+        worker: WorkerEpoch,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<Event>, LedgerError>> + Send;
 }
 
 /// Settings could not be had.
@@ -296,23 +354,40 @@ pub trait Directory: Send + Sync + 'static {
     fn settings(
         &self,
         tenants: &[TenantId],
-    ) -> impl Future<Output = Result<HashMap<TenantId, Result<Arc<VoiceSettings>, DirectoryError>>, DirectoryError>> + Send;
+    ) -> impl Future<
+        Output = Result<
+            HashMap<TenantId, Result<Arc<VoiceSettings>, DirectoryError>>,
+            DirectoryError,
+        >,
+    > + Send;
 
     /// Forgets what is cached of a tenant.
     fn forget(&self, tenant: &TenantId);
 
     /// Notes that Twilio took a tenant's credentials: from now on it shares its account's pace.
-    fn proven(&self, settings: &VoiceSettings) -> impl Future<Output = Result<(), DirectoryError>> + Send;
+    fn proven(
+        &self,
+        settings: &VoiceSettings,
+    ) -> impl Future<Output = Result<(), DirectoryError>> + Send;
 
     /// Notes that Twilio refused these credentials: until it takes them, or they change, nothing is tried with them. False if that
     /// was known, or they have changed.
-    fn refused(&self, settings: &VoiceSettings) -> impl Future<Output = Result<bool, DirectoryError>> + Send;
+    fn refused(
+        &self,
+        settings: &VoiceSettings,
+    ) -> impl Future<Output = Result<bool, DirectoryError>> + Send;
 
     /// Tenants whose refused credentials it is time to try again, each given to one worker only.
-    fn suspects(&self, most: usize) -> impl Future<Output = Result<Vec<Arc<VoiceSettings>>, DirectoryError>> + Send;
+    fn suspects(
+        &self,
+        most: usize,
+    ) -> impl Future<Output = Result<Vec<Arc<VoiceSettings>>, DirectoryError>> + Send;
 
     /// Notes that Twilio takes credentials again that it refused.
-    fn taken(&self, settings: &VoiceSettings) -> impl Future<Output = Result<(), DirectoryError>> + Send;
+    fn taken(
+        &self,
+        settings: &VoiceSettings,
+    ) -> impl Future<Output = Result<(), DirectoryError>> + Send;
 }
 
 /// What a call says when it is answered.
@@ -347,10 +422,18 @@ pub trait Caller: Send + Sync + 'static {
     fn has_callbacks(&self) -> bool;
 
     /// Places a call.
-    fn place(&self, settings: &VoiceSettings, order: &CallOrder<'_>) -> impl Future<Output = Result<Call, CallFailure>> + Send;
+    fn place(
+        &self,
+        settings: &VoiceSettings,
+        order: &CallOrder<'_>,
+    ) -> impl Future<Output = Result<Call, CallFailure>> + Send;
 
     /// Looks a call up.
-    fn fetch(&self, settings: &VoiceSettings, sid: &CallSid) -> impl Future<Output = Result<Call, CallFailure>> + Send;
+    fn fetch(
+        &self,
+        settings: &VoiceSettings,
+        sid: &CallSid,
+    ) -> impl Future<Output = Result<Call, CallFailure>> + Send;
 
     /// Looks calls up that were placed since a time, in as few requests as it takes. What isn't found is left out.
     fn fetch_all(
@@ -361,7 +444,11 @@ pub trait Caller: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Vec<Call>, CallFailure>> + Send;
 
     /// The latest calls from the tenant's number to a number.
-    fn list(&self, settings: &VoiceSettings, to: &PhoneNumber) -> impl Future<Output = Result<Vec<Call>, CallFailure>> + Send;
+    fn list(
+        &self,
+        settings: &VoiceSettings,
+        to: &PhoneNumber,
+    ) -> impl Future<Output = Result<Vec<Call>, CallFailure>> + Send;
 
     /// Ends a call: only before its answer, or whatever it does.
     fn hang_up(

@@ -112,7 +112,14 @@ impl CallStatus {
 
 /// Works news into a delivery. News comes late, twice and in any order: what is known already changes nothing, and
 /// final is final. `policy` is the tenant's; `callbacks` is whether Twilio reports to us by itself.
-pub fn progress(delivery: &Delivery, call: &Call, policy: &Policy, tuning: &Tuning, callbacks: bool, now: Timestamp) -> Progress {
+pub fn progress(
+    delivery: &Delivery,
+    call: &Call,
+    policy: &Policy,
+    tuning: &Tuning,
+    callbacks: bool,
+    now: Timestamp,
+) -> Progress {
     let mut change = Change::of(delivery);
     match (delivery.state, &delivery.call_sid) {
         (State::Final, Some(sid)) if *sid == call.sid => return Progress::Known,
@@ -137,7 +144,11 @@ pub fn progress(delivery: &Delivery, call: &Call, policy: &Policy, tuning: &Tuni
     }
     // Who answered is news also where that somebody did is not: on it hangs what the call is told.
     let new = !change.events.is_empty() || change.delivery.answered_by != delivery.answered_by;
-    if new { Progress::Change(Box::new(change)) } else { Progress::Known }
+    if new {
+        Progress::Change(Box::new(change))
+    } else {
+        Progress::Known
+    }
 }
 
 /// The statuses after `placed`.
@@ -154,9 +165,18 @@ fn follow(change: &mut Change, call: &Call, policy: &Policy, now: Timestamp) {
     }
     if answered && change.delivery.answered_at.is_none() {
         change.delivery.answered_at = Some(now);
-        change.tell(now, Status::Answered, Details { answered_by: answered_by.clone(), ..Details::default() });
+        change.tell(
+            now,
+            Status::Answered,
+            Details {
+                answered_by: answered_by.clone(),
+                ..Details::default()
+            },
+        );
     }
-    let Some((status, reason)) = ending(&change.delivery, call) else { return };
+    let Some((status, reason)) = ending(&change.delivery, call) else {
+        return;
+    };
     let details = Details {
         reason,
         answered_by,
@@ -174,7 +194,15 @@ fn follow(change: &mut Change, call: &Call, policy: &Policy, now: Timestamp) {
             if details.price.is_some() {
                 change.unpriced.clone_from(&change.delivery.call_sid);
             }
-            change.redial(now, after, status, Details { price: None, ..details });
+            change.redial(
+                now,
+                after,
+                status,
+                Details {
+                    price: None,
+                    ..details
+                },
+            );
         }
         None => change.tell(now, status, details),
     }
@@ -182,10 +210,21 @@ fn follow(change: &mut Change, call: &Call, policy: &Policy, now: Timestamp) {
 
 /// After how long another call is placed in the place of one that reached nobody: if the tenant wants it, it may do better, and the
 /// code lives for it.
-fn again(delivery: &Delivery, call: &Call, status: Status, policy: &Policy, now: Timestamp) -> Option<Duration> {
+fn again(
+    delivery: &Delivery,
+    call: &Call,
+    status: Status,
+    policy: &Policy,
+    now: Timestamp,
+) -> Option<Duration> {
     let after = policy.redial.after(status, delivery.redials)?;
-    let hopeless = status == Status::Failed && (no_such_number(call) || call.trouble.as_ref().is_some_and(Trouble::is_for_good));
-    (delivery.withdrawn.is_none() && !delivery.verified && !hopeless && now + after <= delivery.place_by).then_some(after)
+    let hopeless = status == Status::Failed
+        && (no_such_number(call) || call.trouble.as_ref().is_some_and(Trouble::is_for_good));
+    (delivery.withdrawn.is_none()
+        && !delivery.verified
+        && !hopeless
+        && now + after <= delivery.place_by)
+        .then_some(after)
 }
 
 impl Trouble {
@@ -199,9 +238,14 @@ impl Trouble {
             Class::Permanent(Fault::Destination) => ReasonCode::DestinationInvalid,
             Class::Permanent(Fault::Blocked) => ReasonCode::DestinationBlocked,
             Class::Permanent(Fault::Ours) => ReasonCode::RequestRefused,
-            Class::Transient | Class::Throttled(_) | Class::Congested | Class::Ambiguous => ReasonCode::CarrierFailed,
+            Class::Transient | Class::Throttled(_) | Class::Congested | Class::Ambiguous => {
+                ReasonCode::CarrierFailed
+            }
         };
-        Reason { provider_code: Some(self.code), ..Reason::new(code, self.tenant) }
+        Reason {
+            provider_code: Some(self.code),
+            ..Reason::new(code, self.tenant)
+        }
     }
 }
 
@@ -213,10 +257,19 @@ fn no_such_number(call: &Call) -> bool {
 fn ending(delivery: &Delivery, call: &Call) -> Option<(Status, Option<Reason>)> {
     let because = |code, message: &str| Some(Reason::new(code, message));
     Some(match call.status {
-        CallStatus::Queued | CallStatus::Initiated | CallStatus::Ringing | CallStatus::InProgress => return None,
+        CallStatus::Queued
+        | CallStatus::Initiated
+        | CallStatus::Ringing
+        | CallStatus::InProgress => return None,
         CallStatus::Completed => completed(delivery, call),
         CallStatus::Busy => (Status::Busy, because(ReasonCode::Busy, "the line was busy")),
-        CallStatus::NoAnswer => (Status::NoAnswer, because(ReasonCode::NoAnswer, "nobody answered, or the call was declined")),
+        CallStatus::NoAnswer => (
+            Status::NoAnswer,
+            because(
+                ReasonCode::NoAnswer,
+                "nobody answered, or the call was declined",
+            ),
+        ),
         CallStatus::Failed => {
             let why = if no_such_number(call) {
                 "the carrier knows no such number, or can't reach it"
@@ -224,14 +277,23 @@ fn ending(delivery: &Delivery, call: &Call) -> Option<(Status, Option<Reason>)> 
                 "the carrier could not complete the call"
             };
             let told = call.trouble.as_ref().map(Trouble::reason);
-            (Status::Failed, told.or_else(|| because(ReasonCode::CarrierFailed, why)))
+            (
+                Status::Failed,
+                told.or_else(|| because(ReasonCode::CarrierFailed, why)),
+            )
         }
         CallStatus::Canceled => match delivery.withdrawn {
             Some(why) => {
                 let (status, reason) = withdrawal(why);
                 (status, Some(reason))
             }
-            None => (Status::Cancelled, because(ReasonCode::CanceledAtProvider, "the call was cancelled at Twilio")),
+            None => (
+                Status::Cancelled,
+                because(
+                    ReasonCode::CanceledAtProvider,
+                    "the call was cancelled at Twilio",
+                ),
+            ),
         },
     })
 }
@@ -240,7 +302,8 @@ fn ending(delivery: &Delivery, call: &Call) -> Option<(Status, Option<Reason>)> 
 fn completed(delivery: &Delivery, call: &Call) -> (Status, Option<Reason>) {
     let because = |status, code, message: &str| (status, Some(Reason::new(code, message)));
     // Twilio counts whole seconds; the part of one that it leaves out is the callee's.
-    let heard = Duration::from_secs(u64::from(call.duration_s.unwrap_or(0)) + 1) > delivery.heard_after;
+    let heard =
+        Duration::from_secs(u64::from(call.duration_s.unwrap_or(0)) + 1) > delivery.heard_after;
     let machine = delivery.answered_by.as_deref().is_some_and(is_machine);
     let kept = "a machine answered, and the tenant's policy keeps codes from machines";
     match (delivery.voicemail, delivery.said) {
@@ -250,25 +313,40 @@ fn completed(delivery: &Delivery, call: &Call) -> (Status, Option<Reason>) {
                 (status, Some(reason))
             }
             None if machine => because(Status::Voicemail, ReasonCode::Voicemail, kept),
-            None => {
-                because(Status::Expired, ReasonCode::ExpiredWaiting, "the code expired before it could be read to who answered")
-            }
+            None => because(
+                Status::Expired,
+                ReasonCode::ExpiredWaiting,
+                "the code expired before it could be read to who answered",
+            ),
         },
         (Voicemail::PressKey, Some(Said::Code)) => (Status::Delivered, None),
-        (Voicemail::PressKey, Some(Said::Question)) => {
-            because(Status::HungUp, ReasonCode::NoKey, "nobody pressed the key that the code is read for, so it was not read")
-        }
+        (Voicemail::PressKey, Some(Said::Question)) => because(
+            Status::HungUp,
+            ReasonCode::NoKey,
+            "nobody pressed the key that the code is read for, so it was not read",
+        ),
         // It never asked us what to say, though it went on for a while.
-        (Voicemail::PressKey, None) if call.trouble.is_none() && call.duration_s.is_some_and(|seconds| seconds > AT_ONCE_S) => {
+        (Voicemail::PressKey, None)
+            if call.trouble.is_none()
+                && call.duration_s.is_some_and(|seconds| seconds > AT_ONCE_S) =>
+        {
             because(Status::Failed, ReasonCode::RequestRefused, UNASKED)
         }
-        (Voicemail::HangUp, None) if machine => because(Status::Voicemail, ReasonCode::Voicemail, kept),
-        (Voicemail::HangUp | Voicemail::WaitForBeep, Some(Said::Code)) | (Voicemail::Speak, _) if heard => {
+        (Voicemail::HangUp, None) if machine => {
+            because(Status::Voicemail, ReasonCode::Voicemail, kept)
+        }
+        (Voicemail::HangUp | Voicemail::WaitForBeep, Some(Said::Code)) | (Voicemail::Speak, _)
+            if heard =>
+        {
             (Status::Delivered, None)
         }
         (_, _) => match &call.trouble {
             Some(trouble) => (Status::Failed, Some(trouble.reason())),
-            None => because(Status::HungUp, ReasonCode::HungUp, "the call ended before the code had been read once"),
+            None => because(
+                Status::HungUp,
+                ReasonCode::HungUp,
+                "the call ended before the code had been read once",
+            ),
         },
     }
 }
@@ -284,8 +362,18 @@ pub fn is_machine(answered_by: &str) -> bool {
 }
 
 /// When to ask Twilio about a call that has gone quiet: later each time, and at once when it must be cancelled.
-pub fn quiet_until(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks: bool, now: Timestamp) -> Timestamp {
-    let first = if callbacks { tuning.quiet_with_callbacks } else { tuning.quiet_without_callbacks };
+pub fn quiet_until(
+    delivery: &Delivery,
+    call: &Call,
+    tuning: &Tuning,
+    callbacks: bool,
+    now: Timestamp,
+) -> Timestamp {
+    let first = if callbacks {
+        tuning.quiet_with_callbacks
+    } else {
+        tuning.quiet_without_callbacks
+    };
     let grown = first.mul_f64(1.5_f64.powi(delivery.tries.min(20).cast_signed()));
     let mut at = together_after(delivery, now + grown.min(tuning.quiet_longest));
     if waits_too_long(delivery, call, tuning, now) {
@@ -301,10 +389,18 @@ pub fn quiet_until(delivery: &Delivery, call: &Call, tuning: &Tuning, callbacks:
 /// accounts at other moments.
 pub fn together_after(delivery: &Delivery, at: Timestamp) -> Timestamp {
     let mut hasher = DefaultHasher::new();
-    delivery.account_sid.as_ref().map(AccountSid::as_str).hash(&mut hasher);
+    delivery
+        .account_sid
+        .as_ref()
+        .map(AccountSid::as_str)
+        .hash(&mut hasher);
     let phase = i64::try_from(hasher.finish() % SECOND_US.unsigned_abs()).unwrap_or(0);
     let past = (at.timestamp_micros() - phase).rem_euclid(SECOND_US);
-    at + Duration::from_micros(if past == 0 { 0 } else { (SECOND_US - past).unsigned_abs() })
+    at + Duration::from_micros(if past == 0 {
+        0
+    } else {
+        (SECOND_US - past).unsigned_abs()
+    })
 }
 
 const SECOND_US: i64 = 1_000_000;
@@ -319,5 +415,7 @@ pub fn waits_too_long(delivery: &Delivery, call: &Call, tuning: &Tuning, now: Ti
 /// How long Twilio may hold a call before it dials: until the latest POST time. Every call is queued for a moment, so
 /// one placed only just in time gets that moment too.
 fn queued_until(delivery: &Delivery, tuning: &Tuning) -> Timestamp {
-    delivery.placed_at.map_or(delivery.place_by, |placed| delivery.place_by.max(placed + tuning.queue_moment))
+    delivery.placed_at.map_or(delivery.place_by, |placed| {
+        delivery.place_by.max(placed + tuning.queue_moment)
+    })
 }

@@ -13,7 +13,10 @@ use crate::speech::Manner;
 
 /// How a tenant's calls are made. Only [`Draft::check`] and the store make one.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is a setting, or a state, of its own")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "each is a setting, or a state, of its own"
+)]
 pub struct VoiceSettings {
     /// Whose.
     pub tenant_id: TenantId,
@@ -161,9 +164,16 @@ impl Draft {
     /// All problems, in the order of the settings.
     pub fn check(&self, tenant_id: TenantId) -> Result<VoiceSettings, Vec<Problem>> {
         let mut problems = Vec::new();
-        let mut wrong = |setting, problem: &str| problems.push(Problem { setting, problem: problem.to_owned() });
+        let mut wrong = |setting, problem: &str| {
+            problems.push(Problem {
+                setting,
+                problem: problem.to_owned(),
+            })
+        };
 
-        let account_sid = AccountSid::parse(&self.account_sid).map_err(|Refused(why)| wrong("account_sid", why)).ok();
+        let account_sid = AccountSid::parse(&self.account_sid)
+            .map_err(|Refused(why)| wrong("account_sid", why))
+            .ok();
         check_secret(&self.auth_token).unwrap_or_else(|why| wrong("auth_token", why));
         if let Some(token) = &self.secondary_auth_token {
             check_secret(token).unwrap_or_else(|why| wrong("secondary_auth_token", why));
@@ -172,8 +182,13 @@ impl Draft {
             (None, None) => None,
             (Some(sid), Some(secret)) => {
                 check_secret(secret).unwrap_or_else(|why| wrong("api_key_secret", why));
-                let sid = ApiKeySid::parse(sid).map_err(|Refused(why)| wrong("api_key_sid", why)).ok();
-                sid.map(|sid| ApiKey { sid, secret: secret.clone() })
+                let sid = ApiKeySid::parse(sid)
+                    .map_err(|Refused(why)| wrong("api_key_sid", why))
+                    .ok();
+                sid.map(|sid| ApiKey {
+                    sid,
+                    secret: secret.clone(),
+                })
             }
             (Some(_), None) => {
                 wrong("api_key_secret", "an API key needs its secret");
@@ -184,15 +199,27 @@ impl Draft {
                 None
             }
         };
-        let from = PhoneNumber::parse(&self.from).map_err(|Refused(why)| wrong("from", why)).ok();
-        let region = self.region.as_deref().map(Region::parse).transpose().unwrap_or_else(|Refused(why)| {
-            wrong("region", why);
-            None
-        });
-        let default_locale = self.default_locale.as_deref().map(Locale::parse).transpose().unwrap_or_else(|Refused(why)| {
-            wrong("default_locale", why);
-            None
-        });
+        let from = PhoneNumber::parse(&self.from)
+            .map_err(|Refused(why)| wrong("from", why))
+            .ok();
+        let region = self
+            .region
+            .as_deref()
+            .map(Region::parse)
+            .transpose()
+            .unwrap_or_else(|Refused(why)| {
+                wrong("region", why);
+                None
+            });
+        let default_locale = self
+            .default_locale
+            .as_deref()
+            .map(Locale::parse)
+            .transpose()
+            .unwrap_or_else(|Refused(why)| {
+                wrong("default_locale", why);
+                None
+            });
         let ring_timeout = self.ring_timeout.unwrap_or(DEFAULT_RING_TIMEOUT);
         if !(Duration::from_secs(5)..=Duration::from_mins(10)).contains(&ring_timeout) {
             wrong("ring_timeout", "5 s to 600 s");
@@ -211,13 +238,20 @@ impl Draft {
         if allowed_countries.is_empty() {
             match from.as_ref().map(PhoneNumber::country) {
                 Some(Some(country)) => allowed_countries.push(country),
-                Some(None) => wrong("allowed_countries", "name at least one country: the From number belongs to none"),
+                Some(None) => wrong(
+                    "allowed_countries",
+                    "name at least one country: the From number belongs to none",
+                ),
                 None => {}
             }
         }
-        let name = |user: &String| (1..=255).contains(&user.len()) && !user.chars().any(char::is_control);
+        let name =
+            |user: &String| (1..=255).contains(&user.len()) && !user.chars().any(char::is_control);
         if self.publishers.len() > MOST_PUBLISHERS || !self.publishers.iter().all(name) {
-            wrong("publishers", "at most 32 names of RabbitMQ users, each of 1 to 255 bytes");
+            wrong(
+                "publishers",
+                "at most 32 names of RabbitMQ users, each of 1 to 255 bytes",
+            );
         }
         for (setting, problem) in self.manner.problems() {
             wrong(setting, &problem);
@@ -261,13 +295,17 @@ impl Draft {
 impl VoiceSettings {
     /// What becomes of its calls.
     pub fn policy(&self) -> Policy {
-        Policy { voicemail: self.voicemail, redial: self.redial.clone() }
+        Policy {
+            voicemail: self.voicemail,
+            redial: self.redial.clone(),
+        }
     }
 
     /// Whether a message from this user of the broker speaks for the tenant. The broker vouches for the name; a message
     /// that says none is nobody's.
     pub fn may_publish(&self, user: Option<&str>) -> bool {
-        self.publishers.is_empty() || user.is_some_and(|user| self.publishers.iter().any(|allowed| allowed == user))
+        self.publishers.is_empty()
+            || user.is_some_and(|user| self.publishers.iter().any(|allowed| allowed == user))
     }
 }
 
@@ -275,8 +313,12 @@ impl Paused {
     /// Why its deliveries wait.
     pub fn reason(self) -> Reason {
         let message = match self {
-            Self::Tenant => "the tenant is paused; its calls are placed when it is resumed, if the code still lives",
-            Self::Account => "the Twilio account is paused; its calls are placed when it is resumed, if the code still lives",
+            Self::Tenant => {
+                "the tenant is paused; its calls are placed when it is resumed, if the code still lives"
+            }
+            Self::Account => {
+                "the Twilio account is paused; its calls are placed when it is resumed, if the code still lives"
+            }
         };
         Reason::new(ReasonCode::Paused, message)
     }
@@ -303,16 +345,24 @@ impl Region {
     /// [`Refused`] says what it looks like.
     pub fn parse(text: &str) -> Result<Self, Refused> {
         let word = |part: &str| {
-            (2..=24).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+            (2..=24).contains(&part.len())
+                && part
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         };
         let (edge, region) = match text.split_once('.') {
             Some((edge, region)) => (edge, region),
             None => (usual_edge(text).unwrap_or_default(), text),
         };
         if !word(edge) || !word(region) {
-            return Err(Refused("a Twilio region with its edge, for example dublin.ie1, or us1, ie1, au1 alone"));
+            return Err(Refused(
+                "a Twilio region with its edge, for example dublin.ie1, or us1, ie1, au1 alone",
+            ));
         }
-        Ok(Self { region: region.to_owned(), edge: edge.to_owned() })
+        Ok(Self {
+            region: region.to_owned(),
+            edge: edge.to_owned(),
+        })
     }
 }
 
@@ -393,7 +443,10 @@ mod tests {
     fn who_is_not_on_a_tenants_list_does_not_speak_for_it() {
         let open = draft().check(TenantId::parse("acme").unwrap()).unwrap();
         assert!(open.may_publish(None) && open.may_publish(Some("anybody")));
-        let listed = Draft { publishers: vec!["auth-login".to_owned()], ..draft() };
+        let listed = Draft {
+            publishers: vec!["auth-login".to_owned()],
+            ..draft()
+        };
         let closed = listed.check(TenantId::parse("acme").unwrap()).unwrap();
         assert!(closed.may_publish(Some("auth-login")));
         assert!(!closed.may_publish(Some("auth-login2")) && !closed.may_publish(None));
@@ -402,7 +455,10 @@ mod tests {
     #[test]
     fn a_region_brings_its_edge() {
         assert_eq!(Region::parse("ie1").unwrap().to_string(), "dublin.ie1");
-        assert_eq!(Region::parse("sydney.au1").unwrap().to_string(), "sydney.au1");
+        assert_eq!(
+            Region::parse("sydney.au1").unwrap().to_string(),
+            "sydney.au1"
+        );
         assert!(Region::parse("evil.example.com").is_err());
     }
 }

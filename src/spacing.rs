@@ -39,8 +39,11 @@ mod tests {
 
     #[test]
     fn the_ceiling_doubles_up_to_the_longest() {
-        let ceilings: Vec<u128> =
-            (1..=7).map(|spent| ceiling(Duration::from_millis(500), Duration::from_secs(20), spent).as_millis()).collect();
+        let ceilings: Vec<u128> = (1..=7)
+            .map(|spent| {
+                ceiling(Duration::from_millis(500), Duration::from_secs(20), spent).as_millis()
+            })
+            .collect();
         assert_eq!(ceilings, [500, 1000, 2000, 4000, 8000, 16000, 20000]);
     }
 

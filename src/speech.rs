@@ -68,27 +68,51 @@ pub struct Spoken {
 /// The digit that a word means, in a locale that we speak.
 pub fn digit(locale: &str, word: &str) -> Option<char> {
     let digits = &LANGUAGES.get(locale)?.digits;
-    (0..).zip(digits).find(|(_, known)| *known == word).and_then(|(digit, _)| char::from_digit(digit, 10))
+    (0..)
+        .zip(digits)
+        .find(|(_, known)| *known == word)
+        .and_then(|(digit, _)| char::from_digit(digit, 10))
 }
 
 /// Every locale that we speak.
 pub fn locales() -> impl Iterator<Item = Spoken> {
-    LANGUAGES.iter().map(|(tag, language)| Spoken { locale: tag, voice: &language.voice, other_voices: &language.other_voices })
+    LANGUAGES.iter().map(|(tag, language)| Spoken {
+        locale: tag,
+        voice: &language.voice,
+        other_voices: &language.other_voices,
+    })
 }
 
 #[expect(clippy::expect_used, reason = "a test knows that it is there")]
 fn last_resort() -> (&'static String, &'static Language) {
-    LANGUAGES.get_key_value(LAST_RESORT).expect("English is spoken")
+    LANGUAGES
+        .get_key_value(LAST_RESORT)
+        .expect("English is spoken")
 }
 
 impl<'a> Speaker<'a> {
     /// Speaks the first of these languages that we have, or its nearest relative: the request's, the tenant's, the number's
     /// country's, `en-US`.
-    pub fn new(asked: Option<&Locale>, tenant: Option<&Locale>, country: Option<Country>, manner: &'a Manner) -> Self {
-        let tag = asked.and_then(matching::nearest).or_else(|| tenant.and_then(matching::nearest));
-        let tag = tag.or_else(|| country.and_then(matching::of_country)).unwrap_or(LAST_RESORT);
-        let (tag, language) = LANGUAGES.get_key_value(tag).unwrap_or_else(|| last_resort());
-        Self { tag, language, manner }
+    pub fn new(
+        asked: Option<&Locale>,
+        tenant: Option<&Locale>,
+        country: Option<Country>,
+        manner: &'a Manner,
+    ) -> Self {
+        let tag = asked
+            .and_then(matching::nearest)
+            .or_else(|| tenant.and_then(matching::nearest));
+        let tag = tag
+            .or_else(|| country.and_then(matching::of_country))
+            .unwrap_or(LAST_RESORT);
+        let (tag, language) = LANGUAGES
+            .get_key_value(tag)
+            .unwrap_or_else(|| last_resort());
+        Self {
+            tag,
+            language,
+            manner,
+        }
     }
 
     /// Everything: a greeting, the code as often as the tenant wants, how long it is good for, goodbye. `life` is how long the
@@ -111,14 +135,18 @@ impl<'a> Speaker<'a> {
     /// A greeting, and which key to press.
     pub fn question(&self) -> Script {
         let mut script = self.begin();
-        script.parts.push(Part::Text(self.language.phrases.press.clone()));
+        script
+            .parts
+            .push(Part::Text(self.language.phrases.press.clone()));
         self.done(script)
     }
 
     /// Which key to press, again.
     pub fn question_again(&self) -> Script {
         let mut script = self.empty();
-        script.parts.push(Part::Text(self.language.phrases.press.clone()));
+        script
+            .parts
+            .push(Part::Text(self.language.phrases.press.clone()));
         self.done(script)
     }
 
@@ -127,7 +155,15 @@ impl<'a> Speaker<'a> {
     pub fn reading(&self, code: &OtpCode, life: Duration, reading: u32) -> Script {
         let phrases = &self.language.phrases;
         let mut script = self.empty();
-        self.read(&mut script, code, if reading <= 1 { &phrases.code_is } else { &phrases.again });
+        self.read(
+            &mut script,
+            code,
+            if reading <= 1 {
+                &phrases.code_is
+            } else {
+                &phrases.again
+            },
+        );
         script.heard_after = self.length(&script.parts);
         self.say_life(&mut script, life);
         if reading >= self.manner.readings {
@@ -141,7 +177,9 @@ impl<'a> Speaker<'a> {
     /// Nothing but goodbye.
     pub fn goodbye(&self) -> Script {
         let mut script = self.empty();
-        script.parts.push(Part::Text(self.language.phrases.goodbye.clone()));
+        script
+            .parts
+            .push(Part::Text(self.language.phrases.goodbye.clone()));
         self.done(script)
     }
 
@@ -151,7 +189,11 @@ impl<'a> Speaker<'a> {
     }
 
     fn empty(&self) -> Script {
-        let voice = self.manner.voices.get(self.tag).unwrap_or(&self.language.voice);
+        let voice = self
+            .manner
+            .voices
+            .get(self.tag)
+            .unwrap_or(&self.language.voice);
         Script {
             locale: self.tag.to_owned(),
             voice: voice.clone(),
@@ -170,7 +212,9 @@ impl<'a> Speaker<'a> {
             (None, None) => phrases.greeting.clone(),
         };
         let mut script = self.empty();
-        script.parts.extend([Part::Pause(Duration::from_secs(1)), Part::Text(greeting)]);
+        script
+            .parts
+            .extend([Part::Pause(Duration::from_secs(1)), Part::Text(greeting)]);
         script
     }
 
@@ -185,21 +229,36 @@ impl<'a> Speaker<'a> {
     fn read(&self, script: &mut Script, code: &OtpCode, before: &str) {
         let pause = self.manner.pause();
         let symbols: Vec<char> = code.expose().chars().collect();
-        let threes = self.language.six_in_threes && symbols.len() == 6 && symbols.iter().all(char::is_ascii_digit);
+        let threes = self.language.six_in_threes
+            && symbols.len() == 6
+            && symbols.iter().all(char::is_ascii_digit);
         script.parts.push(Part::Text(before.to_owned()));
         for (place, symbol) in symbols.into_iter().enumerate() {
             // Between two groups the pause is half as long again.
-            script.parts.push(Part::Break(if threes && place == 3 { pause * 3 / 2 } else { pause }));
-            script.parts.push(Part::Symbol(self.language.symbol(symbol)));
+            script.parts.push(Part::Break(if threes && place == 3 {
+                pause * 3 / 2
+            } else {
+                pause
+            }));
+            script
+                .parts
+                .push(Part::Symbol(self.language.symbol(symbol)));
         }
         script.parts.push(Part::Break(pause));
     }
 
     /// How many whole minutes the code is good for when that has been said; nothing below one.
     fn say_life(&self, script: &mut Script, life: Duration) {
-        let minutes = |script: &Script| life.saturating_sub(self.length(&script.parts)).as_secs() / 60;
-        let sentence = |minutes| (minutes > 0).then(|| self.language.valid(self.tag, minutes)).flatten();
-        let Some(said) = sentence(minutes(script)) else { return };
+        let minutes =
+            |script: &Script| life.saturating_sub(self.length(&script.parts)).as_secs() / 60;
+        let sentence = |minutes| {
+            (minutes > 0)
+                .then(|| self.language.valid(self.tag, minutes))
+                .flatten()
+        };
+        let Some(said) = sentence(minutes(script)) else {
+            return;
+        };
         script.parts.push(Part::Text(said));
         // Saying it took its time, too.
         let left = minutes(script);
@@ -209,7 +268,9 @@ impl<'a> Speaker<'a> {
 
     fn end(&self, mut script: Script) -> Script {
         script.parts.push(Part::Pause(Duration::from_secs(1)));
-        script.parts.push(Part::Text(self.language.phrases.goodbye.clone()));
+        script
+            .parts
+            .push(Part::Text(self.language.phrases.goodbye.clone()));
         script
     }
 
@@ -227,7 +288,8 @@ impl<'a> Speaker<'a> {
             .map(|part| match part {
                 Part::Text(text) => {
                     let characters = u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
-                    Duration::from_millis(self.language.ms_per_character.into()) * characters * 100 / rate
+                    Duration::from_millis(self.language.ms_per_character.into()) * characters * 100
+                        / rate
                 }
                 Part::Symbol(_) => SYMBOL_SPOKEN * 100 / rate,
                 Part::Break(length) | Part::Pause(length) => *length,

@@ -17,30 +17,61 @@ pub(crate) struct Vhost {
 impl Vhost {
     /// A new vhost with the whole topology.
     pub(crate) async fn fresh() -> anyhow::Result<Self> {
-        let (base, api) = (from_environment("VOICE_OTP_AMQP_URL")?, from_environment("VOICE_OTP_TEST_RABBITMQ_API")?);
+        let (base, api) = (
+            from_environment("VOICE_OTP_AMQP_URL")?,
+            from_environment("VOICE_OTP_TEST_RABBITMQ_API")?,
+        );
         let name = format!("bench-{}", uuid::Uuid::new_v4().simple());
-        let made = reqwest::Client::new().put(format!("{api}/api/vhosts/{name}")).send().await?;
-        anyhow::ensure!(made.status().is_success(), "make a vhost: {}", made.status());
-        let authority = base.split('/').nth(2).context("VOICE_OTP_AMQP_URL is a URL")?;
+        let made = reqwest::Client::new()
+            .put(format!("{api}/api/vhosts/{name}"))
+            .send()
+            .await?;
+        anyhow::ensure!(
+            made.status().is_success(),
+            "make a vhost: {}",
+            made.status()
+        );
+        let authority = base
+            .split('/')
+            .nth(2)
+            .context("VOICE_OTP_AMQP_URL is a URL")?;
         let url = format!("amqp://{authority}/{name}");
         let connection = Connection::connect(&url, ConnectionProperties::default()).await?;
         topology::declare_all(&connection).await?;
-        Ok(Self { url: SecretString::from(url), connection, api, name })
+        Ok(Self {
+            url: SecretString::from(url),
+            connection,
+            api,
+            name,
+        })
     }
 
     /// How many messages a queue holds.
     pub(crate) async fn depth(&self, queue: &str) -> anyhow::Result<u32> {
         let channel = self.connection.create_channel().await?;
-        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let depth = channel.queue_declare(queue.into(), look, FieldTable::default()).await?.message_count();
+        let look = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let depth = channel
+            .queue_declare(queue.into(), look, FieldTable::default())
+            .await?
+            .message_count();
         channel.close(200, "done".into()).await?;
         Ok(depth)
     }
 
     pub(crate) async fn delete(self) -> anyhow::Result<()> {
         drop(self.connection.close(200, "done".into()).await);
-        let deleted = reqwest::Client::new().delete(format!("{}/api/vhosts/{}", self.api, self.name)).send().await?;
-        anyhow::ensure!(deleted.status().is_success(), "delete the vhost: {}", deleted.status());
+        let deleted = reqwest::Client::new()
+            .delete(format!("{}/api/vhosts/{}", self.api, self.name))
+            .send()
+            .await?;
+        anyhow::ensure!(
+            deleted.status().is_success(),
+            "delete the vhost: {}",
+            deleted.status()
+        );
         Ok(())
     }
 }

@@ -41,7 +41,11 @@ pub(crate) struct Account {
 impl Account {
     /// The account with this number, and one tenant `t<number>`.
     pub(crate) fn alone(number: usize, calls_per_second: f64) -> Self {
-        Self { number, calls_per_second, tenants: vec![format!("t{number}")] }
+        Self {
+            number,
+            calls_per_second,
+            tenants: vec![format!("t{number}")],
+        }
     }
 
     pub(crate) fn sid(&self) -> String {
@@ -54,19 +58,34 @@ impl Database {
         let server = from_environment("VOICE_OTP_DATABASE_URL")?;
         let schema = format!("bench_{}", uuid::Uuid::new_v4().simple());
         let admin = voice_otp_store::connect(&SecretString::from(server.as_str()), 1)?;
-        admin.get().await?.batch_execute(&format!("create schema {schema}")).await?;
+        admin
+            .get()
+            .await?
+            .batch_execute(&format!("create schema {schema}"))
+            .await?;
         let separator = if server.contains('?') { '&' } else { '?' };
-        let url = SecretString::from(format!("{server}{separator}options=-c%20search_path%3D{schema}"));
+        let url = SecretString::from(format!(
+            "{server}{separator}options=-c%20search_path%3D{schema}"
+        ));
         let pool = voice_otp_store::connect(&url, CONNECTIONS)?;
         migrate::apply(&pool).await?;
         let keys_text = Keyring::generate("bench");
         let keys = Keyring::parse(&keys_text)?;
-        Ok(Self { url, server, schema, pool, keys_text, keys })
+        Ok(Self {
+            url,
+            server,
+            schema,
+            pool,
+            keys_text,
+            keys,
+        })
     }
 
     /// Saves tenants whose credentials Twilio has taken, and the peers' table of them.
     pub(crate) async fn tenants(&self, accounts: &[Account]) -> anyhow::Result<()> {
-        let drafts = accounts.iter().flat_map(|account| account.tenants.iter().map(move |tenant| (account, tenant)));
+        let drafts = accounts
+            .iter()
+            .flat_map(|account| account.tenants.iter().map(move |tenant| (account, tenant)));
         stream::iter(drafts.map(anyhow::Ok))
             .try_for_each_concurrent(CONNECTIONS, |(account, tenant)| async move {
                 let draft = Draft {
@@ -77,8 +96,16 @@ impl Database {
                     calls_per_second: Some(account.calls_per_second),
                     ..Draft::default()
                 };
-                let checked = draft.check(TenantId::parse(tenant)?).map_err(|wrong| anyhow::anyhow!("{wrong:?}"))?;
-                Ok(settings::save(&self.pool, &self.keys, &checked, Some(account.calls_per_second)).await?)
+                let checked = draft
+                    .check(TenantId::parse(tenant)?)
+                    .map_err(|wrong| anyhow::anyhow!("{wrong:?}"))?;
+                Ok(settings::save(
+                    &self.pool,
+                    &self.keys,
+                    &checked,
+                    Some(account.calls_per_second),
+                )
+                .await?)
             })
             .await?;
         let sql = "update voice_settings set proven = true; \
@@ -98,7 +125,9 @@ impl Database {
     pub(crate) async fn drop_schema(self) -> anyhow::Result<()> {
         let client = self.pool.get().await.context("connect to Postgres")?;
         // Partitions are tables as well, so that many locks may be needed.
-        Ok(client.batch_execute(&format!("drop schema {} cascade", self.schema)).await?)
+        Ok(client
+            .batch_execute(&format!("drop schema {} cascade", self.schema))
+            .await?)
     }
 
     pub(crate) fn url(&self) -> String {

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use futures_util::StreamExt as _;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions};
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions,
+};
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Channel};
 use secrecy::ExposeSecret as _;
@@ -27,18 +30,39 @@ struct Floor {
 
 /// Runs as a process of its own, `voice-otp-bench floor-worker`, until it is killed.
 pub(crate) async fn run() -> anyhow::Result<()> {
-    let (amqp_url, twilio_url) = (from_environment("AMQP_URL")?, from_environment("TWILIO_URL")?);
+    let (amqp_url, twilio_url) = (
+        from_environment("AMQP_URL")?,
+        from_environment("TWILIO_URL")?,
+    );
     // As the worker: one connection to consume on, one to publish on.
-    let consuming = lapin::Connection::connect(&amqp_url, lapin::ConnectionProperties::default()).await?;
-    let publishing = lapin::Connection::connect(&amqp_url, lapin::ConnectionProperties::default()).await?;
+    let consuming =
+        lapin::Connection::connect(&amqp_url, lapin::ConnectionProperties::default()).await?;
+    let publishing =
+        lapin::Connection::connect(&amqp_url, lapin::ConnectionProperties::default()).await?;
     let statuses = publishing.create_channel().await?;
-    statuses.confirm_select(ConfirmSelectOptions { nowait: false }).await?;
-    let http = reqwest::Client::builder().pool_max_idle_per_host(512).tcp_nodelay(true).build()?;
-    let floor = Arc::new(Floor { http, twilio_url, statuses });
+    statuses
+        .confirm_select(ConfirmSelectOptions { nowait: false })
+        .await?;
+    let http = reqwest::Client::builder()
+        .pool_max_idle_per_host(512)
+        .tcp_nodelay(true)
+        .build()?;
+    let floor = Arc::new(Floor {
+        http,
+        twilio_url,
+        statuses,
+    });
     let channel = consuming.create_channel().await?;
-    channel.basic_qos(PREFETCH, BasicQosOptions { global: false }).await?;
+    channel
+        .basic_qos(PREFETCH, BasicQosOptions { global: false })
+        .await?;
     let mut consumer = channel
-        .basic_consume(topology::REQUESTS.into(), "".into(), BasicConsumeOptions::default(), FieldTable::default())
+        .basic_consume(
+            topology::REQUESTS.into(),
+            "".into(),
+            BasicConsumeOptions::default(),
+            FieldTable::default(),
+        )
         .await?;
     let permits = Arc::new(Semaphore::new(CONCURRENCY));
     let tasks = TaskTracker::new();
@@ -58,29 +82,57 @@ pub(crate) async fn run() -> anyhow::Result<()> {
 impl Floor {
     async fn work(&self, delivery: Delivery) -> anyhow::Result<()> {
         let event: serde_json::Value = serde_json::from_slice(&delivery.data)?;
-        let text = |at: &str| event.pointer(at).and_then(serde_json::Value::as_str).unwrap_or_default().to_owned();
-        let (id, tenant, to, code) = (text("/id"), text("/data/tenant_id"), text("/data/to"), text("/data/code"));
-        let account = format!("AC{:032x}", tenant.trim_start_matches('t').parse::<usize>().unwrap_or(0));
+        let text = |at: &str| {
+            event
+                .pointer(at)
+                .and_then(serde_json::Value::as_str)
+                .unwrap_or_default()
+                .to_owned()
+        };
+        let (id, tenant, to, code) = (
+            text("/id"),
+            text("/data/tenant_id"),
+            text("/data/to"),
+            text("/data/code"),
+        );
+        let account = format!(
+            "AC{:032x}",
+            tenant.trim_start_matches('t').parse::<usize>().unwrap_or(0)
+        );
         let form = [
             ("To", to.as_str()),
             ("From", "+12025550190"),
-            ("Twiml", &format!("<Response><Say>Your code is {code}</Say></Response>")),
+            (
+                "Twiml",
+                &format!("<Response><Say>Your code is {code}</Say></Response>"),
+            ),
             ("Timeout", "30"),
         ];
         let answer = self
             .http
-            .post(format!("{}/2010-04-01/Accounts/{account}/Calls.json", self.twilio_url))
+            .post(format!(
+                "{}/2010-04-01/Accounts/{account}/Calls.json",
+                self.twilio_url
+            ))
             .basic_auth(&account, Some("0123456789abcdef0123456789abcdef"))
             .form(&form)
             .send()
             .await?;
         let call: serde_json::Value = answer.json().await?;
-        let sid = call.pointer("/sid").and_then(serde_json::Value::as_str).unwrap_or_default();
-        let (accepted, placed) =
-            tokio::try_join!(self.tell(&id, &tenant, "accepted", 1, ""), self.tell(&id, &tenant, "placed", 2, sid))?;
+        let sid = call
+            .pointer("/sid")
+            .and_then(serde_json::Value::as_str)
+            .unwrap_or_default();
+        let (accepted, placed) = tokio::try_join!(
+            self.tell(&id, &tenant, "accepted", 1, ""),
+            self.tell(&id, &tenant, "placed", 2, sid)
+        )?;
         accepted.await?;
         placed.await?;
-        delivery.acker.ack(BasicAckOptions { multiple: false }).await?;
+        delivery
+            .acker
+            .ack(BasicAckOptions { multiple: false })
+            .await?;
         Ok(())
     }
 
@@ -102,13 +154,23 @@ impl Floor {
                 "context": {}, "test": false,
             },
         });
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let properties =
-            BasicProperties::default().with_delivery_mode(2).with_content_type("application/cloudevents+json".into());
+        let options = BasicPublishOptions {
+            mandatory: true,
+            immediate: false,
+        };
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_content_type("application/cloudevents+json".into());
         let key = format!("status.{status}.{tenant}");
         Ok(self
             .statuses
-            .basic_publish(topology::STATUS.into(), key.into(), options, body.to_string().as_bytes(), properties)
+            .basic_publish(
+                topology::STATUS.into(),
+                key.into(),
+                options,
+                body.to_string().as_bytes(),
+                properties,
+            )
             .await?)
     }
 }

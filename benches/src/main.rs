@@ -48,7 +48,11 @@ async fn main() -> anyhow::Result<ExitCode> {
             "there is no measurement '{other}': throughput, latency, pace, flood, neighbours, hopeless, growth, viewers, publisher"
         ),
     };
-    Ok(if right { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(if right {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
 }
 
 /// Everything, one after the other.

@@ -34,14 +34,27 @@ pub(crate) const CELERY_QUEUE: &str = "bench.celery";
 
 pub(crate) async fn declare_celery_queue(channel: &lapin::Channel) -> anyhow::Result<()> {
     let mut arguments = FieldTable::default();
-    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-    let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-    channel.queue_declare(CELERY_QUEUE.into(), durable, arguments).await?;
+    arguments.insert(
+        "x-queue-type".into(),
+        AMQPValue::LongString("quorum".into()),
+    );
+    let durable = QueueDeclareOptions {
+        durable: true,
+        ..QueueDeclareOptions::default()
+    };
+    channel
+        .queue_declare(CELERY_QUEUE.into(), durable, arguments)
+        .await?;
     Ok(())
 }
 
 /// Starts a peer on the queue of requests.
-pub(crate) fn spawn(peer: Peer, vhost: &Vhost, database: &Database, twilio_url: &str) -> anyhow::Result<Child> {
+pub(crate) fn spawn(
+    peer: Peer,
+    vhost: &Vhost,
+    database: &Database,
+    twilio_url: &str,
+) -> anyhow::Result<Child> {
     let installed = PathBuf::from(from_environment("VOICE_OTP_BENCH_PEERS")?);
     let mut command = match peer {
         Peer::Node => {
@@ -51,7 +64,10 @@ pub(crate) fn spawn(peer: Peer, vhost: &Vhost, database: &Database, twilio_url: 
         }
         Peer::Celery => {
             let mut command = Command::new(installed.join("venv/bin/python"));
-            command.args(["-W", "ignore"]).arg(installed.join("celery/worker.py")).current_dir(installed.join("celery"));
+            command
+                .args(["-W", "ignore"])
+                .arg(installed.join("celery/worker.py"))
+                .current_dir(installed.join("celery"));
             command
         }
     };
@@ -60,7 +76,14 @@ pub(crate) fn spawn(peer: Peer, vhost: &Vhost, database: &Database, twilio_url: 
         .env("DATABASE_URL", &database.server)
         .env("SEARCH_PATH", &database.schema)
         .env("TWILIO_URL", twilio_url)
-        .env("QUEUE", if peer == Peer::Celery { CELERY_QUEUE } else { voice_otp_publisher::topology::REQUESTS })
+        .env(
+            "QUEUE",
+            if peer == Peer::Celery {
+                CELERY_QUEUE
+            } else {
+                voice_otp_publisher::topology::REQUESTS
+            },
+        )
         .stdout(std::process::Stdio::null())
         .kill_on_drop(true)
         .spawn()?)
@@ -71,7 +94,12 @@ pub(crate) fn spawn(peer: Peer, vhost: &Vhost, database: &Database, twilio_url: 
 pub(crate) fn celery_message(event: &str) -> (String, BasicProperties) {
     let id = uuid::Uuid::new_v4().to_string();
     let mut headers = FieldTable::default();
-    for (name, value) in [("lang", "py"), ("task", "voice_otp.place"), ("id", id.as_str()), ("root_id", id.as_str())] {
+    for (name, value) in [
+        ("lang", "py"),
+        ("task", "voice_otp.place"),
+        ("id", id.as_str()),
+        ("root_id", id.as_str()),
+    ] {
         headers.insert(name.into(), AMQPValue::LongString(value.into()));
     }
     let properties = BasicProperties::default()
@@ -79,5 +107,10 @@ pub(crate) fn celery_message(event: &str) -> (String, BasicProperties) {
         .with_content_encoding("utf-8".into())
         .with_correlation_id(id.as_str().into())
         .with_headers(headers);
-    (format!(r#"[[{event}],{{}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]"#), properties)
+    (
+        format!(
+            r#"[[{event}],{{}},{{"callbacks":null,"errbacks":null,"chain":null,"chord":null}}]"#
+        ),
+        properties,
+    )
 }

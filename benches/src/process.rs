@@ -21,7 +21,11 @@ pub(crate) struct Worker {
 /// `voice-otp`, built beside the bench.
 pub(crate) fn program() -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name("voice-otp");
-    anyhow::ensure!(path.exists(), "{} is missing: run it with ./dev bench", path.display());
+    anyhow::ensure!(
+        path.exists(),
+        "{} is missing: run it with ./dev bench",
+        path.display()
+    );
     Ok(path)
 }
 
@@ -39,7 +43,12 @@ impl Worker {
     }
 
     /// Starts one.
-    pub(crate) fn spawn(vhost: &Vhost, database: &Database, twilio_url: &str, settings: &[(&str, &str)]) -> anyhow::Result<Self> {
+    pub(crate) fn spawn(
+        vhost: &Vhost,
+        database: &Database,
+        twilio_url: &str,
+        settings: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let address = format!("127.0.0.1:{}", free_port()?);
         let child = Command::new(program()?)
             .arg("worker")
@@ -62,7 +71,10 @@ impl Worker {
     pub(crate) async fn ready(&self) -> anyhow::Result<()> {
         let client = reqwest::Client::new();
         for _ in 0..1000 {
-            let answer = client.get(format!("http://{}/readyz", self.address)).send().await;
+            let answer = client
+                .get(format!("http://{}/readyz", self.address))
+                .send()
+                .await;
             if answer.is_ok_and(|answer| answer.status().is_success()) {
                 return Ok(());
             }
@@ -90,7 +102,10 @@ impl Worker {
 pub(crate) fn peak_memory_bytes(child: &Child) -> anyhow::Result<u64> {
     let pid = child.id().context("it runs")?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).context("VmHWM")?;
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmHWM:"))
+        .context("VmHWM")?;
     let kilobytes: u64 = line.trim().trim_end_matches(" kB").parse()?;
     Ok(kilobytes * 1024)
 }
@@ -98,9 +113,15 @@ pub(crate) fn peak_memory_bytes(child: &Child) -> anyhow::Result<u64> {
 /// Asks a program to stop, waits, and kills it if it doesn't.
 pub(crate) async fn terminate(child: &mut Child) -> anyhow::Result<()> {
     if let Some(pid) = child.id() {
-        Command::new("kill").args(["-TERM", &pid.to_string()]).status().await?;
+        Command::new("kill")
+            .args(["-TERM", &pid.to_string()])
+            .status()
+            .await?;
     }
-    if tokio::time::timeout(Duration::from_secs(20), child.wait()).await.is_err() {
+    if tokio::time::timeout(Duration::from_secs(20), child.wait())
+        .await
+        .is_err()
+    {
         child.kill().await?;
     }
     Ok(())

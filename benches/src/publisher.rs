@@ -43,20 +43,49 @@ pub(crate) async fn run() -> anyhow::Result<bool> {
     publisher.close().await;
     // The queue's own count lags behind its confirms a little.
     tokio::time::sleep(Duration::from_secs(1)).await;
-    let queued = usize::try_from(vhost.depth(&topology::lane_queue(topology::lane_of(&TenantId::parse("bench")?))).await?)?;
+    let queued = usize::try_from(
+        vhost
+            .depth(&topology::lane_queue(topology::lane_of(&TenantId::parse(
+                "bench",
+            )?)))
+            .await?,
+    )?;
     vhost.delete().await?;
 
-    let stored = 1 + one_by_one.iter().chain(&windowed).map(|round| round.stored).sum::<usize>();
-    let lies = one_by_one.iter().chain(&windowed).map(|round| round.lies).sum::<usize>();
-    println!("{TASKS} tasks, one publisher, quorum queue, {} messages a round, {ROUNDS} rounds", TASKS * REQUESTS_A_TASK);
-    println!("{:<58} {:>8} {:>8} {:>8}  confirmed/s", "", "min", "median", "max");
-    for (what, rounds) in
-        [("each task waits for each confirm", &one_by_one), ("each task has 32 on their way, every fifth unroutable", &windowed)]
-    {
+    let stored = 1 + one_by_one
+        .iter()
+        .chain(&windowed)
+        .map(|round| round.stored)
+        .sum::<usize>();
+    let lies = one_by_one
+        .iter()
+        .chain(&windowed)
+        .map(|round| round.lies)
+        .sum::<usize>();
+    println!(
+        "{TASKS} tasks, one publisher, quorum queue, {} messages a round, {ROUNDS} rounds",
+        TASKS * REQUESTS_A_TASK
+    );
+    println!(
+        "{:<58} {:>8} {:>8} {:>8}  confirmed/s",
+        "", "min", "median", "max"
+    );
+    for (what, rounds) in [
+        ("each task waits for each confirm", &one_by_one),
+        (
+            "each task has 32 on their way, every fifth unroutable",
+            &windowed,
+        ),
+    ] {
         let mut rates: Vec<f64> = rounds.iter().map(Round::rate).collect();
         rates.sort_by(f64::total_cmp);
         let at = |place: usize| rates.get(place).copied().unwrap_or_default();
-        println!("{what:<58} {:>8.0} {:>8.0} {:>8.0}", at(0), at(rates.len() / 2), at(rates.len() - 1));
+        println!(
+            "{what:<58} {:>8.0} {:>8.0} {:>8.0}",
+            at(0),
+            at(rates.len() / 2),
+            at(rates.len() - 1)
+        );
     }
     println!("reported as stored: {stored}; in the queue: {queued}; lies: {lies}");
     Ok(lies == 0 && stored == queued)
@@ -77,7 +106,9 @@ async fn waiting_for_each(publisher: &Publisher, round: usize) -> anyhow::Result
             let publisher = publisher.clone();
             tasks.spawn(async move {
                 for n in 0..REQUESTS_A_TASK {
-                    publisher.request(&request(&format!("each-{round}-{task}-{n}"), n)?).await?;
+                    publisher
+                        .request(&request(&format!("each-{round}-{task}-{n}"), n)?)
+                        .await?;
                 }
                 anyhow::Ok(())
             })
@@ -86,7 +117,11 @@ async fn waiting_for_each(publisher: &Publisher, round: usize) -> anyhow::Result
     for task in running {
         task.await??;
     }
-    Ok(Round { stored: TASKS * REQUESTS_A_TASK, lies: 0, taken: start.elapsed() })
+    Ok(Round {
+        stored: TASKS * REQUESTS_A_TASK,
+        lies: 0,
+        taken: start.elapsed(),
+    })
 }
 
 async fn in_windows(publisher: &Publisher, round: usize) -> anyhow::Result<Round> {
@@ -94,16 +129,25 @@ async fn in_windows(publisher: &Publisher, round: usize) -> anyhow::Result<Round
     let running: Vec<_> = (0..TASKS)
         .map(|task| {
             let publisher = publisher.clone();
-            tasks.spawn(async move { window_of(&publisher, &format!("window-{round}-{task}")).await })
+            tasks.spawn(
+                async move { window_of(&publisher, &format!("window-{round}-{task}")).await },
+            )
         })
         .collect();
-    let mut sum = Round { stored: 0, lies: 0, taken: Duration::ZERO };
+    let mut sum = Round {
+        stored: 0,
+        lies: 0,
+        taken: Duration::ZERO,
+    };
     for task in running {
         let (stored, lies) = task.await??;
         sum.stored += stored;
         sum.lies += lies;
     }
-    Ok(Round { taken: start.elapsed(), ..sum })
+    Ok(Round {
+        taken: start.elapsed(),
+        ..sum
+    })
 }
 
 /// Publishes one task's share; gives what was reported as stored, and the lies.
@@ -131,9 +175,14 @@ async fn window_of(publisher: &Publisher, name: &str) -> anyhow::Result<(usize, 
 type Answered<E> = (bool, Result<Result<(), PublishError>, E>);
 
 fn note<E>(answered: Option<Answered<E>>, stored: &mut usize, lies: &mut usize) {
-    let Some((routable, answer)) = answered else { return };
+    let Some((routable, answer)) = answered else {
+        return;
+    };
     *stored += usize::from(matches!(answer, Ok(Ok(()))));
-    *lies += usize::from(!matches!((routable, answer), (true, Ok(Ok(()))) | (false, Ok(Err(PublishError::Unroutable(_))))));
+    *lies += usize::from(!matches!(
+        (routable, answer),
+        (true, Ok(Ok(()))) | (false, Ok(Err(PublishError::Unroutable(_))))
+    ));
 }
 
 fn message(id: &str, n: usize) -> anyhow::Result<Message> {

@@ -9,7 +9,10 @@ pub(crate) struct Series {
 
 impl Series {
     pub(crate) fn new(name: impl Into<String>) -> Self {
-        Self { name: name.into(), values: Vec::new() }
+        Self {
+            name: name.into(),
+            values: Vec::new(),
+        }
     }
 }
 
@@ -19,7 +22,12 @@ pub(crate) fn median(series: &Series) -> f64 {
 }
 
 /// The value below which this share of the values lies.
-#[expect(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a place in a list")]
+#[expect(
+    clippy::cast_precision_loss,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a place in a list"
+)]
 pub(crate) fn share(values: &[f64], share: f64) -> f64 {
     let mut sorted = values.to_vec();
     sorted.sort_by(f64::total_cmp);
@@ -29,9 +37,18 @@ pub(crate) fn share(values: &[f64], share: f64) -> f64 {
 
 /// Prints minimum, median and maximum of each.
 pub(crate) fn table(series: &[Series], unit: &str) {
-    println!("  {:<28} {:>10} {:>10} {:>10}  {unit}", "", "min", "median", "max");
+    println!(
+        "  {:<28} {:>10} {:>10} {:>10}  {unit}",
+        "", "min", "median", "max"
+    );
     for series in series {
         let at = |place| share(&series.values, place);
-        println!("  {:<28} {:>10.0} {:>10.0} {:>10.0}", series.name, at(0.0), at(0.5), at(1.0));
+        println!(
+            "  {:<28} {:>10.0} {:>10.0} {:>10.0}",
+            series.name,
+            at(0.0),
+            at(0.5),
+            at(1.0)
+        );
     }
 }

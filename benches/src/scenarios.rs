@@ -28,7 +28,9 @@ fn calm() -> HashMap<String, crate::twilio::Mood> {
 
 /// So many accounts, a tenant each, none of which its pace holds.
 fn alone(accounts: usize) -> Vec<Account> {
-    (0..accounts).map(|number| Account::alone(number, 100.0)).collect()
+    (0..accounts)
+        .map(|number| Account::alone(number, 100.0))
+        .collect()
 }
 
 fn tell(what: &str, waits_ms: &[f64], wanted: usize) {

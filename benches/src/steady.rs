@@ -25,7 +25,11 @@ impl Stage {
     pub(crate) async fn start(accounts: &[Account], twilio: Recorder) -> anyhow::Result<Self> {
         let (vhost, database) = (Vhost::fresh().await?, Database::fresh().await?);
         database.tenants(accounts).await?;
-        Ok(Self { vhost, database, twilio })
+        Ok(Self {
+            vhost,
+            database,
+            twilio,
+        })
     }
 
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
@@ -48,26 +52,54 @@ pub(crate) struct Steady<'a> {
 }
 
 /// Publishes at a steady rate; gives when each number's request was handed to the broker.
-pub(crate) async fn publish(vhost: &Vhost, load: &Steady<'_>) -> anyhow::Result<HashMap<String, Instant>> {
+pub(crate) async fn publish(
+    vhost: &Vhost,
+    load: &Steady<'_>,
+) -> anyhow::Result<HashMap<String, Instant>> {
     let channel = vhost.connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions { nowait: false }).await?;
+    channel
+        .confirm_select(ConfirmSelectOptions { nowait: false })
+        .await?;
     let mut confirms = FuturesUnordered::new();
     let mut published = HashMap::new();
     let start = Instant::now();
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a number of requests")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a number of requests"
+    )]
     let total = (load.rate * load.seconds) as usize;
     for n in 0..total {
         #[expect(clippy::cast_precision_loss, reason = "a number of requests")]
         let due = Duration::from_secs_f64(n as f64 / load.rate);
         tokio::time::sleep(due.saturating_sub(start.elapsed())).await;
         let (tenant, to) = ((load.tenant)(n), load::number(load.first_number + n));
-        let body = load::request(&format!("s{}-{n}", load.first_number), &tenant, &to, load.life);
+        let body = load::request(
+            &format!("s{}-{n}", load.first_number),
+            &tenant,
+            &to,
+            load.life,
+        );
         published.insert(to, Instant::now());
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let properties =
-            BasicProperties::default().with_delivery_mode(2).with_content_type("application/cloudevents+json".into());
+        let options = BasicPublishOptions {
+            mandatory: true,
+            immediate: false,
+        };
+        let properties = BasicProperties::default()
+            .with_delivery_mode(2)
+            .with_content_type("application/cloudevents+json".into());
         let key = load::routing_key(&tenant)?;
-        confirms.push(channel.basic_publish(topology::REQUESTS.into(), key.into(), options, body.as_bytes(), properties).await?);
+        confirms.push(
+            channel
+                .basic_publish(
+                    topology::REQUESTS.into(),
+                    key.into(),
+                    options,
+                    body.as_bytes(),
+                    properties,
+                )
+                .await?,
+        );
         while confirms.len() > 512 {
             confirms.next().await.transpose()?;
         }
@@ -80,7 +112,11 @@ pub(crate) async fn publish(vhost: &Vhost, load: &Steady<'_>) -> anyhow::Result<
 }
 
 /// Milliseconds from publish to the POST's arrival, for each that has come. Waits until all have, or for a while.
-pub(crate) async fn waits_ms(twilio: &Recorder, published: &HashMap<String, Instant>, longest: Duration) -> Vec<f64> {
+pub(crate) async fn waits_ms(
+    twilio: &Recorder,
+    published: &HashMap<String, Instant>,
+    longest: Duration,
+) -> Vec<f64> {
     let mut waits = Vec::new();
     let start = Instant::now();
     while waits.len() < published.len() && start.elapsed() < longest {

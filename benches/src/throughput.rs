@@ -66,27 +66,45 @@ pub(crate) async fn run(rounds: usize, only: Option<&str>) -> anyhow::Result<Vec
         Contender::Ours { workers: 4 },
         Contender::FullLife,
     ];
-    let chosen: Vec<Contender> =
-        all.into_iter().filter(|contender| only.is_none_or(|only| contender.name().contains(only))).collect();
-    let mut series: Vec<Series> = chosen.iter().map(|contender| Series::new(contender.name())).collect();
+    let chosen: Vec<Contender> = all
+        .into_iter()
+        .filter(|contender| only.is_none_or(|only| contender.name().contains(only)))
+        .collect();
+    let mut series: Vec<Series> = chosen
+        .iter()
+        .map(|contender| Series::new(contender.name()))
+        .collect();
     for _ in 0..rounds {
         for (contender, series) in chosen.iter().zip(&mut series) {
             series.values.push(round(*contender, &twilio.url).await?);
         }
     }
     twilio.stop().await?;
-    println!("calls placed a second, {ACCOUNTS} accounts, a status queue bound, all on this machine; {rounds} rounds in turn");
+    println!(
+        "calls placed a second, {ACCOUNTS} accounts, a status queue bound, all on this machine; {rounds} rounds in turn"
+    );
     report::table(&series, "calls/s");
     if only.is_none() {
         let file = PathBuf::from("target/bench/throughput.svg");
-        plot::bars(&series, "calls placed a second, two cores, everything on one machine", &file)?;
+        plot::bars(
+            &series,
+            "calls placed a second, two cores, everything on one machine",
+            &file,
+        )?;
         println!("  drawn in {}", file.display());
     }
-    if let Some(floor) = series.iter().find(|series| series.name.starts_with("floor")).map(median)
+    if let Some(floor) = series
+        .iter()
+        .find(|series| series.name.starts_with("floor"))
+        .map(median)
         && only.is_none()
     {
         for series in &series {
-            println!("  {:<28} {:>5.2} of the floor", series.name, median(series) / floor);
+            println!(
+                "  {:<28} {:>5.2} of the floor",
+                series.name,
+                median(series) / floor
+            );
         }
     }
     Ok(series)
@@ -94,14 +112,34 @@ pub(crate) async fn run(rounds: usize, only: Option<&str>) -> anyhow::Result<Vec
 
 async fn round(contender: Contender, twilio_url: &str) -> anyhow::Result<f64> {
     let (vhost, database) = (Vhost::fresh().await?, Database::fresh().await?);
-    let accounts: Vec<Account> = (0..ACCOUNTS).map(|number| Account::alone(number, 10_000.0)).collect();
+    let accounts: Vec<Account> = (0..ACCOUNTS)
+        .map(|number| Account::alone(number, 10_000.0))
+        .collect();
     database.tenants(&accounts).await?;
     let full_life = contender == Contender::FullLife;
-    load::count_statuses(&vhost, if full_life { "status.delivered.#" } else { "status.#" }).await?;
+    load::count_statuses(
+        &vhost,
+        if full_life {
+            "status.delivered.#"
+        } else {
+            "status.#"
+        },
+    )
+    .await?;
     let requests = contender.requests();
-    let bodies = (0..requests)
-        .map(|n| load::request(&format!("b{n}"), &format!("t{}", n * 7 % ACCOUNTS), &load::number(n), Duration::from_mins(10)));
-    let format = if contender == Contender::Peer(Peer::Celery) { Format::Celery } else { Format::CloudEvents };
+    let bodies = (0..requests).map(|n| {
+        load::request(
+            &format!("b{n}"),
+            &format!("t{}", n * 7 % ACCOUNTS),
+            &load::number(n),
+            Duration::from_mins(10),
+        )
+    });
+    let format = if contender == Contender::Peer(Peer::Celery) {
+        Format::Celery
+    } else {
+        Format::CloudEvents
+    };
     load::publish(&vhost, format, topology::REQUESTED_KEY, bodies).await?;
     let each = if full_life { 1 } else { 2 };
     let total = u32::try_from(requests * each)?;
@@ -131,8 +169,9 @@ async fn round(contender: Contender, twilio_url: &str) -> anyhow::Result<f64> {
             rate
         }
         Contender::Ours { workers } => {
-            let workers: Vec<Worker> =
-                (0..workers).map(|_| Worker::spawn(&vhost, &database, twilio_url, &[])).collect::<Result<_, _>>()?;
+            let workers: Vec<Worker> = (0..workers)
+                .map(|_| Worker::spawn(&vhost, &database, twilio_url, &[]))
+                .collect::<Result<_, _>>()?;
             let rate = measured.await;
             for worker in workers {
                 worker.stop().await?;

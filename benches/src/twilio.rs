@@ -54,8 +54,9 @@ impl Static {
         let port = free_port()?;
         let configuration = directory.path().join("nginx.conf");
         std::fs::write(&configuration, nginx_configuration(directory.path(), port))?;
-        let program =
-            ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"].iter().find(|path| PathBuf::from(path).exists());
+        let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx", "/usr/bin/nginx"]
+            .iter()
+            .find(|path| PathBuf::from(path).exists());
         let child = Command::new(program.unwrap_or(&"nginx"))
             .args(["-e", "stderr", "-c"])
             .arg(&configuration)
@@ -67,7 +68,11 @@ impl Static {
         let client = reqwest::Client::new();
         for _ in 0..100 {
             if client.get(&url).send().await.is_ok() {
-                return Ok(Self { url, child, _directory: directory });
+                return Ok(Self {
+                    url,
+                    child,
+                    _directory: directory,
+                });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -102,7 +107,14 @@ impl Simulated {
         std::fs::write(&file, serde_json::to_vec(&accounts)?)?;
         let address = format!("127.0.0.1:{}", free_port()?);
         let child = Command::new(crate::process::program()?)
-            .args(["simulate", "--speed", "100", "--listen", &address, "--accounts"])
+            .args([
+                "simulate",
+                "--speed",
+                "100",
+                "--listen",
+                &address,
+                "--accounts",
+            ])
             .arg(&file)
             .env("VOICE_OTP_LOG", "error")
             .stdin(Stdio::null())
@@ -113,8 +125,17 @@ impl Simulated {
         let url = format!("http://{address}");
         let client = reqwest::Client::new();
         for _ in 0..200 {
-            if client.get(format!("{url}/simulator/calls")).send().await.is_ok() {
-                return Ok(Self { url, child, _directory: directory });
+            if client
+                .get(format!("{url}/simulator/calls"))
+                .send()
+                .await
+                .is_ok()
+            {
+                return Ok(Self {
+                    url,
+                    child,
+                    _directory: directory,
+                });
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -127,7 +148,9 @@ impl Simulated {
 }
 
 pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
 }
 
 /// A Twilio that notes when what came, and may be slow or refuse.
@@ -164,14 +187,27 @@ impl Recorder {
     pub(crate) async fn start(moods: HashMap<String, Mood>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
-        let inner = Arc::new(Inner { posts: Mutex::default(), moods });
+        let inner = Arc::new(Inner {
+            posts: Mutex::default(),
+            moods,
+        });
         let curtain = CancellationToken::new();
-        let router = Router::new().route("/2010-04-01/Accounts/{account}/Calls.json", post(place)).with_state(Arc::clone(&inner));
+        let router = Router::new()
+            .route("/2010-04-01/Accounts/{account}/Calls.json", post(place))
+            .with_state(Arc::clone(&inner));
         let stop = curtain.clone();
         tokio_util::task::TaskTracker::new().spawn(async move {
-            drop(axum::serve(listener, router).with_graceful_shutdown(stop.cancelled_owned()).await);
+            drop(
+                axum::serve(listener, router)
+                    .with_graceful_shutdown(stop.cancelled_owned())
+                    .await,
+            );
         });
-        Ok(Self { url, inner, curtain })
+        Ok(Self {
+            url,
+            inner,
+            curtain,
+        })
     }
 
     /// What has come since it was asked last.
@@ -189,14 +225,30 @@ impl Recorder {
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Post>> {
-        self.inner.posts.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner
+            .posts
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-async fn place(State(inner): State<Arc<Inner>>, Path(account): Path<String>, RawForm(form): RawForm) -> Response {
+async fn place(
+    State(inner): State<Arc<Inner>>,
+    Path(account): Path<String>,
+    RawForm(form): RawForm,
+) -> Response {
     let at = Instant::now();
-    let to = form_urlencoded::parse(&form).find(|(name, _)| name == "To").map(|(_, value)| value.into_owned());
-    inner.posts.lock().unwrap_or_else(PoisonError::into_inner).push(Post { to: to.unwrap_or_default(), at });
+    let to = form_urlencoded::parse(&form)
+        .find(|(name, _)| name == "To")
+        .map(|(_, value)| value.into_owned());
+    inner
+        .posts
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .push(Post {
+            to: to.unwrap_or_default(),
+            at,
+        });
     match inner.moods.get(&account) {
         Some(Mood::BrokenCredentials) => {
             let body = r#"{"code":20003,"message":"Authenticate","more_info":"","status":401}"#;
@@ -206,6 +258,8 @@ async fn place(State(inner): State<Arc<Inner>>, Path(account): Path<String>, Raw
         None => {}
     }
     let sid = uuid::Uuid::new_v4().simple();
-    let body = format!(r#"{{"sid":"CA{sid}","status":"queued","direction":"outbound-api","queue_time":"0"}}"#);
+    let body = format!(
+        r#"{{"sid":"CA{sid}","status":"queued","direction":"outbound-api","queue_time":"0"}}"#
+    );
     (StatusCode::CREATED, body).into_response()
 }

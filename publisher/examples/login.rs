@@ -32,13 +32,20 @@ use voice_otp_schemas::{Context, DeliveryId, OtpCode, PhoneNumber, TenantId, Tim
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
-    let (tenant, to) = args.next().zip(args.next()).context("usage: login TENANT +1NUMBER")?;
+    let (tenant, to) = args
+        .next()
+        .zip(args.next())
+        .context("usage: login TENANT +1NUMBER")?;
     let url = variable("VOICE_OTP_AMQP_URL")?;
 
     // One publisher for the whole service. The file keeps requests while the broker is away.
     let publisher = Publisher::start(Settings::new(url.clone().into(), "/auth/login"))?;
     let keys = Keyring::parse(&variable("LOGIN_SPOOL_KEYS")?.into())?;
-    let spool = Spool::start(publisher.clone(), spool::Settings::new(variable("LOGIN_SPOOL_FILE")?, keys)).await?;
+    let spool = Spool::start(
+        publisher.clone(),
+        spool::Settings::new(variable("LOGIN_SPOOL_FILE")?, keys),
+    )
+    .await?;
 
     let request = request(&tenant, &to)?;
     // Bound before the request goes, so that no status is missed.
@@ -61,7 +68,9 @@ async fn main() -> anyhow::Result<()> {
                 break;
             }
         };
-        let Ok(event) = serde_json::from_slice::<StatusEvent>(&delivery.data) else { continue };
+        let Ok(event) = serde_json::from_slice::<StatusEvent>(&delivery.data) else {
+            continue;
+        };
         // At least once, in order of `sequence`: what is no newer has been seen.
         if event.data.delivery_id != request.delivery_id || event.data.sequence <= seen {
             continue;
@@ -82,7 +91,9 @@ fn what_to_do(event: &StatusEvent) -> &'static str {
     match event.data.status {
         Status::Accepted | Status::Placed => "tell the person that the call is coming",
         Status::Delivered => "wait for the code",
-        Status::HungUp | Status::Busy | Status::NoAnswer => "offer another call, or another channel",
+        Status::HungUp | Status::Busy | Status::NoAnswer => {
+            "offer another call, or another channel"
+        }
         _ if event.data.is_final => "use another channel",
         _ => "nothing",
     }
@@ -109,15 +120,36 @@ fn request(tenant: &str, to: &str) -> anyhow::Result<Requested> {
 
 /// The tenant's statuses, on a queue of this connection's own.
 async fn statuses(url: &str, tenant: &str) -> anyhow::Result<Consumer> {
-    let connection = Connection::connect(url, ConnectionProperties::default()).await.context("connect to RabbitMQ")?;
+    let connection = Connection::connect(url, ConnectionProperties::default())
+        .await
+        .context("connect to RabbitMQ")?;
     let channel = connection.create_channel().await?;
-    let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-    let queue = channel.queue_declare("".into(), own, FieldTable::default()).await?;
+    let own = QueueDeclareOptions {
+        exclusive: true,
+        auto_delete: true,
+        ..QueueDeclareOptions::default()
+    };
+    let queue = channel
+        .queue_declare("".into(), own, FieldTable::default())
+        .await?;
     let key = format!("status.*.{tenant}");
     let (name, none) = (queue.name().clone(), FieldTable::default());
-    channel.queue_bind(name.clone(), topology::STATUS.into(), key.as_str().into(), QueueBindOptions::default(), none).await?;
-    let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-    Ok(channel.basic_consume(name, "".into(), options, FieldTable::default()).await?)
+    channel
+        .queue_bind(
+            name.clone(),
+            topology::STATUS.into(),
+            key.as_str().into(),
+            QueueBindOptions::default(),
+            none,
+        )
+        .await?;
+    let options = BasicConsumeOptions {
+        no_ack: true,
+        ..BasicConsumeOptions::default()
+    };
+    Ok(channel
+        .basic_consume(name, "".into(), options, FieldTable::default())
+        .await?)
 }
 
 fn variable(name: &str) -> anyhow::Result<String> {

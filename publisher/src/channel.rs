@@ -65,8 +65,18 @@ impl Owner {
             if waiting.is_empty() && !self.refill(&mut waiting, link.as_ref()).await {
                 break;
             }
-            expire(&mut waiting, if link.is_none() { "the broker can't be reached" } else { "the broker takes no messages" });
-            if link.as_ref().is_none_or(|(link, channel)| !link.is_up() || !channel.status().connected()) {
+            expire(
+                &mut waiting,
+                if link.is_none() {
+                    "the broker can't be reached"
+                } else {
+                    "the broker takes no messages"
+                },
+            );
+            if link
+                .as_ref()
+                .is_none_or(|(link, channel)| !link.is_up() || !channel.status().connected())
+            {
                 self.ready.send_replace(false);
                 link = None;
                 match self.connect().await {
@@ -77,7 +87,10 @@ impl Owner {
                     }
                     Err(error) => {
                         if tries == 0 {
-                            tracing::warn!(error = &*error as &dyn std::error::Error, "can't reach the broker, trying again");
+                            tracing::warn!(
+                                error = &*error as &dyn std::error::Error,
+                                "can't reach the broker, trying again"
+                            );
                         }
                         tokio::select! {
                             () = tokio::time::sleep(link::pause(tries)) => {}
@@ -92,14 +105,19 @@ impl Owner {
             // Whoever was just answered may have the next message at hand: one window of many beats many of one.
             tokio::task::yield_now().await;
             while waiting.len() < WINDOW {
-                let Ok(posted) = self.inbox.try_recv() else { break };
+                let Ok(posted) = self.inbox.try_recv() else {
+                    break;
+                };
                 waiting.push_back(posted);
             }
             let window: Vec<Posted> = waiting.drain(..waiting.len().min(WINDOW)).collect();
             let kept = publish_window(channel, self.user.as_deref(), window).await;
             if !kept.is_empty() {
                 if up.is_blocked() {
-                    tracing::debug!(messages = kept.len(), "the broker takes no messages, so these wait");
+                    tracing::debug!(
+                        messages = kept.len(),
+                        "the broker takes no messages, so these wait"
+                    );
                 }
                 // Whatever became of the rest of the window: a fresh connection tells the truth.
                 for posted in kept.into_iter().rev() {
@@ -112,7 +130,11 @@ impl Owner {
             }
         }
         for posted in waiting {
-            drop(posted.answer.send(Err(PublishError::Unconfirmed("the publisher was closed"))));
+            drop(
+                posted
+                    .answer
+                    .send(Err(PublishError::Unconfirmed("the publisher was closed"))),
+            );
         }
         self.ready.send_replace(false);
         if let Some((link, channel)) = link {
@@ -121,7 +143,11 @@ impl Owner {
     }
 
     /// Waits for messages, with a link up so that the first needn't wait for one. False when there will be none.
-    async fn refill(&mut self, waiting: &mut VecDeque<Posted>, link: Option<&(Link, Channel)>) -> bool {
+    async fn refill(
+        &mut self,
+        waiting: &mut VecDeque<Posted>,
+        link: Option<&(Link, Channel)>,
+    ) -> bool {
         let lost = async {
             if let Some((link, _)) = link {
                 link.lost().await;
@@ -148,7 +174,10 @@ impl Owner {
             Declares::Requests => {
                 // Who may only publish relies on the workers to declare: a mandatory publish tells if they haven't.
                 if let Err(error) = topology::declare_requests(&link.connection).await {
-                    tracing::info!(error = &error as &dyn std::error::Error, "the topology is left to the workers to declare");
+                    tracing::info!(
+                        error = &error as &dyn std::error::Error,
+                        "the topology is left to the workers to declare"
+                    );
                 }
             }
         }
@@ -172,7 +201,9 @@ async fn create_channel(link: &Link) -> Result<Channel, Box<dyn std::error::Erro
 fn expire(waiting: &mut VecDeque<Posted>, why: &'static str) {
     let now = Instant::now();
     for _ in 0..waiting.len() {
-        let Some(posted) = waiting.pop_front() else { break };
+        let Some(posted) = waiting.pop_front() else {
+            break;
+        };
         if posted.deadline <= now {
             drop(posted.answer.send(Err(PublishError::Unconfirmed(why))));
         } else {
@@ -186,16 +217,31 @@ fn expire(waiting: &mut VecDeque<Posted>, why: &'static str) {
 async fn publish_window(channel: &Channel, user: Option<&str>, window: Vec<Posted>) -> Vec<Posted> {
     let now = Instant::now();
     // Not cut short for one message that is nearly due: that would unsettle all the others.
-    let first_due = window.iter().map(|posted| posted.deadline).min().unwrap_or(now);
-    let until = first_due.max(now + LEAST_CONFIRM_TIMEOUT).min(now + CONFIRM_TIMEOUT);
+    let first_due = window
+        .iter()
+        .map(|posted| posted.deadline)
+        .min()
+        .unwrap_or(now);
+    let until = first_due
+        .max(now + LEAST_CONFIRM_TIMEOUT)
+        .min(now + CONFIRM_TIMEOUT);
     let mut writes: Vec<_> = window
         .iter()
         .map(|posted| {
             let message = &posted.message;
             // Mandatory: without it an unroutable message is confirmed all the same. Immediate is not known to RabbitMQ.
-            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let options = BasicPublishOptions {
+                mandatory: true,
+                immediate: false,
+            };
             let (exchange, key) = (message.exchange.into(), message.routing_key.as_str().into());
-            Box::pin(maybe_done(channel.basic_publish(exchange, key, options, &message.body, message.properties(user))))
+            Box::pin(maybe_done(channel.basic_publish(
+                exchange,
+                key,
+                options,
+                &message.body,
+                message.properties(user),
+            )))
         })
         .collect();
     // A publish takes its tag and queues its frames when it is polled first, and then waits for the socket. So all are
@@ -210,7 +256,11 @@ async fn publish_window(channel: &Channel, user: Option<&str>, window: Vec<Poste
     .await;
     let mut confirms = Vec::with_capacity(window.len());
     for mut write in writes {
-        match timeout_at(until, write.as_mut()).await.ok().and_then(|()| write.as_mut().take_output()) {
+        match timeout_at(until, write.as_mut())
+            .await
+            .ok()
+            .and_then(|()| write.as_mut().take_output())
+        {
             Some(Ok(confirm)) => confirms.push(confirm),
             Some(Err(_)) | None => break,
         }
@@ -218,11 +268,18 @@ async fn publish_window(channel: &Channel, user: Option<&str>, window: Vec<Poste
     let mut acked: HashMap<usize, bool> = HashMap::with_capacity(confirms.len());
     let mut returned: HashSet<String> = HashSet::new();
     let mut note = |message: lapin::message::BasicReturnMessage| {
-        let id = message.delivery.properties.message_id().as_ref().map(|id| id.as_str().to_owned());
+        let id = message
+            .delivery
+            .properties
+            .message_id()
+            .as_ref()
+            .map(|id| id.as_str().to_owned());
         returned.extend(id);
     };
     for (place, confirm) in confirms.into_iter().enumerate() {
-        let Ok(Ok(confirmation)) = timeout_at(until, confirm).await else { break };
+        let Ok(Ok(confirmation)) = timeout_at(until, confirm).await else {
+            break;
+        };
         acked.insert(place, confirmation.is_ack());
         // The message that comes along is some returned one, not surely this one's.
         confirmation.take_message().map(&mut note);

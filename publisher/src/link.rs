@@ -54,7 +54,10 @@ pub fn check(url: &SecretString) -> Result<(), Error> {
 /// message is from, and RabbitMQ vouches for that name.
 pub fn user(url: &SecretString) -> Option<String> {
     let uri = parse(url).ok()?;
-    let by_password = uri.query.auth_mechanism.is_none_or(|mechanism| mechanism != SASLMechanism::External);
+    let by_password = uri
+        .query
+        .auth_mechanism
+        .is_none_or(|mechanism| mechanism != SASLMechanism::External);
     let name = uri.authority.userinfo.username;
     (by_password && !name.is_empty() && name.len() <= 255).then_some(name)
 }
@@ -73,8 +76,10 @@ fn parse(url: &SecretString) -> Result<AMQPUri, Error> {
 pub async fn connect(url: &SecretString, name: &str) -> Result<Link, Error> {
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let connecting = Connection::connect_uri(parse(url)?, properties);
-    let connection =
-        tokio::time::timeout(CONNECT_TIMEOUT, connecting).await.map_err(|_| Error::TimedOut)?.map_err(Error::Connect)?;
+    let connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+        .await
+        .map_err(|_| Error::TimedOut)?
+        .map_err(Error::Connect)?;
     // The only listener: listeners of one connection steal each other's events.
     let mut events = connection.events_listener();
     let status = connection.status().clone();
@@ -86,7 +91,9 @@ pub async fn connect(url: &SecretString, name: &str) -> Result<Link, Error> {
         while let Some(event) = events.next().await {
             match event {
                 Event::ConnectionBlocked(_) => {
-                    tracing::warn!("the broker takes no messages for now: it is short of memory or disk");
+                    tracing::warn!(
+                        "the broker takes no messages for now: it is short of memory or disk"
+                    );
                     blocked_sender.send_replace(true);
                 }
                 Event::ConnectionUnblocked => {
@@ -95,7 +102,10 @@ pub async fn connect(url: &SecretString, name: &str) -> Result<Link, Error> {
                 }
                 // A channel's error comes here as well, and leaves the connection as it was.
                 Event::Error(error) if !status.connected() => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "the connection to the broker failed");
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "the connection to the broker failed"
+                    );
                     break;
                 }
                 _ => {}
@@ -103,7 +113,12 @@ pub async fn connect(url: &SecretString, name: &str) -> Result<Link, Error> {
         }
         loses.cancel();
     });
-    Ok(Link { connection, blocked, lost, _watch: AbortOnDropHandle::new(watch) })
+    Ok(Link {
+        connection,
+        blocked,
+        lost,
+        _watch: AbortOnDropHandle::new(watch),
+    })
 }
 
 impl Link {
@@ -125,7 +140,10 @@ impl Link {
     /// Closes the connection, or gives it up if the broker doesn't answer.
     pub async fn close(self) {
         let closing = self.connection.close(200, "done".into());
-        if tokio::time::timeout(Duration::from_secs(2), closing).await.is_err() {
+        if tokio::time::timeout(Duration::from_secs(2), closing)
+            .await
+            .is_err()
+        {
             tracing::debug!("the broker did not answer the closing");
         }
     }
@@ -134,7 +152,9 @@ impl Link {
 /// The pause before the `tries`th connection: doubled each time up to ten seconds, then jittered, so that a fleet
 /// doesn't come back at one moment.
 pub fn pause(tries: u32) -> Duration {
-    let ceiling = Duration::from_millis(200).saturating_mul(1 << tries.min(6)).min(Duration::from_secs(10));
+    let ceiling = Duration::from_millis(200)
+        .saturating_mul(1 << tries.min(6))
+        .min(Duration::from_secs(10));
     ceiling.mul_f64(rand::rng().random_range(0.5..1.0))
 }
 
@@ -152,8 +172,15 @@ mod tests {
     #[test]
     fn the_user_is_the_one_that_the_password_is_of() {
         let user = |url: &str| user(&SecretString::from(url));
-        assert_eq!(user("amqp://auth%2Dlogin:secret@host/v").as_deref(), Some("auth-login"));
-        assert_eq!(user("amqps://host/v?auth_mechanism=external"), None, "a certificate says who it is");
+        assert_eq!(
+            user("amqp://auth%2Dlogin:secret@host/v").as_deref(),
+            Some("auth-login")
+        );
+        assert_eq!(
+            user("amqps://host/v?auth_mechanism=external"),
+            None,
+            "a certificate says who it is"
+        );
     }
 
     #[test]

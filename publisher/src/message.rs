@@ -38,7 +38,9 @@ pub enum PublishError {
     Refused,
     /// The time ran out while the broker took no messages, or could not be reached. It may be stored nevertheless:
     /// publishing it again with the same id does no harm.
-    #[error("not confirmed in time ({0}); it may be stored all the same, so publish it again with the same id")]
+    #[error(
+        "not confirmed in time ({0}); it may be stored all the same, so publish it again with the same id"
+    )]
     Unconfirmed(&'static str),
     /// The message is not one that the broker could take.
     #[error("the message can't be sent: {0}")]
@@ -55,7 +57,9 @@ impl Message {
     /// Checks what lapin would not.
     pub(crate) fn check(&self) -> Result<(), PublishError> {
         if self.routing_key.len() > SHORT_STRING || self.message_id.len() > SHORT_STRING {
-            return Err(PublishError::Invalid("a routing key or message id of more than 255 bytes"));
+            return Err(PublishError::Invalid(
+                "a routing key or message id of more than 255 bytes",
+            ));
         }
         Ok(())
     }
@@ -79,7 +83,9 @@ impl Message {
             None => properties,
         };
         match self.expiration {
-            Some(expiration) => properties.with_expiration(expiration.as_millis().to_string().as_str().into()),
+            Some(expiration) => {
+                properties.with_expiration(expiration.as_millis().to_string().as_str().into())
+            }
             None => properties,
         }
     }

@@ -77,7 +77,11 @@ impl Publisher {
         let owner = Owner {
             url: settings.url.clone(),
             name: settings.connection_name.clone(),
-            user: if settings.say_user { link::user(&settings.url) } else { None },
+            user: if settings.say_user {
+                link::user(&settings.url)
+            } else {
+                None
+            },
             declares: settings.declares,
             inbox,
             ready: ready_sender,
@@ -85,7 +89,13 @@ impl Publisher {
         };
         tasks.spawn(owner.run());
         tasks.close();
-        Ok(Self { sender, ready, settings: Arc::new(settings), stop, tasks })
+        Ok(Self {
+            sender,
+            ready,
+            settings: Arc::new(settings),
+            stop,
+            tasks,
+        })
     }
 
     /// Whether a connection is up.
@@ -118,16 +128,28 @@ impl Publisher {
     ///
     /// # Errors
     /// As for [`request`](Self::request).
-    pub async fn cancel(&self, id: &str, cancelled: &Cancelled, trace: &Trace) -> Result<(), PublishError> {
-        self.publish(cancel_message(id, cancelled, self.source(), trace)?).await
+    pub async fn cancel(
+        &self,
+        id: &str,
+        cancelled: &Cancelled,
+        trace: &Trace,
+    ) -> Result<(), PublishError> {
+        self.publish(cancel_message(id, cancelled, self.source(), trace)?)
+            .await
     }
 
     /// Says that a code was entered. `id` is the event's own.
     ///
     /// # Errors
     /// As for [`request`](Self::request).
-    pub async fn verified(&self, id: &str, verified: &Verified, trace: &Trace) -> Result<(), PublishError> {
-        self.publish(verified_message(id, verified, self.source(), trace)?).await
+    pub async fn verified(
+        &self,
+        id: &str,
+        verified: &Verified,
+        trace: &Trace,
+    ) -> Result<(), PublishError> {
+        self.publish(verified_message(id, verified, self.source(), trace)?)
+            .await
     }
 
     /// Publishes any message: resolves when the broker has it safe.
@@ -143,15 +165,24 @@ impl Publisher {
     ///
     /// # Errors
     /// [`PublishError::Invalid`] or [`PublishError::Closed`]; nothing was sent then.
-    pub async fn post(&self, message: Message) -> Result<oneshot::Receiver<Result<(), PublishError>>, PublishError> {
+    pub async fn post(
+        &self,
+        message: Message,
+    ) -> Result<oneshot::Receiver<Result<(), PublishError>>, PublishError> {
         message.check()?;
         let (answer, answered) = oneshot::channel();
         let deadline = Instant::now() + self.settings.timeout;
-        let posted = Posted { message: Arc::new(message), deadline, answer };
+        let posted = Posted {
+            message: Arc::new(message),
+            deadline,
+            answer,
+        };
         match tokio::time::timeout_at(deadline, self.sender.send(posted)).await {
             Ok(Ok(())) => Ok(answered),
             Ok(Err(_)) => Err(PublishError::Closed),
-            Err(_) => Err(PublishError::Unconfirmed("too many messages wait for the broker")),
+            Err(_) => Err(PublishError::Unconfirmed(
+                "too many messages wait for the broker",
+            )),
         }
     }
 
@@ -164,25 +195,57 @@ impl Publisher {
 
 pub(crate) fn request_message(request: &Requested, source: &str) -> Result<Message, PublishError> {
     let message_id = format!("{}/{}", request.tenant_id, request.delivery_id);
-    event(lane_key(REQUESTED_KEY, &request.tenant_id), REQUESTED, message_id, request.to_json(source), &request.trace)
+    event(
+        lane_key(REQUESTED_KEY, &request.tenant_id),
+        REQUESTED,
+        message_id,
+        request.to_json(source),
+        &request.trace,
+    )
 }
 
-pub(crate) fn cancel_message(id: &str, cancelled: &Cancelled, source: &str, trace: &Trace) -> Result<Message, PublishError> {
+pub(crate) fn cancel_message(
+    id: &str,
+    cancelled: &Cancelled,
+    source: &str,
+    trace: &Trace,
+) -> Result<Message, PublishError> {
     let message_id = format!("{}/{id}", cancelled.tenant_id);
-    event(lane_key(CANCELLED_KEY, &cancelled.tenant_id), CANCELLED, message_id, cancelled.to_json(id, source, None), trace)
+    event(
+        lane_key(CANCELLED_KEY, &cancelled.tenant_id),
+        CANCELLED,
+        message_id,
+        cancelled.to_json(id, source, None),
+        trace,
+    )
 }
 
-pub(crate) fn verified_message(id: &str, verified: &Verified, source: &str, trace: &Trace) -> Result<Message, PublishError> {
+pub(crate) fn verified_message(
+    id: &str,
+    verified: &Verified,
+    source: &str,
+    trace: &Trace,
+) -> Result<Message, PublishError> {
     let message_id = format!("{}/{id}", verified.tenant_id);
-    event(lane_key(VERIFIED_KEY, &verified.tenant_id), VERIFIED, message_id, verified.to_json(id, source, None), trace)
+    event(
+        lane_key(VERIFIED_KEY, &verified.tenant_id),
+        VERIFIED,
+        message_id,
+        verified.to_json(id, source, None),
+        trace,
+    )
 }
 
 /// The type of the events with a routing key.
 #[cfg(feature = "spool")]
 pub(crate) fn kind_of(routing_key: &str) -> Option<&'static str> {
-    [(REQUESTED_KEY, REQUESTED), (CANCELLED_KEY, CANCELLED), (VERIFIED_KEY, VERIFIED)]
-        .into_iter()
-        .find_map(|(key, kind)| routing_key.starts_with(key).then_some(kind))
+    [
+        (REQUESTED_KEY, REQUESTED),
+        (CANCELLED_KEY, CANCELLED),
+        (VERIFIED_KEY, VERIFIED),
+    ]
+    .into_iter()
+    .find_map(|(key, kind)| routing_key.starts_with(key).then_some(kind))
 }
 
 /// A message that carries an event on its way to the workers.
@@ -211,6 +274,16 @@ pub(crate) fn event(
 
 /// The trace context as text headers.
 pub fn trace_headers(trace: &Trace) -> Vec<(&'static str, String)> {
-    let parent = trace.traceparent.iter().map(|text| ("traceparent", text.clone()));
-    parent.chain(trace.tracestate.iter().map(|text| ("tracestate", text.clone()))).collect()
+    let parent = trace
+        .traceparent
+        .iter()
+        .map(|text| ("traceparent", text.clone()));
+    parent
+        .chain(
+            trace
+                .tracestate
+                .iter()
+                .map(|text| ("tracestate", text.clone())),
+        )
+        .collect()
 }

@@ -67,7 +67,9 @@ pub enum Error {
         source: Box<redb::Error>,
     },
     /// An event in the file was sealed by a key that isn't here.
-    #[error("the spool holds events that can't be opened: give the key they were sealed with, or take the file away")]
+    #[error(
+        "the spool holds events that can't be opened: give the key they were sealed with, or take the file away"
+    )]
     Key(#[source] OpenError),
     /// The file can't be read or written.
     #[error("use the spool")]
@@ -103,7 +105,12 @@ const GROUP: usize = 64;
 impl Settings {
     /// Settings with defaults.
     pub fn new(path: impl Into<PathBuf>, keys: Keyring) -> Self {
-        Self { path: path.into(), keys, patience: Duration::from_secs(2), most_events: 100_000 }
+        Self {
+            path: path.into(),
+            keys,
+            patience: Duration::from_secs(2),
+            most_events: 100_000,
+        }
     }
 }
 
@@ -120,7 +127,14 @@ impl Spool {
         tasks.spawn(append_all(Arc::clone(&file), receiver, stop.clone()));
         tasks.spawn(drain(Arc::clone(&file), publisher.clone(), stop.clone()));
         tasks.close();
-        Ok(Self { publisher, file, appends, patience, stop, tasks })
+        Ok(Self {
+            publisher,
+            file,
+            appends,
+            patience,
+            stop,
+            tasks,
+        })
     }
 
     /// Publishes or keeps a request to read a code out.
@@ -129,23 +143,44 @@ impl Spool {
     /// [`Error`]: it is nowhere, or not known to be anywhere.
     pub async fn request(&self, request: &Requested) -> Result<Kept, Error> {
         let message = request_message(request, self.publisher.source())?;
-        self.send(message, &request.trace, Some(request.expires_at)).await
+        self.send(message, &request.trace, Some(request.expires_at))
+            .await
     }
 
     /// Publishes or keeps the taking back of requests. `id` is the event's own.
     ///
     /// # Errors
     /// As for [`request`](Self::request).
-    pub async fn cancel(&self, id: &str, cancelled: &Cancelled, trace: &Trace) -> Result<Kept, Error> {
-        self.send(cancel_message(id, cancelled, self.publisher.source(), trace)?, trace, None).await
+    pub async fn cancel(
+        &self,
+        id: &str,
+        cancelled: &Cancelled,
+        trace: &Trace,
+    ) -> Result<Kept, Error> {
+        self.send(
+            cancel_message(id, cancelled, self.publisher.source(), trace)?,
+            trace,
+            None,
+        )
+        .await
     }
 
     /// Publishes or keeps that a code was entered. `id` is the event's own.
     ///
     /// # Errors
     /// As for [`request`](Self::request).
-    pub async fn verified(&self, id: &str, verified: &Verified, trace: &Trace) -> Result<Kept, Error> {
-        self.send(verified_message(id, verified, self.publisher.source(), trace)?, trace, None).await
+    pub async fn verified(
+        &self,
+        id: &str,
+        verified: &Verified,
+        trace: &Trace,
+    ) -> Result<Kept, Error> {
+        self.send(
+            verified_message(id, verified, self.publisher.source(), trace)?,
+            trace,
+            None,
+        )
+        .await
     }
 
     /// How many events wait in the file.
@@ -165,7 +200,12 @@ impl Spool {
         tasks.wait().await;
     }
 
-    async fn send(&self, message: Message, trace: &Trace, expires_at: Option<Timestamp>) -> Result<Kept, Error> {
+    async fn send(
+        &self,
+        message: Message,
+        trace: &Trace,
+        expires_at: Option<Timestamp>,
+    ) -> Result<Kept, Error> {
         // What the broker could never take must not stand in front of what it could.
         message.check()?;
         let record = Record::of(&message, trace, expires_at);
@@ -178,19 +218,30 @@ impl Spool {
             }
         }
         let (answer, answered) = oneshot::channel();
-        self.appends.send(Append { record, answer }).await.map_err(|_| Error::Closed)?;
+        self.appends
+            .send(Append { record, answer })
+            .await
+            .map_err(|_| Error::Closed)?;
         answered.await.map_err(|_| Error::Closed)??;
         Ok(Kept::File)
     }
 }
 
 /// The file is read and written off the runtime's threads.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> Result<T, Error> + Send + 'static) -> Result<T, Error> {
-    tokio::task::spawn_blocking(work).await.unwrap_or(Err(Error::Closed))
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .unwrap_or(Err(Error::Closed))
 }
 
 /// Writes events into the file, a group at a time, until there will be none, or told to stop: then what has come is still written.
-async fn append_all(file: Arc<File>, mut receiver: mpsc::Receiver<Append>, stop: CancellationToken) {
+async fn append_all(
+    file: Arc<File>,
+    mut receiver: mpsc::Receiver<Append>,
+    stop: CancellationToken,
+) {
     let mut group = Vec::with_capacity(GROUP);
     loop {
         // Cancel-safe: events are only taken by the arm that wins.
@@ -204,21 +255,33 @@ async fn append_all(file: Arc<File>, mut receiver: mpsc::Receiver<Append>, stop:
         if got == 0 {
             return;
         }
-        let room = usize::try_from(file.most.saturating_sub(file.waiting.load(Ordering::SeqCst))).unwrap_or(usize::MAX);
+        let room = usize::try_from(
+            file.most
+                .saturating_sub(file.waiting.load(Ordering::SeqCst)),
+        )
+        .unwrap_or(usize::MAX);
         for refused in group.split_off(room.min(group.len())) {
             drop(refused.answer.send(Err(Error::Full)));
         }
-        let (records, answers): (Vec<Record>, Vec<_>) = group.drain(..).map(|append| (append.record, append.answer)).unzip();
+        let (records, answers): (Vec<Record>, Vec<_>) = group
+            .drain(..)
+            .map(|append| (append.record, append.answer))
+            .unzip();
         if records.is_empty() {
             continue;
         }
         let (writer, count) = (Arc::clone(&file), records.len());
         // Before the writing: whoever asks meanwhile must queue behind these.
-        file.waiting.fetch_add(u64::try_from(count).unwrap_or(0), Ordering::SeqCst);
+        file.waiting
+            .fetch_add(u64::try_from(count).unwrap_or(0), Ordering::SeqCst);
         let written = blocking(move || writer.append(&records)).await;
         if let Err(error) = &written {
-            file.waiting.fetch_sub(u64::try_from(count).unwrap_or(0), Ordering::SeqCst);
-            tracing::error!(error = error as &dyn std::error::Error, "can't write the spool");
+            file.waiting
+                .fetch_sub(u64::try_from(count).unwrap_or(0), Ordering::SeqCst);
+            tracing::error!(
+                error = error as &dyn std::error::Error,
+                "can't write the spool"
+            );
         }
         for answer in answers {
             let told = match &written {
@@ -254,7 +317,10 @@ async fn drain(file: Arc<File>, publisher: Publisher, stop: CancellationToken) {
             Ok(true) => 0,
             Ok(false) => tries + 1,
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "can't read the spool, trying again");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "can't read the spool, trying again"
+                );
                 tries + 1
             }
         };
@@ -269,7 +335,11 @@ async fn drain(file: Arc<File>, publisher: Publisher, stop: CancellationToken) {
 
 /// Sends the first events; whether all of them went. Of those after one that didn't go, some may have: they are sent
 /// again after it, so that the order holds.
-async fn drain_some(file: &Arc<File>, publisher: &Publisher, stop: &CancellationToken) -> Result<bool, Error> {
+async fn drain_some(
+    file: &Arc<File>,
+    publisher: &Publisher,
+    stop: &CancellationToken,
+) -> Result<bool, Error> {
     let reader = Arc::clone(file);
     let sealed = blocking(move || reader.first(GROUP)).await?;
     if sealed.is_empty() {
@@ -286,12 +356,18 @@ async fn drain_some(file: &Arc<File>, publisher: &Publisher, stop: &Cancellation
         let record = file.unseal(place, &bytes);
         let message = match record {
             Ok(record) if record.has_expired() => {
-                tracing::warn!(message.id = record.message_id, "an event expired in the spool and is dropped");
+                tracing::warn!(
+                    message.id = record.message_id,
+                    "an event expired in the spool and is dropped"
+                );
                 None
             }
             Ok(record) => record.message(),
             Err(error) => {
-                tracing::error!(error = &error as &dyn std::error::Error, "an event in the spool can't be opened and is dropped");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "an event in the spool can't be opened and is dropped"
+                );
                 None
             }
         };

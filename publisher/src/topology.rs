@@ -51,7 +51,11 @@ const QUORUM: (&str, Argument) = ("x-queue-type", Argument::Text("quorum"));
 const LAST_RESORT: &[(&str, Argument)] = &[QUORUM, ("x-delivery-limit", Argument::Number(100_000))];
 
 /// Where what the broker gives up on goes.
-pub const RETURNED_QUEUE: Queue = Queue { name: RETURNED, arguments: LAST_RESORT, bound: None };
+pub const RETURNED_QUEUE: Queue = Queue {
+    name: RETURNED,
+    arguments: LAST_RESORT,
+    bound: None,
+};
 /// Where requests wait for a worker.
 pub const REQUESTS_QUEUE: Queue = Queue {
     name: REQUESTS,
@@ -93,11 +97,18 @@ pub fn lane_key(key: &str, tenant: &TenantId) -> String {
     format!("{key}.{:03}", lane_of(tenant))
 }
 /// Where dead letters wait for people.
-pub const DEAD_QUEUE: Queue = Queue { name: DEAD, arguments: LAST_RESORT, bound: None };
+pub const DEAD_QUEUE: Queue = Queue {
+    name: DEAD,
+    arguments: LAST_RESORT,
+    bound: None,
+};
 /// Where statuses are kept for replay, for as long as `x-max-age`, or a policy's `max-age`, says.
 pub const STATUS_LOG_QUEUE: Queue = Queue {
     name: STATUS_LOG,
-    arguments: &[("x-queue-type", Argument::Text("stream")), ("x-max-age", Argument::Text("30D"))],
+    arguments: &[
+        ("x-queue-type", Argument::Text("stream")),
+        ("x-max-age", Argument::Text("30D")),
+    ],
     bound: Some((STATUS, "#")),
 };
 
@@ -137,7 +148,12 @@ pub async fn declare_requests(connection: &Connection) -> Result<(), Error> {
 async fn declare_lanes(channel: &Channel) -> Result<(), Error> {
     try_join_all((0..LANES - 1).map(|lane| declare_lane(channel, lane))).await?;
     declare_lane(channel, LANES - 1).await?;
-    let unbind = channel.queue_unbind(REQUESTS.into(), REQUESTS.into(), FORMER_BINDING.into(), FieldTable::default());
+    let unbind = channel.queue_unbind(
+        REQUESTS.into(),
+        REQUESTS.into(),
+        FORMER_BINDING.into(),
+        FieldTable::default(),
+    );
     in_time(REQUESTS, unbind).await
 }
 
@@ -145,11 +161,21 @@ async fn declare_lanes(channel: &Channel) -> Result<(), Error> {
 /// one that somebody deleted is there again with the next worker's connection.
 async fn has_lanes(connection: &Connection) -> Result<bool, Error> {
     let channel = in_time("a channel", connection.create_channel()).await?;
-    let look = QueueDeclareOptions { passive: true, ..DURABLE };
+    let look = QueueDeclareOptions {
+        passive: true,
+        ..DURABLE
+    };
     // A queue that isn't there closes the channel.
-    if in_time("the lanes", channel.queue_declare(lane_queue(LANES - 1).as_str().into(), look, FieldTable::default()))
-        .await
-        .is_err()
+    if in_time(
+        "the lanes",
+        channel.queue_declare(
+            lane_queue(LANES - 1).as_str().into(),
+            look,
+            FieldTable::default(),
+        ),
+    )
+    .await
+    .is_err()
     {
         return Ok(false);
     }
@@ -159,9 +185,22 @@ async fn has_lanes(connection: &Connection) -> Result<bool, Error> {
 
 async fn declare_lane(channel: &Channel, lane: u16) -> Result<(), Error> {
     let name = lane_queue(lane);
-    in_time("the lanes", channel.queue_declare(name.as_str().into(), DURABLE, arguments(&REQUESTS_QUEUE))).await?;
-    let (key, options) = (format!("otp.*.{lane:03}"), QueueBindOptions { nowait: false });
-    let bind = channel.queue_bind(name.as_str().into(), REQUESTS.into(), key.as_str().into(), options, FieldTable::default());
+    in_time(
+        "the lanes",
+        channel.queue_declare(name.as_str().into(), DURABLE, arguments(&REQUESTS_QUEUE)),
+    )
+    .await?;
+    let (key, options) = (
+        format!("otp.*.{lane:03}"),
+        QueueBindOptions { nowait: false },
+    );
+    let bind = channel.queue_bind(
+        name.as_str().into(),
+        REQUESTS.into(),
+        key.as_str().into(),
+        options,
+        FieldTable::default(),
+    );
     in_time("the lanes", bind).await
 }
 
@@ -190,13 +229,33 @@ pub async fn declare_all(connection: &Connection) -> Result<(), Error> {
 
 async fn exchange(channel: &Channel, name: &'static str) -> Result<(), Error> {
     // Durable and not auto-deleted: it outlives brokers and consumers. Not internal: clients publish to it.
-    let options = ExchangeDeclareOptions { passive: false, durable: true, auto_delete: false, internal: false, nowait: false };
-    in_time(name, channel.exchange_declare(name.into(), ExchangeKind::Topic, options, FieldTable::default())).await
+    let options = ExchangeDeclareOptions {
+        passive: false,
+        durable: true,
+        auto_delete: false,
+        internal: false,
+        nowait: false,
+    };
+    in_time(
+        name,
+        channel.exchange_declare(
+            name.into(),
+            ExchangeKind::Topic,
+            options,
+            FieldTable::default(),
+        ),
+    )
+    .await
 }
 
 /// What every queue here is.
-const DURABLE: QueueDeclareOptions =
-    QueueDeclareOptions { passive: false, durable: true, exclusive: false, auto_delete: false, nowait: false };
+const DURABLE: QueueDeclareOptions = QueueDeclareOptions {
+    passive: false,
+    durable: true,
+    exclusive: false,
+    auto_delete: false,
+    nowait: false,
+};
 
 fn arguments(queue: &Queue) -> FieldTable {
     let mut arguments = FieldTable::default();
@@ -207,10 +266,26 @@ fn arguments(queue: &Queue) -> FieldTable {
 }
 
 async fn queue(channel: &Channel, queue: &Queue) -> Result<(), Error> {
-    in_time(queue.name, channel.queue_declare(queue.name.into(), DURABLE, arguments(queue))).await?;
-    let Some((exchange, key)) = queue.bound else { return Ok(()) };
+    in_time(
+        queue.name,
+        channel.queue_declare(queue.name.into(), DURABLE, arguments(queue)),
+    )
+    .await?;
+    let Some((exchange, key)) = queue.bound else {
+        return Ok(());
+    };
     let options = QueueBindOptions { nowait: false };
-    in_time(queue.name, channel.queue_bind(queue.name.into(), exchange.into(), key.into(), options, FieldTable::default())).await
+    in_time(
+        queue.name,
+        channel.queue_bind(
+            queue.name.into(),
+            exchange.into(),
+            key.into(),
+            options,
+            FieldTable::default(),
+        ),
+    )
+    .await
 }
 
 impl From<&Argument> for AMQPValue {
@@ -222,7 +297,10 @@ impl From<&Argument> for AMQPValue {
     }
 }
 
-async fn in_time<T>(what: &'static str, work: impl Future<Output = lapin::Result<T>>) -> Result<T, Error> {
+async fn in_time<T>(
+    what: &'static str,
+    work: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, Error> {
     match tokio::time::timeout(TIMEOUT, work).await {
         Ok(result) => result.map_err(|error| Error::Declare(what, error)),
         Err(_) => Err(Error::TimedOut(what)),
@@ -239,7 +317,10 @@ mod tests {
         for (tenant, lane) in [("acme", "062"), ("bell", "007"), ("T-1_x", "071")] {
             let key = lane_key(REQUESTED_KEY, &TenantId::parse(tenant).unwrap());
             assert_eq!(key, format!("otp.requested.{lane}"));
-            assert!(contract.contains(&format!("| `{tenant}` | ")) && contract.contains(&format!(" | `{lane}` |")));
+            assert!(
+                contract.contains(&format!("| `{tenant}` | "))
+                    && contract.contains(&format!(" | `{lane}` |"))
+            );
         }
     }
 

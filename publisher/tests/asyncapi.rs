@@ -1,13 +1,17 @@
 //! `schemas/asyncapi.json`: the contract as an AsyncAPI 3.0 document, made from the types' schemas, the committed examples
 //! and the topology as it is declared. To write it anew after a change: `VOICE_OTP_BLESS=1 cargo test -p voice-otp-publisher`.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test fails by panicking")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test fails by panicking"
+)]
 
 use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use voice_otp_publisher::topology::{
-    self, Argument, CANCELLED_KEY, DEAD_QUEUE, Queue, REQUESTED_KEY, REQUESTS, REQUESTS_QUEUE, RETURNED_QUEUE, STATUS,
-    STATUS_LOG_QUEUE, VERIFIED_KEY,
+    self, Argument, CANCELLED_KEY, DEAD_QUEUE, Queue, REQUESTED_KEY, REQUESTS, REQUESTS_QUEUE,
+    RETURNED_QUEUE, STATUS, STATUS_LOG_QUEUE, VERIFIED_KEY,
 };
 use voice_otp_schemas::envelope::STRUCTURED;
 use voice_otp_schemas::json_schema::documents;
@@ -16,11 +20,41 @@ use voice_otp_schemas::{price, status};
 
 /// An event's name here, its type, its routing key, its schema document, and an example of it.
 const EVENTS: [(&str, &str, &str, &str, &str); 5] = [
-    ("requested", REQUESTED, REQUESTED_KEY, "delivery.requested.v1.json", "valid/requested.full.json"),
-    ("cancelled", CANCELLED, CANCELLED_KEY, "delivery.cancelled.v1.json", "valid/cancelled.delivery.json"),
-    ("verified", VERIFIED, VERIFIED_KEY, "delivery.verified.v1.json", "valid/verified.json"),
-    ("price", price::PRICE, "price.{tenant_id}", "delivery.price.v1.json", "price/price.json"),
-    ("status", status::STATUS, "status.{status}.{tenant_id}", "delivery.status.v1.json", "status/delivered.json"),
+    (
+        "requested",
+        REQUESTED,
+        REQUESTED_KEY,
+        "delivery.requested.v1.json",
+        "valid/requested.full.json",
+    ),
+    (
+        "cancelled",
+        CANCELLED,
+        CANCELLED_KEY,
+        "delivery.cancelled.v1.json",
+        "valid/cancelled.delivery.json",
+    ),
+    (
+        "verified",
+        VERIFIED,
+        VERIFIED_KEY,
+        "delivery.verified.v1.json",
+        "valid/verified.json",
+    ),
+    (
+        "price",
+        price::PRICE,
+        "price.{tenant_id}",
+        "delivery.price.v1.json",
+        "price/price.json",
+    ),
+    (
+        "status",
+        status::STATUS,
+        "status.{status}.{tenant_id}",
+        "delivery.status.v1.json",
+        "status/delivered.json",
+    ),
 ];
 
 fn schemas_folder() -> PathBuf {
@@ -35,17 +69,32 @@ fn the_committed_asyncapi_document_is_current() {
         std::fs::write(&path, &now).unwrap();
     }
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == now, "asyncapi.json is stale: VOICE_OTP_BLESS=1 cargo test -p voice-otp-publisher");
+    assert!(
+        committed == now,
+        "asyncapi.json is stale: VOICE_OTP_BLESS=1 cargo test -p voice-otp-publisher"
+    );
 }
 
 #[test]
 fn every_reference_in_the_document_leads_somewhere() {
     let document = document();
     let mut references = Vec::new();
-    walk(&document, &mut |object| references.extend(object.get("$ref").and_then(Value::as_str).map(str::to_owned)));
+    walk(&document, &mut |object| {
+        references.extend(
+            object
+                .get("$ref")
+                .and_then(Value::as_str)
+                .map(str::to_owned),
+        )
+    });
     assert!(references.len() > 30, "{}", references.len());
     for reference in references {
-        assert!(document.pointer(reference.trim_start_matches('#')).is_some(), "{reference}");
+        assert!(
+            document
+                .pointer(reference.trim_start_matches('#'))
+                .is_some(),
+            "{reference}"
+        );
     }
 }
 
@@ -56,10 +105,22 @@ fn document() -> Value {
     let mut operations = Map::new();
     for (name, kind, key, file, example) in EVENTS {
         let payload = add_schemas(&mut schemas, name, file);
-        let example = std::fs::read_to_string(schemas_folder().join("examples").join(example)).unwrap();
-        messages.insert(name.to_owned(), message(name, kind, &payload, &serde_json::from_str(&example).unwrap()));
+        let example =
+            std::fs::read_to_string(schemas_folder().join("examples").join(example)).unwrap();
+        messages.insert(
+            name.to_owned(),
+            message(
+                name,
+                kind,
+                &payload,
+                &serde_json::from_str(&example).unwrap(),
+            ),
+        );
         let told = matches!(name, "status" | "price");
-        channels.insert(name.to_owned(), channel(name, key, if told { STATUS } else { REQUESTS }));
+        channels.insert(
+            name.to_owned(),
+            channel(name, key, if told { STATUS } else { REQUESTS }),
+        );
         let operation_name = match name {
             "status" => "tell",
             "price" => "tellPrice",
@@ -129,7 +190,8 @@ fn channel(name: &str, key: &str, exchange: &str) -> Value {
             "tenant_id": { "description": "The tenant. It holds no dot." }
         });
     } else if name == "price" {
-        channel["parameters"] = json!({ "tenant_id": { "description": "The tenant. It holds no dot." } });
+        channel["parameters"] =
+            json!({ "tenant_id": { "description": "The tenant. It holds no dot." } });
     }
     channel
 }
@@ -178,14 +240,20 @@ fn queue(queue: &Queue) -> Value {
             ((*name).to_owned(), value)
         })
         .collect();
-    let bound = queue.bound.map(|(exchange, key)| json!({ "exchange": exchange, "routingKey": key }));
+    let bound = queue
+        .bound
+        .map(|(exchange, key)| json!({ "exchange": exchange, "routingKey": key }));
     json!({ "name": queue.name, "arguments": arguments, "binding": bound })
 }
 
 /// Adds an event's schema and the ones that it refers to, in the form that AsyncAPI's own schema format has: that is JSON
 /// Schema draft 7, in which nothing beside a `$ref` counts. Gives the event's name among them.
 fn add_schemas(schemas: &mut Map<String, Value>, name: &str, file: &str) -> String {
-    let mut document = documents().into_iter().find(|document| document.file == file).unwrap().schema;
+    let mut document = documents()
+        .into_iter()
+        .find(|document| document.file == file)
+        .unwrap()
+        .schema;
     let object = document.as_object_mut().unwrap();
     let definitions = object.remove("$defs").unwrap_or_default();
     for key in ["$schema", "$id", "title"] {
@@ -196,7 +264,10 @@ fn add_schemas(schemas: &mut Map<String, Value>, name: &str, file: &str) -> Stri
     for (name, schema) in definitions.into_iter().chain([(event.clone(), document)]) {
         let schema = draft_7(schema);
         let before = schemas.insert(name.clone(), schema.clone());
-        assert!(before.is_none_or(|before| before == schema), "two schemas are named {name}");
+        assert!(
+            before.is_none_or(|before| before == schema),
+            "two schemas are named {name}"
+        );
     }
     event
 }
@@ -205,14 +276,21 @@ fn draft_7(schema: Value) -> Value {
     match schema {
         Value::Object(mut object) => {
             if let Some(Value::String(reference)) = object.remove("$ref") {
-                let reference = json!({ "$ref": reference.replace("#/$defs/", "#/components/schemas/") });
+                let reference =
+                    json!({ "$ref": reference.replace("#/$defs/", "#/components/schemas/") });
                 if object.is_empty() {
                     return reference;
                 }
                 assert!(!object.contains_key("allOf"), "a reference beside allOf");
                 object.insert("allOf".to_owned(), json!([reference]));
             }
-            for keyword in ["prefixItems", "unevaluatedProperties", "dependentSchemas", "dependentRequired", "$dynamicRef"] {
+            for keyword in [
+                "prefixItems",
+                "unevaluatedProperties",
+                "dependentSchemas",
+                "dependentRequired",
+                "$dynamicRef",
+            ] {
                 assert!(!object.contains_key(keyword), "draft 7 has no {keyword}");
             }
             Value::Object(
@@ -220,7 +298,10 @@ fn draft_7(schema: Value) -> Value {
                     .into_iter()
                     .map(|(key, value)| {
                         // An enum or an example is data, not a schema; so is a property's name.
-                        let kept = matches!(key.as_str(), "enum" | "const" | "default" | "examples" | "required");
+                        let kept = matches!(
+                            key.as_str(),
+                            "enum" | "const" | "default" | "examples" | "required"
+                        );
                         let value = if kept { value } else { draft_7(value) };
                         (key, value)
                     })

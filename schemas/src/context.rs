@@ -26,7 +26,11 @@ impl Context {
             let length = text.chars().count();
             (shortest..=longest).contains(&length) && !text.chars().any(char::is_control)
         };
-        if entries.len() > 5 || !entries.iter().all(|(key, value)| fits(key, 1, 32) && fits(value, 0, 128)) {
+        if entries.len() > 5
+            || !entries
+                .iter()
+                .all(|(key, value)| fits(key, 1, 32) && fits(value, 0, 128))
+        {
             return Err(Refused(SHAPE));
         }
         Ok(Self(entries))
@@ -38,14 +42,18 @@ impl Context {
     /// [`Refused`] says what a context may hold.
     pub fn from_json(value: &serde_json::Value) -> Result<Self, Refused> {
         let object = value.as_object().ok_or(Refused(SHAPE))?;
-        let entries: Option<BTreeMap<String, String>> =
-            object.iter().map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned()))).collect();
+        let entries: Option<BTreeMap<String, String>> = object
+            .iter()
+            .map(|(key, value)| Some((key.clone(), value.as_str()?.to_owned())))
+            .collect();
         Self::parse(entries.ok_or(Refused(SHAPE))?)
     }
 
     /// Whether it marks a test call, which who counts leaves out.
     pub fn is_test_call(&self) -> bool {
-        self.entries().get("test_call").is_some_and(|value| value == "true")
+        self.entries()
+            .get("test_call")
+            .is_some_and(|value| value == "true")
     }
 
     /// Whether there is nothing in it.
@@ -83,7 +91,13 @@ mod tests {
     fn a_context_is_small_and_made_of_strings() {
         assert!(Context::from_json(&json!({"flow": "login", "empty": ""})).is_ok());
         let long = "x".repeat(129);
-        for bad in [json!([]), json!({"a": 1}), json!({"": "x"}), json!({ "a": long }), json!({"a": "\u{1}"})] {
+        for bad in [
+            json!([]),
+            json!({"a": 1}),
+            json!({"": "x"}),
+            json!({ "a": long }),
+            json!({"a": "\u{1}"}),
+        ] {
             assert!(Context::from_json(&bad).is_err(), "{bad}");
         }
         let six = json!({"a":"","b":"","c":"","d":"","e":"","f":""});

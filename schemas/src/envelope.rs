@@ -58,7 +58,9 @@ pub enum Unreadable {
     #[error("the body is longer than 65536 bytes")]
     TooLong,
     /// Neither of the two content modes.
-    #[error("the content type must be application/cloudevents+json, or application/json with cloudEvents_ headers")]
+    #[error(
+        "the content type must be application/cloudevents+json, or application/json with cloudEvents_ headers"
+    )]
     ContentType,
     /// The body isn't a JSON object.
     #[error("the body must be a JSON object in UTF-8")]
@@ -67,7 +69,9 @@ pub enum Unreadable {
     #[error("the attribute {0} is missing or not what CloudEvents 1.0 says")]
     Attribute(&'static str),
     /// A type that isn't of this contract.
-    #[error("the type is none of dev.voiceotp.delivery.requested.v1, .cancelled.v1 and .verified.v1")]
+    #[error(
+        "the type is none of dev.voiceotp.delivery.requested.v1, .cancelled.v1 and .verified.v1"
+    )]
     UnknownType,
     /// The tenant or the delivery can't be told, so nobody could be answered.
     #[error("{0} is missing or not what it must be, so no status can answer")]
@@ -94,14 +98,19 @@ impl Unreadable {
 
 impl Message<'_> {
     fn header(&self, name: &str) -> Option<&str> {
-        self.headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        self.headers
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     fn attribute_header(&self, name: &str) -> Option<&str> {
         self.headers
             .iter()
             .find(|(key, _)| {
-                let rest = key.strip_prefix("cloudEvents_").or_else(|| key.strip_prefix("cloudEvents:"));
+                let rest = key
+                    .strip_prefix("cloudEvents_")
+                    .or_else(|| key.strip_prefix("cloudEvents:"));
                 rest == Some(name)
             })
             .map(|(_, value)| value.as_str())
@@ -113,10 +122,18 @@ pub(crate) fn open(message: Message<'_>) -> Result<Envelope, Unreadable> {
     if message.body.len() > LONGEST_BODY_BYTES {
         return Err(Unreadable::TooLong);
     }
-    let media_type = message.content_type.map(|text| text.split(';').next().unwrap_or_default().trim().to_ascii_lowercase());
+    let media_type = message.content_type.map(|text| {
+        text.split(';')
+            .next()
+            .unwrap_or_default()
+            .trim()
+            .to_ascii_lowercase()
+    });
     match media_type.as_deref() {
         Some(STRUCTURED) => structured(message),
-        Some("application/json") | None if message.attribute_header("specversion").is_some() => binary(message),
+        Some("application/json") | None if message.attribute_header("specversion").is_some() => {
+            binary(message)
+        }
         _ => Err(Unreadable::ContentType),
     }
 }
@@ -126,7 +143,9 @@ fn structured(message: Message<'_>) -> Result<Envelope, Unreadable> {
     let data = match (event.remove("data"), event.remove("data_base64")) {
         (Some(Value::Object(data)), None) => data,
         (None, Some(Value::String(text))) => {
-            let bytes = STANDARD.decode(text).map_err(|_| Unreadable::Attribute("data_base64"))?;
+            let bytes = STANDARD
+                .decode(text)
+                .map_err(|_| Unreadable::Attribute("data_base64"))?;
             object(&bytes)?
         }
         _ => return Err(Unreadable::Attribute("data")),
@@ -137,14 +156,19 @@ fn structured(message: Message<'_>) -> Result<Envelope, Unreadable> {
         Some(_) => Attribute::Other,
     };
     // The trace context of the message itself is nearer than the one the event was made with.
-    let trace = trace_of(|name| message.header(name))
-        .unwrap_or_else(|| trace_of(|name| event.get(name).and_then(Value::as_str)).unwrap_or_default());
+    let trace = trace_of(|name| message.header(name)).unwrap_or_else(|| {
+        trace_of(|name| event.get(name).and_then(Value::as_str)).unwrap_or_default()
+    });
     envelope(text, trace, data)
 }
 
 fn binary(message: Message<'_>) -> Result<Envelope, Unreadable> {
     let data = object(message.body)?;
-    let text = |name: &str| message.attribute_header(name).map_or(Attribute::Absent, Attribute::Text);
+    let text = |name: &str| {
+        message
+            .attribute_header(name)
+            .map_or(Attribute::Absent, Attribute::Text)
+    };
     let trace = trace_of(|name| message.header(name))
         .unwrap_or_else(|| trace_of(|name| message.attribute_header(name)).unwrap_or_default());
     envelope(text, trace, data)
@@ -153,7 +177,10 @@ fn binary(message: Message<'_>) -> Result<Envelope, Unreadable> {
 /// Parent and state from one place: another event's state says nothing about this one's parent.
 fn trace_of<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Option<Trace> {
     let parent = text("traceparent")?;
-    Some(Trace::new(Some(parent.to_owned()), text("tracestate").map(str::to_owned)))
+    Some(Trace::new(
+        Some(parent.to_owned()),
+        text("tracestate").map(str::to_owned),
+    ))
 }
 
 /// An attribute as it came.
@@ -172,8 +199,14 @@ fn envelope<'a>(
         Attribute::Text(text) => Some(text),
         Attribute::Absent | Attribute::Other => None,
     };
-    let clean = |text: &&str| !text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control);
-    let required = |name: &'static str| text(name).filter(clean).map(str::to_owned).ok_or(Unreadable::Attribute(name));
+    let clean =
+        |text: &&str| !text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control);
+    let required = |name: &'static str| {
+        text(name)
+            .filter(clean)
+            .map(str::to_owned)
+            .ok_or(Unreadable::Attribute(name))
+    };
     if text("specversion") != Some("1.0") {
         return Err(Unreadable::Attribute("specversion"));
     }
@@ -188,7 +221,11 @@ fn envelope<'a>(
         Attribute::Other => Err("time"),
     };
     let source = text("source").filter(clean);
-    let wrong = [(!json).then_some("datacontenttype"), source.is_none().then_some("source"), time.err()];
+    let wrong = [
+        (!json).then_some("datacontenttype"),
+        source.is_none().then_some("source"),
+        time.err(),
+    ];
     Ok(Envelope {
         id: required("id")?,
         kind: required("type")?,
@@ -217,15 +254,22 @@ impl Trace {
     /// Keeps what is well-formed by W3C Trace Context.
     pub fn new(traceparent: Option<String>, tracestate: Option<String>) -> Self {
         let traceparent = traceparent.filter(|text| is_traceparent(text));
-        let printable = |text: &String| text.len() <= 512 && text.bytes().all(|b| (0x20..0x7f).contains(&b));
+        let printable =
+            |text: &String| text.len() <= 512 && text.bytes().all(|b| (0x20..0x7f).contains(&b));
         let tracestate = tracestate.filter(|text| traceparent.is_some() && printable(text));
-        Self { traceparent, tracestate }
+        Self {
+            traceparent,
+            tracestate,
+        }
     }
 }
 
 fn is_traceparent(text: &str) -> bool {
     let hex = |part: &str, length: usize| {
-        part.len() == length && part.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+        part.len() == length
+            && part
+                .bytes()
+                .all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
     };
     let parts: Vec<&str> = text.split('-').collect();
     match parts.as_slice() {
@@ -235,7 +279,9 @@ fn is_traceparent(text: &str) -> bool {
                 && hex(trace, 32)
                 && hex(parent, 16)
                 && hex(flags, 2)
-                && [trace, parent].iter().all(|id| id.bytes().any(|b| b != b'0'))
+                && [trace, parent]
+                    .iter()
+                    .all(|id| id.bytes().any(|b| b != b'0'))
         }
         _ => false,
     }
@@ -245,7 +291,8 @@ fn is_traceparent(text: &str) -> bool {
 mod tests {
     use super::*;
 
-    const BODY: &[u8] = br#"{"specversion":"1.0","id":"a","source":"/x","type":"t","data":{"k":1}}"#;
+    const BODY: &[u8] =
+        br#"{"specversion":"1.0","id":"a","source":"/x","type":"t","data":{"k":1}}"#;
 
     fn header(name: &str, value: &str) -> (String, String) {
         (name.to_owned(), value.to_owned())
@@ -253,13 +300,26 @@ mod tests {
 
     #[test]
     fn both_modes_and_both_header_prefixes_are_read() {
-        let event = open(Message { content_type: Some("application/cloudevents+json; charset=utf-8"), headers: &[], body: BODY });
+        let event = open(Message {
+            content_type: Some("application/cloudevents+json; charset=utf-8"),
+            headers: &[],
+            body: BODY,
+        });
         assert_eq!(event.ok().unwrap().id, "a");
         for prefix in ["cloudEvents_", "cloudEvents:"] {
-            let headers: Vec<_> = [("specversion", "1.0"), ("id", "a"), ("source", "/x"), ("type", "t")]
-                .map(|(name, value)| header(&format!("{prefix}{name}"), value))
-                .into();
-            let message = Message { content_type: Some("application/json"), headers: &headers, body: br#"{"k":1}"# };
+            let headers: Vec<_> = [
+                ("specversion", "1.0"),
+                ("id", "a"),
+                ("source", "/x"),
+                ("type", "t"),
+            ]
+            .map(|(name, value)| header(&format!("{prefix}{name}"), value))
+            .into();
+            let message = Message {
+                content_type: Some("application/json"),
+                headers: &headers,
+                body: br#"{"k":1}"#,
+            };
             assert_eq!(open(message).ok().unwrap().data.len(), 1);
         }
     }
@@ -268,25 +328,56 @@ mod tests {
     fn what_is_not_an_event_says_why() {
         let too_long = vec![b' '; LONGEST_BODY_BYTES + 1];
         let check = |content_type, body, why| {
-            assert_eq!(open(Message { content_type, headers: &[], body }).err().unwrap(), why);
+            assert_eq!(
+                open(Message {
+                    content_type,
+                    headers: &[],
+                    body
+                })
+                .err()
+                .unwrap(),
+                why
+            );
         };
         check(Some("text/plain"), BODY, Unreadable::ContentType);
         check(None, BODY, Unreadable::ContentType);
         check(Some(STRUCTURED), b"[]", Unreadable::NotJson);
         check(Some(STRUCTURED), b"{", Unreadable::NotJson);
         check(Some(STRUCTURED), &too_long, Unreadable::TooLong);
-        check(Some(STRUCTURED), br#"{"specversion":"0.3","data":{}}"#, Unreadable::Attribute("specversion"));
-        check(Some(STRUCTURED), br#"{"specversion":"1.0"}"#, Unreadable::Attribute("data"));
-        let controls = br#"{"specversion":"1.0","id":"a\u0001","source":"/x","type":"t","data":{}}"#;
+        check(
+            Some(STRUCTURED),
+            br#"{"specversion":"0.3","data":{}}"#,
+            Unreadable::Attribute("specversion"),
+        );
+        check(
+            Some(STRUCTURED),
+            br#"{"specversion":"1.0"}"#,
+            Unreadable::Attribute("data"),
+        );
+        let controls =
+            br#"{"specversion":"1.0","id":"a\u0001","source":"/x","type":"t","data":{}}"#;
         check(Some(STRUCTURED), controls, Unreadable::Attribute("id"));
     }
 
     #[test]
     fn a_malformed_trace_is_left_out() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
-        assert_eq!(Trace::new(Some(good.to_owned()), None).traceparent.as_deref(), Some(good));
-        for bad in ["", "00-0-0-01", "00-00000000000000000000000000000000-b7ad6b7169203331-01", &good.to_uppercase()] {
-            assert_eq!(Trace::new(Some(bad.to_owned()), Some("a=b".to_owned())), Trace::default());
+        assert_eq!(
+            Trace::new(Some(good.to_owned()), None)
+                .traceparent
+                .as_deref(),
+            Some(good)
+        );
+        for bad in [
+            "",
+            "00-0-0-01",
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            &good.to_uppercase(),
+        ] {
+            assert_eq!(
+                Trace::new(Some(bad.to_owned()), Some("a=b".to_owned())),
+                Trace::default()
+            );
         }
     }
 }

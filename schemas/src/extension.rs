@@ -19,7 +19,9 @@ impl Extension {
     pub fn parse(text: &str) -> Result<Self, Refused> {
         let fits = |b: u8| b.is_ascii_digit() || matches!(b, b'*' | b'#' | b'w' | b'W');
         if text.is_empty() || text.len() > 32 || !text.bytes().all(fits) {
-            return Err(Refused("1 to 32 characters of 0-9, *, #, w (half a second) and W (a second)"));
+            return Err(Refused(
+                "1 to 32 characters of 0-9, *, #, w (half a second) and W (a second)",
+            ));
         }
         Ok(Self(text.to_owned()))
     }

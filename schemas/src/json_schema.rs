@@ -23,29 +23,64 @@ pub struct Document {
 pub fn documents() -> Vec<Document> {
     let one_of = |names: [&str; 2]| json!([{ "required": [names[0]] }, { "required": [names[1]] }]);
     let mut requested = event::<RequestedEvent>(REQUESTED);
-    within(&mut requested, "/$defs/RequestedData", "oneOf", one_of(["code", "sealed_code"]));
+    within(
+        &mut requested,
+        "/$defs/RequestedData",
+        "oneOf",
+        one_of(["code", "sealed_code"]),
+    );
     let mut cancelled = event::<CancelledEvent>(CANCELLED);
-    within(&mut cancelled, "/$defs/CancelledData", "oneOf", one_of(["delivery_id", "user_ref"]));
+    within(
+        &mut cancelled,
+        "/$defs/CancelledData",
+        "oneOf",
+        one_of(["delivery_id", "user_ref"]),
+    );
     vec![
-        Document { file: "delivery.requested.v1.json", schema: requested },
-        Document { file: "delivery.cancelled.v1.json", schema: cancelled },
-        Document { file: "delivery.verified.v1.json", schema: event::<VerifiedEvent>(VERIFIED) },
-        Document { file: "delivery.status.v1.json", schema: event::<StatusEvent>(STATUS) },
-        Document { file: "delivery.price.v1.json", schema: event::<PriceEvent>(PRICE) },
+        Document {
+            file: "delivery.requested.v1.json",
+            schema: requested,
+        },
+        Document {
+            file: "delivery.cancelled.v1.json",
+            schema: cancelled,
+        },
+        Document {
+            file: "delivery.verified.v1.json",
+            schema: event::<VerifiedEvent>(VERIFIED),
+        },
+        Document {
+            file: "delivery.status.v1.json",
+            schema: event::<StatusEvent>(STATUS),
+        },
+        Document {
+            file: "delivery.price.v1.json",
+            schema: event::<PriceEvent>(PRICE),
+        },
     ]
 }
 
 fn event<E: JsonSchema>(kind: &str) -> Value {
-    let schema = SchemaSettings::draft2020_12().into_generator().into_root_schema_for::<E>();
+    let schema = SchemaSettings::draft2020_12()
+        .into_generator()
+        .into_root_schema_for::<E>();
     let mut value = schema.to_value();
     within(
         &mut value,
         "",
         "$id",
-        json!(format!("https://voiceotp.dev/schemas/{}.json", kind.trim_start_matches("dev.voiceotp."))),
+        json!(format!(
+            "https://voiceotp.dev/schemas/{}.json",
+            kind.trim_start_matches("dev.voiceotp.")
+        )),
     );
     within(&mut value, "", "title", json!(kind));
-    within(&mut value, "/properties", "specversion", json!({ "const": "1.0" }));
+    within(
+        &mut value,
+        "/properties",
+        "specversion",
+        json!({ "const": "1.0" }),
+    );
     within(&mut value, "/properties", "type", json!({ "const": kind }));
     value
 }
@@ -83,9 +118,24 @@ macro_rules! request_event {
     };
 }
 
-request_event!(RequestedEvent, DeliveryId, RequestedData, "Read this code to this number.");
-request_event!(CancelledEvent, EventId, CancelledData, "Take back what has not been heard yet.");
-request_event!(VerifiedEvent, EventId, VerifiedData, "The code was entered.");
+request_event!(
+    RequestedEvent,
+    DeliveryId,
+    RequestedData,
+    "Read this code to this number."
+);
+request_event!(
+    CancelledEvent,
+    EventId,
+    CancelledData,
+    "Take back what has not been heard yet."
+);
+request_event!(
+    VerifiedEvent,
+    EventId,
+    VerifiedData,
+    "The code was entered."
+);
 
 /// The id of an event that isn't a delivery's.
 #[derive(JsonSchema)]

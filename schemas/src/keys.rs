@@ -73,7 +73,11 @@ impl Keyring {
     /// [`KeysError`] says which key is wrong, by its place.
     pub fn parse(text: &SecretString) -> Result<Self, KeysError> {
         let mut keys: Vec<Key> = Vec::new();
-        let entries = text.expose_secret().split(',').map(str::trim).filter(|entry| !entry.is_empty());
+        let entries = text
+            .expose_secret()
+            .split(',')
+            .map(str::trim)
+            .filter(|entry| !entry.is_empty());
         for (place, entry) in entries.enumerate() {
             let key = Key::parse(entry).ok_or(KeysError::Malformed(place + 1))?;
             if keys.iter().any(|other| other.id == key.id) {
@@ -83,7 +87,10 @@ impl Keyring {
         }
         let mut keys = keys.into_iter();
         let first = keys.next().ok_or(KeysError::Empty)?;
-        Ok(Self { first, others: keys.collect() })
+        Ok(Self {
+            first,
+            others: keys.collect(),
+        })
     }
 
     /// A new key, as `VOICE_OTP_KEYS` has it.
@@ -100,23 +107,47 @@ impl Keyring {
     /// Seals something with the first key. `place` says where it belongs: it opens nowhere else.
     pub fn seal(&self, place: &str, secret: &[u8]) -> Sealed {
         let nonce: [u8; NONCE_BYTES] = rand::rng().random();
-        let payload = Payload { msg: secret, aad: place.as_bytes() };
+        let payload = Payload {
+            msg: secret,
+            aad: place.as_bytes(),
+        };
         // XChaCha20-Poly1305 fails only on messages of more than 256 GiB.
-        let sealed = self.first.cipher.encrypt(&XNonce::from(nonce), payload).unwrap_or_default();
-        Sealed { key_id: self.first.id.clone(), sealed: [nonce.as_slice(), &sealed].concat() }
+        let sealed = self
+            .first
+            .cipher
+            .encrypt(&XNonce::from(nonce), payload)
+            .unwrap_or_default();
+        Sealed {
+            key_id: self.first.id.clone(),
+            sealed: [nonce.as_slice(), &sealed].concat(),
+        }
     }
 
     /// Opens something sealed.
     ///
     /// # Errors
     /// [`OpenError`] says whether the key is missing or doesn't fit.
-    pub fn open(&self, place: &str, key_id: &str, sealed: &[u8]) -> Result<Zeroizing<Vec<u8>>, OpenError> {
-        let key = self.keys().find(|key| key.id == key_id).ok_or_else(|| OpenError::UnknownKey(key_id.to_owned()))?;
+    pub fn open(
+        &self,
+        place: &str,
+        key_id: &str,
+        sealed: &[u8],
+    ) -> Result<Zeroizing<Vec<u8>>, OpenError> {
+        let key = self
+            .keys()
+            .find(|key| key.id == key_id)
+            .ok_or_else(|| OpenError::UnknownKey(key_id.to_owned()))?;
         let broken = || OpenError::Broken(key_id.to_owned());
         let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES).ok_or_else(broken)?;
         let nonce = <[u8; NONCE_BYTES]>::try_from(nonce).map_err(|_| broken())?;
-        let payload = Payload { msg: sealed, aad: place.as_bytes() };
-        key.cipher.decrypt(&XNonce::from(nonce), payload).map(Zeroizing::new).map_err(|_| broken())
+        let payload = Payload {
+            msg: sealed,
+            aad: place.as_bytes(),
+        };
+        key.cipher
+            .decrypt(&XNonce::from(nonce), payload)
+            .map(Zeroizing::new)
+            .map_err(|_| broken())
     }
 
     /// A keyed hash by the first key, and that key's id. `what` keeps hashes of different things apart.
@@ -126,7 +157,9 @@ impl Keyring {
 
     /// The keyed hash by the key of this id.
     pub fn hash_with(&self, key_id: &str, what: &str, text: &str) -> Option<Vec<u8>> {
-        self.keys().find(|key| key.id == key_id).map(|key| key.mac(what, text))
+        self.keys()
+            .find(|key| key.id == key_id)
+            .map(|key| key.mac(what, text))
     }
 
     /// The keyed hashes by every key: for finding what any of them hashed.
@@ -163,7 +196,9 @@ impl Key {
 
 fn mac(key: &[u8], text: &str) -> [u8; 32] {
     // HMAC takes a key of any length.
-    let Ok(mut mac) = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key) else { return [0; 32] };
+    let Ok(mut mac) = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key) else {
+        return [0; 32];
+    };
     mac.update(text.as_bytes());
     mac.finalize().into_bytes().into()
 }
@@ -179,19 +214,38 @@ mod tests {
     use super::*;
 
     fn ring(ids: &[&str]) -> (Keyring, String) {
-        let text = ids.iter().map(|id| Keyring::generate(id).expose_secret().to_owned()).collect::<Vec<_>>().join(",");
-        (Keyring::parse(&SecretString::from(text.clone())).unwrap(), text)
+        let text = ids
+            .iter()
+            .map(|id| Keyring::generate(id).expose_secret().to_owned())
+            .collect::<Vec<_>>()
+            .join(",");
+        (
+            Keyring::parse(&SecretString::from(text.clone())).unwrap(),
+            text,
+        )
     }
 
     #[test]
     fn the_first_key_seals_and_all_open() {
         let (old, text) = ring(&["old"]);
         let sealed = old.seal("acme/auth_token", b"secret");
-        let both = Keyring::parse(&SecretString::from(format!("{},{text}", Keyring::generate("new").expose_secret()))).unwrap();
-        assert_eq!(both.open("acme/auth_token", &sealed.key_id, &sealed.sealed).unwrap().as_slice(), b"secret");
+        let both = Keyring::parse(&SecretString::from(format!(
+            "{},{text}",
+            Keyring::generate("new").expose_secret()
+        )))
+        .unwrap();
+        assert_eq!(
+            both.open("acme/auth_token", &sealed.key_id, &sealed.sealed)
+                .unwrap()
+                .as_slice(),
+            b"secret"
+        );
         assert_eq!(both.seal("acme/auth_token", b"secret").key_id, "new");
         let (stranger, _) = ring(&["other"]);
-        assert_eq!(stranger.open("x", "old", &sealed.sealed).unwrap_err(), OpenError::UnknownKey("old".to_owned()));
+        assert_eq!(
+            stranger.open("x", "old", &sealed.sealed).unwrap_err(),
+            OpenError::UnknownKey("old".to_owned())
+        );
     }
 
     #[test]
@@ -209,8 +263,14 @@ mod tests {
         let parse = |text: &str| Keyring::parse(&SecretString::from(text)).unwrap_err();
         assert_eq!(parse(""), KeysError::Empty);
         let good = Keyring::generate("a").expose_secret().to_owned();
-        assert_eq!(parse(&format!("{good},b:c2VjcmV0")), KeysError::Malformed(2));
-        assert_eq!(parse(&format!("{good},{good}")), KeysError::Twice("a".to_owned()));
+        assert_eq!(
+            parse(&format!("{good},b:c2VjcmV0")),
+            KeysError::Malformed(2)
+        );
+        assert_eq!(
+            parse(&format!("{good},{good}")),
+            KeysError::Twice("a".to_owned())
+        );
     }
 
     #[test]

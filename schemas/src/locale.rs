@@ -23,8 +23,11 @@ impl Locale {
     pub fn parse(text: &str) -> Result<Self, Refused> {
         let mut parts = text.split('-');
         let language = parts.next().unwrap_or_default();
-        let language_fits = (2..=3).contains(&language.len()) && language.bytes().all(|b| b.is_ascii_alphabetic());
-        let fits = |part: &str| (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric());
+        let language_fits =
+            (2..=3).contains(&language.len()) && language.bytes().all(|b| b.is_ascii_alphabetic());
+        let fits = |part: &str| {
+            (1..=8).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_alphanumeric())
+        };
         if text.len() > 35 || !language_fits || !parts.clone().all(fits) {
             return Err(Refused(SHAPE));
         }
@@ -55,7 +58,12 @@ fn in_usual_case(part: &str) -> String {
         4 if letters => {
             let lower = part.to_ascii_lowercase();
             let mut chars = lower.chars();
-            chars.next().map(|first| first.to_ascii_uppercase()).into_iter().chain(chars).collect()
+            chars
+                .next()
+                .map(|first| first.to_ascii_uppercase())
+                .into_iter()
+                .chain(chars)
+                .collect()
         }
         _ => part.to_ascii_lowercase(),
     }
@@ -100,10 +108,25 @@ mod tests {
 
     #[test]
     fn a_tag_takes_its_usual_case() {
-        for (given, tag) in [("EN-us", "en-US"), ("zh-hant-tw", "zh-Hant-TW"), ("es-419", "es-419"), ("fil", "fil")] {
+        for (given, tag) in [
+            ("EN-us", "en-US"),
+            ("zh-hant-tw", "zh-Hant-TW"),
+            ("es-419", "es-419"),
+            ("fil", "fil"),
+        ] {
             assert_eq!(Locale::parse(given).unwrap().as_str(), tag);
         }
-        for bad in ["", "e", "english", "en_US", "en-", "en--US", "en-US-", "12", "en-toolongsubtag"] {
+        for bad in [
+            "",
+            "e",
+            "english",
+            "en_US",
+            "en-",
+            "en--US",
+            "en-US-",
+            "12",
+            "en-toolongsubtag",
+        ] {
             assert!(Locale::parse(bad).is_err(), "{bad}");
         }
     }

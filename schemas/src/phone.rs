@@ -28,7 +28,9 @@ impl PhoneNumber {
     /// [`Refused`] says whether the form or the number is wrong.
     pub fn parse(text: &str) -> Result<Self, Refused> {
         let digits = text.strip_prefix('+').ok_or(Refused(SHAPE))?;
-        let form = (7..=15).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(|b| b.is_ascii_digit());
+        let form = (7..=15).contains(&digits.len())
+            && !digits.starts_with('0')
+            && digits.bytes().all(|b| b.is_ascii_digit());
         if !form {
             return Err(Refused(SHAPE));
         }
@@ -36,8 +38,14 @@ impl PhoneNumber {
         if !phonenumber::is_valid(&number) {
             return Err(Refused("not a number of any country's numbering plan"));
         }
-        let country = number.country().id().and_then(|id| Country::parse(id.as_ref()).ok());
-        Ok(Self { digits: text.to_owned(), country })
+        let country = number
+            .country()
+            .id()
+            .and_then(|id| Country::parse(id.as_ref()).ok());
+        Ok(Self {
+            digits: text.to_owned(),
+            country,
+        })
     }
 
     /// The number in full, `+` and digits: only for Twilio, for sealing, and for a keyed hash.
@@ -59,14 +67,22 @@ impl PhoneNumber {
 /// The country that a masked number seems to be in, by what is left of it; of several that share a calling code the largest, unless
 /// the digits tell them apart.
 pub fn country_of_masked(masked: &str) -> Option<Country> {
-    let digits: String = masked.strip_prefix('+')?.chars().take_while(char::is_ascii_digit).collect();
+    let digits: String = masked
+        .strip_prefix('+')?
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
     let database = &phonenumber::metadata::DATABASE;
     (1..=digits.len().min(3)).rev().find_map(|length| {
         let code = digits.get(..length)?.parse().ok()?;
         let regions = database.by_code(&code)?;
         // An area code that one of the smaller ones claims for itself.
         let national = digits.get(length..)?;
-        let own = regions.iter().find(|region| region.leading_digits().is_some_and(|leading| leading.is_match(national)));
+        let own = regions.iter().find(|region| {
+            region
+                .leading_digits()
+                .is_some_and(|leading| leading.is_match(national))
+        });
         Country::parse(own.or(regions.first())?.id()).ok()
     })
 }
@@ -76,7 +92,17 @@ fn mask(number: &str) -> String {
     let digits = number.len().saturating_sub(1);
     let head = digits.saturating_sub(7).min(4);
     let tail = digits.saturating_sub(5).min(2);
-    number.chars().enumerate().map(|(at, c)| if at == 0 || at <= head || at > digits - tail { c } else { '*' }).collect()
+    number
+        .chars()
+        .enumerate()
+        .map(|(at, c)| {
+            if at == 0 || at <= head || at > digits - tail {
+                c
+            } else {
+                '*'
+            }
+        })
+        .collect()
 }
 
 impl Country {
@@ -89,7 +115,9 @@ impl Country {
             [a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
                 Ok(Self([a.to_ascii_uppercase(), b.to_ascii_uppercase()]))
             }
-            _ => Err(Refused("a country of two letters (ISO 3166-1), for example US")),
+            _ => Err(Refused(
+                "a country of two letters (ISO 3166-1), for example US",
+            )),
         }
     }
 
@@ -167,16 +195,34 @@ mod tests {
     #[test]
     fn neither_debug_nor_display_shows_the_number() {
         let number = PhoneNumber::parse("+14155552671").unwrap();
-        assert_eq!(format!("{number} {number:?}"), "+1415*****71 PhoneNumber(+1415*****71)");
+        assert_eq!(
+            format!("{number} {number:?}"),
+            "+1415*****71 PhoneNumber(+1415*****71)"
+        );
         assert_eq!(number.country().unwrap().as_str(), "US");
     }
 
     #[test]
     fn a_number_that_no_plan_has_is_refused() {
-        for bad in ["14155552671", "+1 415 555 2671", "+1415555267", "+10000000000", "+999999999999", "+", "", "+1415555267a"] {
+        for bad in [
+            "14155552671",
+            "+1 415 555 2671",
+            "+1415555267",
+            "+10000000000",
+            "+999999999999",
+            "+",
+            "",
+            "+1415555267a",
+        ] {
             assert!(PhoneNumber::parse(bad).is_err(), "{bad}");
         }
-        for good in ["+442071838750", "+34911234567", "+4930123456", "+14165550123", "+15005550006"] {
+        for good in [
+            "+442071838750",
+            "+34911234567",
+            "+4930123456",
+            "+14165550123",
+            "+15005550006",
+        ] {
             assert!(PhoneNumber::parse(good).is_ok(), "{good}");
         }
     }

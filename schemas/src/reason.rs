@@ -4,7 +4,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 /// What happened, for a program to decide on. Closed: a new code comes with a new version of the event's schema.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonCode {
     /// A field is missing or wrong; the message names each.
@@ -80,7 +82,9 @@ pub enum ReasonCode {
 }
 
 /// Whose matter it is, for a person to look at.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum ReasonClass {
     /// The event's: the auth service must send something else.
@@ -132,7 +136,10 @@ impl ReasonCode {
             | Self::Redial
             | Self::Paused
             | Self::LineBusy => ReasonClass::Schedule,
-            Self::CancelledByRequest | Self::Superseded | Self::Verified | Self::CancelledByOperator => ReasonClass::Withdrawn,
+            Self::CancelledByRequest
+            | Self::Superseded
+            | Self::Verified
+            | Self::CancelledByOperator => ReasonClass::Withdrawn,
             Self::RequestRefused => ReasonClass::Internal,
         }
     }
@@ -161,6 +168,13 @@ pub struct Reason {
 impl Reason {
     /// A reason with its class and a sentence.
     pub fn new(code: ReasonCode, message: impl Into<String>) -> Self {
-        Self { code, class: code.class(), provider_code: None, message: message.into(), retry_at: None, estimated_wait_ms: None }
+        Self {
+            code,
+            class: code.class(),
+            provider_code: None,
+            message: message.into(),
+            retry_at: None,
+            estimated_wait_ms: None,
+        }
     }
 }

@@ -7,7 +7,10 @@ use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::envelope::{self, Message, Trace, Unreadable, parse_time};
 use crate::reason::ReasonCode;
-use crate::{Context, DeliveryId, Extension, Locale, OtpCode, PhoneNumber, Refused, TenantId, Timestamp, UserRef};
+use crate::{
+    Context, DeliveryId, Extension, Locale, OtpCode, PhoneNumber, Refused, TenantId, Timestamp,
+    UserRef,
+};
 
 /// The type of a request to read a code out.
 pub const REQUESTED: &str = "dev.voiceotp.delivery.requested.v1";
@@ -145,21 +148,39 @@ pub fn names(message: Message<'_>) -> Option<(TenantId, DeliveryId)> {
     let event: Value = serde_json::from_slice(message.body).ok()?;
     let tenant_id = event.pointer("/data/tenant_id").and_then(Value::as_str);
     let delivery_id = event.get("id").and_then(Value::as_str);
-    Some((TenantId::parse(tenant_id?).ok()?, DeliveryId::parse(delivery_id?).ok()?))
+    Some((
+        TenantId::parse(tenant_id?).ok()?,
+        DeliveryId::parse(delivery_id?).ok()?,
+    ))
 }
 
 fn requested(event: &envelope::Envelope) -> Result<Incoming, Unreadable> {
     let data = &event.data;
     let tenant_id = tenant(data)?;
     let delivery_id = DeliveryId::parse(&event.id).map_err(|_| Unreadable::Nameless("id"))?;
-    let wrong = event.wrong.map(|field| Problem { field, must_be: "what CloudEvents 1.0 says" });
-    let mut fields = Fields { data, problems: wrong.into_iter().collect() };
+    let wrong = event.wrong.map(|field| Problem {
+        field,
+        must_be: "what CloudEvents 1.0 says",
+    });
+    let mut fields = Fields {
+        data,
+        problems: wrong.into_iter().collect(),
+    };
 
     let to = fields.required("to", PhoneNumber::parse);
-    let sealed = data.get("sealed_code").is_some_and(|value| !value.is_null());
-    let code = if sealed { None } else { fields.required("code", OtpCode::parse) };
-    let expires_at = fields
-        .required("expires_at", |text| parse_time(text).ok_or(Refused("an RFC 3339 time, for example 2026-01-31T12:00:00Z")));
+    let sealed = data
+        .get("sealed_code")
+        .is_some_and(|value| !value.is_null());
+    let code = if sealed {
+        None
+    } else {
+        fields.required("code", OtpCode::parse)
+    };
+    let expires_at = fields.required("expires_at", |text| {
+        parse_time(text).ok_or(Refused(
+            "an RFC 3339 time, for example 2026-01-31T12:00:00Z",
+        ))
+    });
     let locale = fields.optional("locale", Locale::parse);
     let user_ref = fields.optional("user_ref", UserRef::parse);
     let extension = fields.optional("extension", Extension::parse);
@@ -168,23 +189,29 @@ fn requested(event: &envelope::Envelope) -> Result<Incoming, Unreadable> {
     let problems = fields.problems;
 
     match (to, code, expires_at) {
-        (Some(to), Some(code), Some(expires_at)) if problems.is_empty() => Ok(Incoming::Requested(Box::new(Requested {
-            tenant_id,
-            delivery_id,
-            to,
-            code,
-            expires_at,
-            locale,
-            user_ref,
-            extension,
-            context,
-            time: event.time,
-            trace: event.trace.clone(),
-        }))),
+        (Some(to), Some(code), Some(expires_at)) if problems.is_empty() => {
+            Ok(Incoming::Requested(Box::new(Requested {
+                tenant_id,
+                delivery_id,
+                to,
+                code,
+                expires_at,
+                locale,
+                user_ref,
+                extension,
+                context,
+                time: event.time,
+                trace: event.trace.clone(),
+            })))
+        }
         (to, _, _) => Ok(Incoming::Invalid(Box::new(Invalid {
             tenant_id,
             delivery_id,
-            code: if sealed { ReasonCode::SealedCodeUnsupported } else { ReasonCode::InvalidRequest },
+            code: if sealed {
+                ReasonCode::SealedCodeUnsupported
+            } else {
+                ReasonCode::InvalidRequest
+            },
             problems,
             to,
             context,
@@ -203,18 +230,28 @@ fn cancelled(data: &Map<String, Value>) -> Result<Incoming, Unreadable> {
         (None, Some(Value::String(user))) => UserRef::parse(user).map(Target::User),
         _ => return Err(wrong),
     };
-    Ok(Incoming::Cancelled(Cancelled { tenant_id: tenant(data)?, target: target.map_err(|_| wrong)? }))
+    Ok(Incoming::Cancelled(Cancelled {
+        tenant_id: tenant(data)?,
+        target: target.map_err(|_| wrong)?,
+    }))
 }
 
 fn verified(data: &Map<String, Value>) -> Result<Incoming, Unreadable> {
-    let id = data.get("delivery_id").and_then(Value::as_str).and_then(|id| DeliveryId::parse(id).ok());
+    let id = data
+        .get("delivery_id")
+        .and_then(Value::as_str)
+        .and_then(|id| DeliveryId::parse(id).ok());
     let delivery_id = id.ok_or(Unreadable::Data("delivery_id"))?;
-    Ok(Incoming::Verified(Verified { tenant_id: tenant(data)?, delivery_id }))
+    Ok(Incoming::Verified(Verified {
+        tenant_id: tenant(data)?,
+        delivery_id,
+    }))
 }
 
 fn tenant(data: &Map<String, Value>) -> Result<TenantId, Unreadable> {
     let text = data.get("tenant_id").and_then(Value::as_str);
-    text.and_then(|text| TenantId::parse(text).ok()).ok_or(Unreadable::Nameless("tenant_id"))
+    text.and_then(|text| TenantId::parse(text).ok())
+        .ok_or(Unreadable::Nameless("tenant_id"))
 }
 
 /// Reads the fields of a request and collects all that is wrong with them.
@@ -224,22 +261,35 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
-    fn required<T>(&mut self, field: &'static str, parse: impl Fn(&str) -> Result<T, Refused>) -> Option<T> {
+    fn required<T>(
+        &mut self,
+        field: &'static str,
+        parse: impl Fn(&str) -> Result<T, Refused>,
+    ) -> Option<T> {
         let value = self.optional(field, parse);
         if value.is_none() && !self.problems.iter().any(|problem| problem.field == field) {
-            self.problems.push(Problem { field, must_be: "given" });
+            self.problems.push(Problem {
+                field,
+                must_be: "given",
+            });
         }
         value
     }
 
     /// A field that may be left out, or null.
-    fn optional<T>(&mut self, field: &'static str, parse: impl Fn(&str) -> Result<T, Refused>) -> Option<T> {
+    fn optional<T>(
+        &mut self,
+        field: &'static str,
+        parse: impl Fn(&str) -> Result<T, Refused>,
+    ) -> Option<T> {
         let parsed = match self.data.get(field) {
             None | Some(Value::Null) => return None,
             Some(Value::String(text)) => parse(text),
             Some(_) => Err(Refused("a string")),
         };
-        parsed.map_err(|Refused(must_be)| self.problems.push(Problem { field, must_be })).ok()
+        parsed
+            .map_err(|Refused(must_be)| self.problems.push(Problem { field, must_be }))
+            .ok()
     }
 
     fn context(&mut self) -> Context {
@@ -248,15 +298,26 @@ impl Fields<'_> {
             Some(value) => Context::from_json(value),
         };
         context.unwrap_or_else(|Refused(must_be)| {
-            self.problems.push(Problem { field: "context", must_be });
+            self.problems.push(Problem {
+                field: "context",
+                must_be,
+            });
             Context::default()
         })
     }
 
     /// The fields that we know have rules of their own; this is for the ones that we don't.
     fn no_control_characters(&mut self) {
-        if self.problems.is_empty() && self.data.iter().any(|(name, value)| has_controls(name, value)) {
-            self.problems.push(Problem { field: "data", must_be: "free of control characters" });
+        if self.problems.is_empty()
+            && self
+                .data
+                .iter()
+                .any(|(name, value)| has_controls(name, value))
+        {
+            self.problems.push(Problem {
+                field: "data",
+                must_be: "free of control characters",
+            });
         }
     }
 }
@@ -278,7 +339,9 @@ impl Requested {
         let extension = self.extension.as_ref().map(Extension::expose);
         let texts = (self.to.expose(), self.code.expose(), extension);
         // Three strings always have a JSON form.
-        Identity(Zeroizing::new(serde_json::to_string(&texts).unwrap_or_default()))
+        Identity(Zeroizing::new(
+            serde_json::to_string(&texts).unwrap_or_default(),
+        ))
     }
 
     /// The event in structured mode, as a publisher sends it. `source` is a URI reference that names the publisher.
@@ -290,13 +353,29 @@ impl Requested {
             "expires_at": rfc3339(self.expires_at),
         });
         if let Some(map) = data.as_object_mut() {
-            let mut put = |name: &str, value: Option<Value>| value.map(|value| map.insert(name.to_owned(), value));
+            let mut put = |name: &str, value: Option<Value>| {
+                value.map(|value| map.insert(name.to_owned(), value))
+            };
             put("locale", self.locale.as_ref().map(|locale| json!(locale)));
             put("user_ref", self.user_ref.as_ref().map(|user| json!(user)));
-            put("extension", self.extension.as_ref().map(|extension| json!(extension.expose())));
-            put("context", (!self.context.is_empty()).then(|| json!(self.context)));
+            put(
+                "extension",
+                self.extension
+                    .as_ref()
+                    .map(|extension| json!(extension.expose())),
+            );
+            put(
+                "context",
+                (!self.context.is_empty()).then(|| json!(self.context)),
+            );
         }
-        event_json(REQUESTED, self.delivery_id.as_str(), source, self.time, &data)
+        event_json(
+            REQUESTED,
+            self.delivery_id.as_str(),
+            source,
+            self.time,
+            &data,
+        )
     }
 }
 
@@ -304,7 +383,9 @@ impl Cancelled {
     /// The event in structured mode. `id` is the event's own.
     pub fn to_json(&self, id: &str, source: &str, time: Option<Timestamp>) -> Zeroizing<Vec<u8>> {
         let data = match &self.target {
-            Target::Delivery(delivery) => json!({ "tenant_id": self.tenant_id, "delivery_id": delivery }),
+            Target::Delivery(delivery) => {
+                json!({ "tenant_id": self.tenant_id, "delivery_id": delivery })
+            }
             Target::User(user) => json!({ "tenant_id": self.tenant_id, "user_ref": user }),
         };
         event_json(CANCELLED, id, source, time, &data)
@@ -319,7 +400,13 @@ impl Verified {
     }
 }
 
-fn event_json(kind: &str, id: &str, source: &str, time: Option<Timestamp>, data: &Value) -> Zeroizing<Vec<u8>> {
+fn event_json(
+    kind: &str,
+    id: &str,
+    source: &str,
+    time: Option<Timestamp>,
+    data: &Value,
+) -> Zeroizing<Vec<u8>> {
     let mut event = BTreeMap::from([
         ("specversion", json!("1.0")),
         ("id", json!(id)),
@@ -343,7 +430,9 @@ pub fn rfc3339(time: Timestamp) -> String {
 impl Identity {
     fn of_values(to: Option<&Value>, code: Option<&Value>, extension: Option<&Value>) -> Self {
         let texts = [to, code, extension].map(|value| value.unwrap_or(&Value::Null));
-        Self(Zeroizing::new(serde_json::to_string(&texts).unwrap_or_default()))
+        Self(Zeroizing::new(
+            serde_json::to_string(&texts).unwrap_or_default(),
+        ))
     }
 
     /// The canonical text: only for a keyed hash.

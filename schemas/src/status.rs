@@ -10,7 +10,9 @@ use crate::{Context, DeliveryId, TenantId};
 pub const STATUS: &str = "dev.voiceotp.delivery.status.v1";
 
 /// What has become of a delivery.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     /// The delivery is durable.
@@ -65,7 +67,9 @@ impl Status {
     /// Whether nothing comes after it.
     pub fn is_final(self) -> bool {
         match self {
-            Self::Accepted | Self::Deferred | Self::Placed | Self::Ringing | Self::Answered => false,
+            Self::Accepted | Self::Deferred | Self::Placed | Self::Ringing | Self::Answered => {
+                false
+            }
             Self::Delivered
             | Self::HungUp
             | Self::Voicemail

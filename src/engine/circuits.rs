@@ -30,14 +30,20 @@ impl<P: Ports> Engine<P> {
                     tracing::info!(account.sid = %settings.account_sid, "circuit closed: Twilio takes the account's calls again");
                 }
                 Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "can't close a circuit, the next call will");
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "can't close a circuit, the next call will"
+                    );
                 }
             }
         }
         if settings.pace_key != settings.account_sid.as_str()
             && let Err(error) = self.directory.proven(settings).await
         {
-            tracing::debug!(error = &error as &dyn std::error::Error, "can't note that the credentials work, the next call will");
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "can't note that the credentials work, the next call will"
+            );
         }
     }
 
@@ -46,14 +52,20 @@ impl<P: Ports> Engine<P> {
         let noted = match failure.class {
             Class::Throttled(wait) => {
                 self.troubles.forget(&settings.pace_key);
-                let Some(_telling) = self.troubles.telling(&settings.pace_key) else { return };
-                self.ledger.hold(&settings.pace_key, wait.unwrap_or(THROTTLED)).await
+                let Some(_telling) = self.troubles.telling(&settings.pace_key) else {
+                    return;
+                };
+                self.ledger
+                    .hold(&settings.pace_key, wait.unwrap_or(THROTTLED))
+                    .await
             }
             Class::Transient | Class::Ambiguous => {
                 if !self.troubles.note(&settings.pace_key, settings.on_trial) {
                     return;
                 }
-                let Some(_telling) = self.troubles.telling(&settings.pace_key) else { return };
+                let Some(_telling) = self.troubles.telling(&settings.pace_key) else {
+                    return;
+                };
                 match self.ledger.trip(&settings.pace_key).await {
                     Ok(Some(wait)) => {
                         self.counts.account_circuits.fetch_add(1, Ordering::Relaxed);
@@ -68,7 +80,9 @@ impl<P: Ports> Engine<P> {
             Class::Permanent(Fault::Credentials) => {
                 match self.directory.refused(settings).await {
                     Ok(true) => {
-                        self.counts.credential_circuits.fetch_add(1, Ordering::Relaxed);
+                        self.counts
+                            .credential_circuits
+                            .fetch_add(1, Ordering::Relaxed);
                         tracing::warn!(
                             tenant.id = %settings.tenant_id,
                             account.sid = %settings.account_sid,
@@ -77,18 +91,26 @@ impl<P: Ports> Engine<P> {
                     }
                     Ok(false) => {}
                     Err(error) => {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "can't note that Twilio refuses credentials");
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "can't note that Twilio refuses credentials"
+                        );
                     }
                 }
                 return;
             }
-            Class::Congested | Class::Permanent(Fault::Tenant | Fault::Destination | Fault::Blocked | Fault::Ours) => {
+            Class::Congested
+            | Class::Permanent(Fault::Tenant | Fault::Destination | Fault::Blocked | Fault::Ours) =>
+            {
                 self.troubles.forget(&settings.pace_key);
                 return;
             }
         };
         if let Err(error) = noted {
-            tracing::warn!(error = &error as &dyn std::error::Error, "can't tell the other workers to slow down");
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "can't tell the other workers to slow down"
+            );
         }
     }
 
@@ -102,7 +124,10 @@ impl<P: Ports> Engine<P> {
             let suspects = match self.directory.suspects(ASKED_AT_ONCE).await {
                 Ok(suspects) => suspects,
                 Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "can't look for refused credentials, trying again");
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "can't look for refused credentials, trying again"
+                    );
                     continue;
                 }
             };
@@ -119,7 +144,10 @@ impl<P: Ports> Engine<P> {
                         tracing::info!(tenant.id = %settings.tenant_id, "circuit closed: Twilio takes the tenant's credentials again");
                     }
                     Err(error) => {
-                        tracing::debug!(error = &error as &dyn std::error::Error, "can't close a circuit, trying again");
+                        tracing::debug!(
+                            error = &error as &dyn std::error::Error,
+                            "can't close a circuit, trying again"
+                        );
                     }
                 }
             }

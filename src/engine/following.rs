@@ -39,20 +39,32 @@ impl<P: Ports> Engine<P> {
         loop {
             // An attempt that is over can't bring its delivery news: its call is nobody's.
             let ours = current.attempt_id == Some(attempt);
-            let result = if ours { self.progress_of(&current, call, &policy) } else { Progress::Stray };
+            let result = if ours {
+                self.progress_of(&current, call, &policy)
+            } else {
+                Progress::Stray
+            };
             let change = match result {
                 Progress::Known => return News::Taken,
                 Progress::Stray => {
-                    drop(self.tasks.spawn(Arc::clone(self).hang_up_stray(current, call.clone())));
+                    drop(
+                        self.tasks
+                            .spawn(Arc::clone(self).hang_up_stray(current, call.clone())),
+                    );
                     return News::Taken;
                 }
                 Progress::Change(change) => *change,
             };
             match self.save_one(change).await {
                 Ok(Some(saved)) => {
-                    let taken_back = saved.withdrawn.is_some() && saved.state == State::Calling && saved.answered_at.is_none();
+                    let taken_back = saved.withdrawn.is_some()
+                        && saved.state == State::Calling
+                        && saved.answered_at.is_none();
                     if taken_back {
-                        drop(self.tasks.spawn(Arc::clone(self).hang_up_withdrawn(saved.clone())));
+                        drop(
+                            self.tasks
+                                .spawn(Arc::clone(self).hang_up_withdrawn(saved.clone())),
+                        );
                     }
                     self.agenda.learn(saved);
                     return News::Taken;
@@ -72,7 +84,10 @@ impl<P: Ports> Engine<P> {
         loop {
             match self.ledger.find_attempt(attempt).await {
                 Ok(found) => return found,
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't read a delivery, trying again"),
+                Err(error) => tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "can't read a delivery, trying again"
+                ),
             }
             if self.pause_or_hard(Duration::from_millis(250)).await {
                 return None;
@@ -82,11 +97,21 @@ impl<P: Ports> Engine<P> {
 
     /// Whether a call was some delivery's, which has another now: nothing of it is news, and nobody need hang it up.
     async fn was_ours(&self, sid: &CallSid) -> bool {
-        self.ledger.known_calls(std::slice::from_ref(sid)).await.is_ok_and(|known| !known.is_empty())
+        self.ledger
+            .known_calls(std::slice::from_ref(sid))
+            .await
+            .is_ok_and(|known| !known.is_empty())
     }
 
     fn progress_of(&self, delivery: &Delivery, call: &Call, policy: &Policy) -> Progress {
-        progress(delivery, call, policy, &self.tuning, self.caller.has_callbacks(), self.clock.now())
+        progress(
+            delivery,
+            call,
+            policy,
+            &self.tuning,
+            self.caller.has_callbacks(),
+            self.clock.now(),
+        )
     }
 
     /// The tenant's policy; one without any wishes, where it can't be had.
@@ -104,17 +129,32 @@ impl<P: Ports> Engine<P> {
     }
 
     /// The same, for a call that was placed under this policy.
-    pub(super) async fn work_in_under(self: &Arc<Self>, held: &mut Held, call: &Call, policy: &Policy) -> Changed {
+    pub(super) async fn work_in_under(
+        self: &Arc<Self>,
+        held: &mut Held,
+        call: &Call,
+        policy: &Policy,
+    ) -> Changed {
         let attempt_id = held.delivery.attempt_id;
         let mut stray = false;
         loop {
             let (delivery, now) = (held.delivery.as_ref().clone(), self.clock.now());
             let same = delivery.attempt_id == attempt_id;
-            let change = match if same { self.progress_of(&delivery, call, policy) } else { Progress::Stray } {
+            let change = match if same {
+                self.progress_of(&delivery, call, policy)
+            } else {
+                Progress::Stray
+            } {
                 Progress::Change(change) => *change,
                 Progress::Known if delivery.state == State::Calling => {
                     let mut change = Change::of(&delivery);
-                    change.delivery.wake_at = quiet_until(&delivery, call, &self.tuning, self.caller.has_callbacks(), now);
+                    change.delivery.wake_at = quiet_until(
+                        &delivery,
+                        call,
+                        &self.tuning,
+                        self.caller.has_callbacks(),
+                        now,
+                    );
                     change
                 }
                 Progress::Known => return Changed::Done,
@@ -136,12 +176,17 @@ impl<P: Ports> Engine<P> {
             }
         }
         if stray && !self.was_ours(&call.sid).await {
-            drop(self.tasks.spawn(Arc::clone(self).hang_up_stray(held.delivery.as_ref().clone(), call.clone())));
+            drop(self.tasks.spawn(
+                Arc::clone(self).hang_up_stray(held.delivery.as_ref().clone(), call.clone()),
+            ));
         } else if held.delivery.withdrawn.is_some()
             && held.delivery.state == State::Calling
             && held.delivery.answered_at.is_none()
         {
-            drop(self.tasks.spawn(Arc::clone(self).hang_up_withdrawn(held.delivery.as_ref().clone())));
+            drop(
+                self.tasks
+                    .spawn(Arc::clone(self).hang_up_withdrawn(held.delivery.as_ref().clone())),
+            );
         }
         Changed::Done
     }
@@ -150,7 +195,10 @@ impl<P: Ports> Engine<P> {
     pub(super) fn poll_all(self: &Arc<Self>, quiet: Vec<Held>) {
         let mut tenants: HashMap<TenantId, Vec<Held>> = HashMap::new();
         for held in quiet {
-            tenants.entry(held.delivery.key.tenant_id.clone()).or_default().push(held);
+            tenants
+                .entry(held.delivery.key.tenant_id.clone())
+                .or_default()
+                .push(held);
         }
         for (tenant, quiet) in tenants {
             drop(self.tasks.spawn(Arc::clone(self).poll(tenant, quiet)));
@@ -162,7 +210,10 @@ impl<P: Ports> Engine<P> {
         // up again as overdue.
         let keys: Vec<Key> = quiet.iter().map(|held| held.delivery.key.clone()).collect();
         let newest = self.reload_all(&keys).await;
-        let mut newest: HashMap<Key, Delivery> = newest.into_iter().map(|delivery| (delivery.key.clone(), delivery)).collect();
+        let mut newest: HashMap<Key, Delivery> = newest
+            .into_iter()
+            .map(|delivery| (delivery.key.clone(), delivery))
+            .collect();
         let mut polled = Vec::with_capacity(quiet.len());
         for mut held in quiet {
             if let Some(newest) = newest.remove(&held.delivery.key)
@@ -174,7 +225,9 @@ impl<P: Ports> Engine<P> {
                 polled.push((held, sid));
             }
         }
-        let Some((first, _)) = polled.first() else { return };
+        let Some((first, _)) = polled.first() else {
+            return;
+        };
         let pace_key = first.delivery.pace_key.clone().unwrap_or_default();
         let settings = match self.settings_of(&tenant).await {
             Some(Ok(settings)) => Some(settings),
@@ -185,7 +238,10 @@ impl<P: Ports> Engine<P> {
         if let Some(settings) = &settings
             && together
         {
-            let oldest = polled.iter().filter_map(|(held, _)| held.delivery.placed_at).min();
+            let oldest = polled
+                .iter()
+                .filter_map(|(held, _)| held.delivery.placed_at)
+                .min();
             let since = oldest.unwrap_or(first.delivery.admitted_at) - self.tuning.provider_skew;
             let sids: Vec<CallSid> = polled.iter().map(|(_, sid)| sid.clone()).collect();
             let berth = self.looking.enter(&pace_key).await;
@@ -202,22 +258,37 @@ impl<P: Ports> Engine<P> {
         }
         let now = self.clock.now();
         for (mut held, sid) in polled {
-            let young = held.delivery.placed_at.is_some_and(|placed| now < placed + self.tuning.settle_absent);
+            let young = held
+                .delivery
+                .placed_at
+                .is_some_and(|placed| now < placed + self.tuning.settle_absent);
             match (found.remove(&sid), &settings) {
                 (None, Some(_)) if together && young => {
                     // Twilio's list lags: it will be on the next one.
-                    held.delivery.wake_at = together_after(&held.delivery, now + self.tuning.quiet_without_callbacks);
+                    held.delivery.wake_at =
+                        together_after(&held.delivery, now + self.tuning.quiet_without_callbacks);
                     held.put_down();
                 }
                 (None, Some(settings)) => {
-                    drop(self.tasks.spawn(Arc::clone(&self).poll_one(held, sid, Arc::clone(settings), pace_key.clone())));
+                    drop(self.tasks.spawn(Arc::clone(&self).poll_one(
+                        held,
+                        sid,
+                        Arc::clone(settings),
+                        pace_key.clone(),
+                    )));
                 }
                 (call, _) => drop(self.tasks.spawn(Arc::clone(&self).polled(held, call))),
             }
         }
     }
 
-    async fn poll_one(self: Arc<Self>, held: Held, sid: CallSid, settings: Arc<VoiceSettings>, pace_key: String) {
+    async fn poll_one(
+        self: Arc<Self>,
+        held: Held,
+        sid: CallSid,
+        settings: Arc<VoiceSettings>,
+        pace_key: String,
+    ) {
         let berth = self.looking.enter(&pace_key).await;
         let call = self.caller.fetch(&settings, &sid).await.ok();
         drop(berth);
@@ -230,7 +301,9 @@ impl<P: Ports> Engine<P> {
         let now = self.clock.now();
         let overdue = now > held.delivery.expires_at + self.tuning.give_up;
         let changed = match call {
-            Some(call) if waits_too_long(&held.delivery, &call, &self.tuning, now) => self.too_long_in_queue(&mut held).await,
+            Some(call) if waits_too_long(&held.delivery, &call, &self.tuning, now) => {
+                self.too_long_in_queue(&mut held).await
+            }
             Some(call) if call.status.is_over() || !overdue => {
                 let tries = held.delivery.tries;
                 let changed = self.work_in(&mut held, &call).await;
@@ -256,7 +329,10 @@ impl<P: Ports> Engine<P> {
         let changed = self
             .change(held, |delivery, _| {
                 let mut change = Change::of(delivery);
-                change.delivery.withdrawn.get_or_insert(ReasonCode::ProviderQueue);
+                change
+                    .delivery
+                    .withdrawn
+                    .get_or_insert(ReasonCode::ProviderQueue);
                 (delivery.withdrawn.is_none() && delivery.state == State::Calling).then_some(change)
             })
             .await;
@@ -273,11 +349,16 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn withdraw(self: &Arc<Self>, delivery: Delivery, why: ReasonCode) -> Changed {
         let mut current = delivery;
         loop {
-            let Some(change) = current.withdraw(why, self.clock.now()) else { return Changed::Done };
+            let Some(change) = current.withdraw(why, self.clock.now()) else {
+                return Changed::Done;
+            };
             match self.save_one(change).await {
                 Ok(Some(saved)) => {
                     if saved.state == State::Calling && saved.answered_at.is_none() {
-                        drop(self.tasks.spawn(Arc::clone(self).hang_up_withdrawn(saved.clone())));
+                        drop(
+                            self.tasks
+                                .spawn(Arc::clone(self).hang_up_withdrawn(saved.clone())),
+                        );
                     }
                     self.agenda.learn(saved);
                     return Changed::Done;
@@ -292,12 +373,25 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Hangs up a call that was taken back before its answer, and says so once Twilio does.
-    fn hang_up_withdrawn(self: Arc<Self>, delivery: Delivery) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+    fn hang_up_withdrawn(
+        self: Arc<Self>,
+        delivery: Delivery,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
         // Boxed, since it brings news, and news may hang up.
         Box::pin(async move {
-            let Some(attempt) = delivery.attempt_id else { return };
+            let Some(attempt) = delivery.attempt_id else {
+                return;
+            };
             if let Some(call) = self.hang_up(&delivery, false).await {
-                self.news(Attempt { delivery, over: false }, attempt, &call).await;
+                self.news(
+                    Attempt {
+                        delivery,
+                        over: false,
+                    },
+                    attempt,
+                    &call,
+                )
+                .await;
             }
         })
     }
@@ -314,7 +408,10 @@ impl<P: Ports> Engine<P> {
             call.sid = %call.sid,
             "a call turned up that is not its delivery's any more; hanging it up"
         );
-        let stray = Delivery { call_sid: Some(call.sid), ..delivery };
+        let stray = Delivery {
+            call_sid: Some(call.sid),
+            ..delivery
+        };
         self.hang_up(&stray, true).await;
     }
 
@@ -340,10 +437,21 @@ fn give_up(delivery: &Delivery, now: Timestamp) -> Option<Change> {
     let mut change = Change::of(delivery);
     let (status, reason) = match delivery.withdrawn {
         Some(why) if delivery.answered_at.is_none() => withdrawal(why),
-        Some(_) | None => {
-            (Status::Failed, Reason::new(ReasonCode::OutcomeUnknown, "Twilio could not be asked what became of the call"))
-        }
+        Some(_) | None => (
+            Status::Failed,
+            Reason::new(
+                ReasonCode::OutcomeUnknown,
+                "Twilio could not be asked what became of the call",
+            ),
+        ),
     };
-    change.tell(now, status, Details { reason: Some(reason), ..Details::default() });
+    change.tell(
+        now,
+        status,
+        Details {
+            reason: Some(reason),
+            ..Details::default()
+        },
+    );
     Some(change)
 }

@@ -16,7 +16,9 @@ use crate::bulkhead::Berth;
 use crate::delivery::{AttemptId, Delivery, Key, State, WorkerEpoch};
 use crate::plan::{Admission, Placement, Plan, plan};
 use crate::policy::Voicemail;
-use crate::ports::{Admitted, Caller as _, Directory as _, Ledger as _, LedgerError, Lower, Ports, Verdict};
+use crate::ports::{
+    Admitted, Caller as _, Directory as _, Ledger as _, LedgerError, Lower, Ports, Verdict,
+};
 
 /// A message that could be read.
 #[derive(Debug)]
@@ -30,7 +32,10 @@ pub struct Message {
 impl From<Incoming> for Message {
     /// A message from nobody that the broker vouches for.
     fn from(incoming: Incoming) -> Self {
-        Self { incoming, user: None }
+        Self {
+            incoming,
+            user: None,
+        }
     }
 }
 
@@ -94,13 +99,31 @@ impl<P: Ports> Engine<P> {
         // Requests together; what takes some back only after those before it, and before those after it.
         for part in group.chunk_by(|one, next| is_request(one) && is_request(next)) {
             match part {
-                [Message { incoming: Incoming::Cancelled(cancelled), user }] => {
+                [
+                    Message {
+                        incoming: Incoming::Cancelled(cancelled),
+                        user,
+                    },
+                ] => {
                     let allowed = self.may_speak(user.as_deref(), &cancelled.tenant_id).await;
-                    dispositions.push(if let Err(not) = allowed { not } else { self.cancel(cancelled).await });
+                    dispositions.push(if let Err(not) = allowed {
+                        not
+                    } else {
+                        self.cancel(cancelled).await
+                    });
                 }
-                [Message { incoming: Incoming::Verified(verified), user }] => {
+                [
+                    Message {
+                        incoming: Incoming::Verified(verified),
+                        user,
+                    },
+                ] => {
                     let allowed = self.may_speak(user.as_deref(), &verified.tenant_id).await;
-                    dispositions.push(if let Err(not) = allowed { not } else { self.verified(verified).await });
+                    dispositions.push(if let Err(not) = allowed {
+                        not
+                    } else {
+                        self.verified(verified).await
+                    });
                 }
                 requests => dispositions.extend(self.take_requests(requests).await),
             }
@@ -132,8 +155,16 @@ impl<P: Ports> Engine<P> {
 
     async fn take_requests(self: &Arc<Self>, group: &[Message]) -> Vec<Disposition> {
         let mut dispositions = vec![Disposition::Again; group.len()];
-        let mut seats: Vec<Seat<'_>> =
-            group.iter().enumerate().map(|(place, message)| Seat { place, message, unwanted: None, berth: None }).collect();
+        let mut seats: Vec<Seat<'_>> = group
+            .iter()
+            .enumerate()
+            .map(|(place, message)| Seat {
+                place,
+                message,
+                unwanted: None,
+                berth: None,
+            })
+            .collect();
         self.wait_for_room(seats.len()).await;
         for _ in 0..STALE_ROUNDS {
             if seats.is_empty() || self.hard.is_cancelled() {
@@ -147,7 +178,8 @@ impl<P: Ports> Engine<P> {
     /// Waits a moment for room to place so many calls, if there is none.
     async fn wait_for_room(&self, calls: usize) {
         let mut waited = Duration::ZERO;
-        while self.placing.room() < calls.min(self.tuning.placing_permits) && waited < ROOM_PATIENCE {
+        while self.placing.room() < calls.min(self.tuning.placing_permits) && waited < ROOM_PATIENCE
+        {
             if self.pause_or_hard(ROOM_LOOK).await {
                 return;
             }
@@ -156,10 +188,19 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Admits requests; gives back the ones whose settings were stale.
-    async fn admit<'a>(self: &Arc<Self>, seats: Vec<Seat<'a>>, dispositions: &mut [Disposition]) -> Vec<Seat<'a>> {
-        let tenants: HashSet<&TenantId> = seats.iter().filter_map(|seat| tenant_of(&seat.message.incoming)).collect();
+    async fn admit<'a>(
+        self: &Arc<Self>,
+        seats: Vec<Seat<'a>>,
+        dispositions: &mut [Disposition],
+    ) -> Vec<Seat<'a>> {
+        let tenants: HashSet<&TenantId> = seats
+            .iter()
+            .filter_map(|seat| tenant_of(&seat.message.incoming))
+            .collect();
         let tenants: Vec<TenantId> = tenants.into_iter().cloned().collect();
-        let Some(settings) = self.settings(&tenants).await else { return Vec::new() };
+        let Some(settings) = self.settings(&tenants).await else {
+            return Vec::new();
+        };
         let now = self.clock.now();
         let mut planned = Vec::with_capacity(seats.len());
         for mut seat in seats {
@@ -177,7 +218,9 @@ impl<P: Ports> Engine<P> {
             };
             if let Some(settings) = known
                 && !settings.may_publish(seat.message.user.as_deref())
-                && let Err(not) = self.may_speak(seat.message.user.as_deref(), &settings.tenant_id).await
+                && let Err(not) = self
+                    .may_speak(seat.message.user.as_deref(), &settings.tenant_id)
+                    .await
             {
                 // Not `rejected`: a stranger must neither take the tenant's ids nor speak in its statuses.
                 if let Some(answer) = dispositions.get_mut(seat.place) {
@@ -185,7 +228,13 @@ impl<P: Ports> Engine<P> {
                 }
                 continue;
             }
-            let Some(mut admission) = plan(&seat.message.incoming, known, self.caller.has_callbacks(), &self.tuning, now) else {
+            let Some(mut admission) = plan(
+                &seat.message.incoming,
+                known,
+                self.caller.has_callbacks(),
+                &self.tuning,
+                now,
+            ) else {
                 continue;
             };
             if let (Plan::Place(_), Some(why)) = (&admission.plan, seat.unwanted) {
@@ -228,7 +277,10 @@ impl<P: Ports> Engine<P> {
                 Ok(Verdict::Repeat) => {
                     if lost {
                         // Perhaps its own row, admitted a moment ago: the answer that said so was lost.
-                        drop(self.tasks.spawn(Arc::clone(self).find_again(admission.key.clone())));
+                        drop(
+                            self.tasks
+                                .spawn(Arc::clone(self).find_again(admission.key.clone())),
+                        );
                     }
                     Disposition::Done
                 }
@@ -256,12 +308,19 @@ impl<P: Ports> Engine<P> {
     }
 
     /// The verdicts, and whether an answer was lost on the way to them.
-    async fn admit_group(&self, worker: WorkerEpoch, admissions: &[Admission]) -> (Vec<Result<Verdict, BatchError>>, bool) {
+    async fn admit_group(
+        &self,
+        worker: WorkerEpoch,
+        admissions: &[Admission],
+    ) -> (Vec<Result<Verdict, BatchError>>, bool) {
         let lost = AtomicBool::new(false);
         let lost_here = &lost;
         let work = |group: Vec<Admission>| async move {
             let result = self.ledger.admit(worker, &group).await;
-            lost_here.fetch_or(matches!(result, Err(LedgerError::Unavailable(_))), Ordering::Relaxed);
+            lost_here.fetch_or(
+                matches!(result, Err(LedgerError::Unavailable(_))),
+                Ordering::Relaxed,
+            );
             (group, result)
         };
         if admissions.is_empty() {
@@ -284,12 +343,26 @@ impl<P: Ports> Engine<P> {
     }
 
     /// A delivery just admitted goes to be placed, or into the agenda.
-    fn set_out(self: &Arc<Self>, worker: WorkerEpoch, admission: Admission, admitted: &Admitted, berth: Option<Berth>) {
-        let Plan::Place(placement) = admission.plan.clone() else { return };
+    fn set_out(
+        self: &Arc<Self>,
+        worker: WorkerEpoch,
+        admission: Admission,
+        admitted: &Admitted,
+        berth: Option<Berth>,
+    ) {
+        let Plan::Place(placement) = admission.plan.clone() else {
+            return;
+        };
         // What was said before the answer got lost is in the ledger, and the sweeper's.
-        self.relay.send(admitted.event.clone().into_iter().collect(), Lower::Published);
+        self.relay.send(
+            admitted.event.clone().into_iter().collect(),
+            Lower::Published,
+        );
         if admitted.has_rivals {
-            drop(self.tasks.spawn(Arc::clone(self).supersede(admission.key.clone())));
+            drop(
+                self.tasks
+                    .spawn(Arc::clone(self).supersede(admission.key.clone())),
+            );
         }
         if !admitted.held {
             return;
@@ -300,7 +373,8 @@ impl<P: Ports> Engine<P> {
             return;
         }
         if let (Some(held), Some(berth)) = (self.agenda.take(delivery), berth) {
-            self.tasks.spawn(Arc::clone(self).place(worker, held, berth));
+            self.tasks
+                .spawn(Arc::clone(self).place(worker, held, berth));
         }
     }
 
@@ -310,7 +384,10 @@ impl<P: Ports> Engine<P> {
         let found = loop {
             let found = match &cancelled.target {
                 Target::Delivery(delivery_id) => {
-                    let key = Key { tenant_id: tenant_id.clone(), delivery_id: delivery_id.clone() };
+                    let key = Key {
+                        tenant_id: tenant_id.clone(),
+                        delivery_id: delivery_id.clone(),
+                    };
                     match self.ledger.find(&key).await {
                         Ok(None) => self.forbid(&key).await,
                         found => found,
@@ -321,15 +398,24 @@ impl<P: Ports> Engine<P> {
             };
             match found {
                 Ok(found) => break found,
-                Err(LedgerError::Data(_) | LedgerError::Nonsense(_)) => return Disposition::Dead(Dead::RefusedByDatabase),
-                Err(error) => tracing::debug!(error = &error as &dyn std::error::Error, "can't look a delivery up, trying again"),
+                Err(LedgerError::Data(_) | LedgerError::Nonsense(_)) => {
+                    return Disposition::Dead(Dead::RefusedByDatabase);
+                }
+                Err(error) => tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "can't look a delivery up, trying again"
+                ),
             }
             if self.pause_or_hard(Duration::from_millis(250)).await {
                 return Disposition::Again;
             }
         };
         for delivery in found {
-            if self.withdraw(delivery, ReasonCode::CancelledByRequest).await == Changed::Lost {
+            if self
+                .withdraw(delivery, ReasonCode::CancelledByRequest)
+                .await
+                == Changed::Lost
+            {
                 return Disposition::Again;
             }
         }
@@ -338,7 +424,11 @@ impl<P: Ports> Engine<P> {
 
     /// Notes that a delivery was taken back before it came; finds it if it has come meanwhile.
     async fn forbid(&self, key: &Key) -> Result<Option<Delivery>, LedgerError> {
-        if self.ledger.forbid(key).await? { Ok(None) } else { self.ledger.find(key).await }
+        if self.ledger.forbid(key).await? {
+            Ok(None)
+        } else {
+            self.ledger.find(key).await
+        }
     }
 
     /// Takes back the older deliveries of the user that a new one is for.
@@ -348,12 +438,16 @@ impl<P: Ports> Engine<P> {
                 Ok(rivals) => {
                     for rival in rivals {
                         // What is lost here is seen when the newer one is begun.
-                        let (Changed::Done | Changed::Lost) = self.withdraw(rival, ReasonCode::Superseded).await;
+                        let (Changed::Done | Changed::Lost) =
+                            self.withdraw(rival, ReasonCode::Superseded).await;
                     }
                     return;
                 }
                 Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "can't look older requests up, trying again");
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "can't look older requests up, trying again"
+                    );
                 }
             }
             if self.pause_or_hard(Duration::from_millis(250)).await {
@@ -364,7 +458,10 @@ impl<P: Ports> Engine<P> {
 
     /// Notes that a code was entered.
     async fn verified(self: &Arc<Self>, verified: &Verified) -> Disposition {
-        let key = Key { tenant_id: verified.tenant_id.clone(), delivery_id: verified.delivery_id.clone() };
+        let key = Key {
+            tenant_id: verified.tenant_id.clone(),
+            delivery_id: verified.delivery_id.clone(),
+        };
         loop {
             match self.ledger.verified(&key).await {
                 Ok(known) => {
@@ -381,7 +478,9 @@ impl<P: Ports> Engine<P> {
                     }
                     return Disposition::Done;
                 }
-                Err(LedgerError::Data(_) | LedgerError::Nonsense(_)) => return Disposition::Dead(Dead::RefusedByDatabase),
+                Err(LedgerError::Data(_) | LedgerError::Nonsense(_)) => {
+                    return Disposition::Dead(Dead::RefusedByDatabase);
+                }
                 Err(LedgerError::Unavailable(_)) => {}
             }
             if self.pause_or_hard(Duration::from_millis(250)).await {
@@ -392,7 +491,10 @@ impl<P: Ports> Engine<P> {
 }
 
 fn is_request(message: &Message) -> bool {
-    matches!(message.incoming, Incoming::Requested(_) | Incoming::Invalid(_))
+    matches!(
+        message.incoming,
+        Incoming::Requested(_) | Incoming::Invalid(_)
+    )
 }
 
 fn tenant_of(incoming: &Incoming) -> Option<&TenantId> {
@@ -410,7 +512,11 @@ impl Delivery {
         Self {
             key: admission.key,
             revision: 1,
-            state: if admitted.begun { State::Placing } else { State::Waiting },
+            state: if admitted.begun {
+                State::Placing
+            } else {
+                State::Waiting
+            },
             wake_at: admitted.wake_at,
             order: Some(placement.order),
             to_masked: admission.to_masked,

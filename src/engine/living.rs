@@ -21,11 +21,17 @@ pub(super) struct Life {
 
 impl Life {
     pub(super) fn new(worker: WorkerEpoch, until: Duration, name: &str) -> Self {
-        Self { name: name.to_owned(), present: Mutex::new((worker, until)) }
+        Self {
+            name: name.to_owned(),
+            present: Mutex::new((worker, until)),
+        }
     }
 
     pub(super) fn worker(&self) -> WorkerEpoch {
-        self.present.lock().unwrap_or_else(PoisonError::into_inner).0
+        self.present
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .0
     }
 
     /// Whether the lease that an intent was saved under certainly holds at this moment of the steady clock. After it, another worker may have taken
@@ -61,7 +67,10 @@ impl<P: Ports> Engine<P> {
                 }
                 Ok(Err(error)) => {
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "can't renew the lease, trying again");
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "can't renew the lease, trying again"
+                        );
                     }
                 }
                 Err(_) => {
@@ -90,7 +99,10 @@ impl<P: Ports> Engine<P> {
                     "the lease had lapsed; this worker starts anew, others have its deliveries"
                 );
             }
-            Err(error) => tracing::warn!(error = &error as &dyn std::error::Error, "can't start a new life, trying again"),
+            Err(error) => tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "can't start a new life, trying again"
+            ),
         }
     }
 
@@ -101,16 +113,27 @@ impl<P: Ports> Engine<P> {
             let claimed = match self.ledger.claim(self.life.worker(), most).await {
                 Ok(claimed) => claimed,
                 Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "can't claim deliveries, trying again");
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "can't claim deliveries, trying again"
+                    );
                     Vec::new()
                 }
             };
             // What it holds already is listed only as a reminder.
-            let full = claimed.iter().filter(|delivery| !self.agenda.holds(&delivery.key)).count() >= most;
+            let full = claimed
+                .iter()
+                .filter(|delivery| !self.agenda.holds(&delivery.key))
+                .count()
+                >= most;
             for delivery in claimed {
                 self.take_up(delivery);
             }
-            let pause = if full { Duration::from_millis(10) } else { self.tuning.claim };
+            let pause = if full {
+                Duration::from_millis(10)
+            } else {
+                self.tuning.claim
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.soft.cancelled() => return,
@@ -120,11 +143,16 @@ impl<P: Ports> Engine<P> {
 
     /// A delivery that was claimed goes into the agenda. If it waits longer than was said, that is said first.
     fn take_up(self: &Arc<Self>, delivery: Delivery) {
-        let longer = delivery.state == State::Waiting && delivery.slot.is_some() && delivery.waits_longer();
+        let longer =
+            delivery.state == State::Waiting && delivery.slot.is_some() && delivery.waits_longer();
         if !longer {
             self.agenda.learn(delivery);
         } else if let Some(held) = self.agenda.take_newer(delivery) {
-            drop(self.tasks.spawn(Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::Pace, MOVED))));
+            drop(
+                self.tasks.spawn(
+                    Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::Pace, MOVED)),
+                ),
+            );
         }
     }
 
@@ -145,17 +173,30 @@ impl<P: Ports> Engine<P> {
                 Ok::<_, LedgerError>(())
             };
             if let Err(error) = tidied.await {
-                tracing::warn!(error = &error as &dyn std::error::Error, "can't put finished deliveries away, trying again");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "can't put finished deliveries away, trying again"
+                );
             }
-            match self.ledger.finals_missing(self.tuning.give_up + self.tuning.final_margin).await {
+            match self
+                .ledger
+                .finals_missing(self.tuning.give_up + self.tuning.final_margin)
+                .await
+            {
                 Ok(missing) => {
                     if missing > 0 {
-                        tracing::error!(missing, "deliveries are not over long after their codes' ends");
+                        tracing::error!(
+                            missing,
+                            "deliveries are not over long after their codes' ends"
+                        );
                     }
                     self.counts.finals_missing.store(missing, Ordering::Relaxed);
                 }
                 Err(error) => {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "can't count missing endings, trying again");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "can't count missing endings, trying again"
+                    );
                 }
             }
         }
@@ -164,10 +205,17 @@ impl<P: Ports> Engine<P> {
     /// Publishes what a crash left unpublished, until told to stop.
     pub(super) async fn sweep_forever(self: Arc<Self>) {
         loop {
-            match self.ledger.unpublished(self.life.worker(), self.tuning.group).await {
+            match self
+                .ledger
+                .unpublished(self.life.worker(), self.tuning.group)
+                .await
+            {
                 Ok(events) => self.relay.sweep(events),
                 Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "can't sweep the outbox, trying again");
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "can't sweep the outbox, trying again"
+                    );
                 }
             }
             tokio::select! {

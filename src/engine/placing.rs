@@ -17,7 +17,9 @@ use crate::due::Due;
 use crate::failure::{self, CallFailure, Next};
 use crate::plan::{NO_PUBLIC_URL, speaker};
 use crate::policy::{Policy, Voicemail};
-use crate::ports::{Begin, Begun, CallOrder, Caller as _, DirectoryError, Ledger as _, Ports, Speech};
+use crate::ports::{
+    Begin, Begun, CallOrder, Caller as _, DirectoryError, Ledger as _, Ports, Speech,
+};
 use crate::progress::Call;
 use crate::settings::VoiceSettings;
 use crate::spacing;
@@ -65,7 +67,9 @@ impl<P: Ports> Engine<P> {
             for held in more {
                 match held.delivery.state {
                     State::Waiting => due.push(held),
-                    State::Placing | State::Unsettled => drop(self.tasks.spawn(Arc::clone(&self).settle(held))),
+                    State::Placing | State::Unsettled => {
+                        drop(self.tasks.spawn(Arc::clone(&self).settle(held)))
+                    }
                     State::Calling => quiet.push(held),
                     State::Final => {}
                 }
@@ -102,8 +106,13 @@ impl<P: Ports> Engine<P> {
     /// Begins placements that are due.
     async fn begin(self: Arc<Self>, due: Vec<(Held, Berth)>) {
         let now = self.clock.now();
-        let tenants: Vec<_> = due.iter().map(|(held, _)| held.delivery.key.tenant_id.clone()).collect();
-        let Some(settings) = self.settings_to_place(&tenants).await else { return };
+        let tenants: Vec<_> = due
+            .iter()
+            .map(|(held, _)| held.delivery.key.tenant_id.clone())
+            .collect();
+        let Some(settings) = self.settings_to_place(&tenants).await else {
+            return;
+        };
         let mut ready = Vec::with_capacity(due.len());
         let verified = self.verified_of(&due).await;
         for (mut held, berth) in due {
@@ -131,7 +140,10 @@ impl<P: Ports> Engine<P> {
                     ready.push((held, berth, begin));
                 }
                 Err(NotSent::End(status, reason)) => {
-                    drop(self.tasks.spawn(Arc::clone(&self).end_waiting(held, Some((status, reason)))));
+                    drop(
+                        self.tasks
+                            .spawn(Arc::clone(&self).end_waiting(held, Some((status, reason)))),
+                    );
                 }
                 Err(NotSent::Later) => {
                     held.delivery.wake_at = now + Duration::from_secs(2);
@@ -167,10 +179,22 @@ impl<P: Ports> Engine<P> {
         if again.is_empty() {
             return HashSet::new();
         }
-        self.reload_all(&again).await.into_iter().filter(|newest| newest.verified).map(|newest| newest.key).collect()
+        self.reload_all(&again)
+            .await
+            .into_iter()
+            .filter(|newest| newest.verified)
+            .map(|newest| newest.key)
+            .collect()
     }
 
-    fn begun(self: &Arc<Self>, worker: WorkerEpoch, mut held: Held, berth: Berth, begin: &Begin, answer: Begun) {
+    fn begun(
+        self: &Arc<Self>,
+        worker: WorkerEpoch,
+        mut held: Held,
+        berth: Berth,
+        begin: &Begin,
+        answer: Begun,
+    ) {
         let delivery = &mut held.delivery;
         match answer {
             Begun::Go { slot, revision } => {
@@ -182,7 +206,8 @@ impl<P: Ports> Engine<P> {
                 delivery.intent_at = Some(self.clock.now());
                 delivery.pace_key = Some(begin.pace_key.clone());
                 delivery.account_sid = Some(begin.account_sid.clone());
-                self.tasks.spawn(Arc::clone(self).place(worker, held, berth));
+                self.tasks
+                    .spawn(Arc::clone(self).place(worker, held, berth));
             }
             Begun::Wait { slot, revision } => {
                 delivery.revision = revision;
@@ -192,31 +217,51 @@ impl<P: Ports> Engine<P> {
                 if slot.at > delivery.place_by {
                     drop(self.tasks.spawn(Arc::clone(self).end_waiting(held, None)));
                 } else {
-                    drop(self.tasks.spawn(Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::Pace, WAITS_FOR_PACE))));
+                    drop(
+                        self.tasks.spawn(
+                            Arc::clone(self)
+                                .announce_wait(held, Reason::new(ReasonCode::Pace, WAITS_FOR_PACE)),
+                        ),
+                    );
                 }
             }
             Begun::LineBusy => {
                 delivery.wake_at = (self.clock.now() + LINE_PAUSE).min(delivery.place_by);
-                let why = "another call from the same number to the same number is just being placed";
-                drop(self.tasks.spawn(Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::LineBusy, why))));
+                let why =
+                    "another call from the same number to the same number is just being placed";
+                drop(self.tasks.spawn(
+                    Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::LineBusy, why)),
+                ));
             }
             Begun::UserBusy => {
                 delivery.wake_at = (self.clock.now() + LINE_PAUSE).min(delivery.place_by);
                 let why = "an earlier call to the same user is not over yet";
-                drop(self.tasks.spawn(Arc::clone(self).supersede(delivery.key.clone())));
-                drop(self.tasks.spawn(Arc::clone(self).announce_busy(held, Reason::new(ReasonCode::LineBusy, why))));
+                drop(
+                    self.tasks
+                        .spawn(Arc::clone(self).supersede(delivery.key.clone())),
+                );
+                drop(self.tasks.spawn(
+                    Arc::clone(self).announce_busy(held, Reason::new(ReasonCode::LineBusy, why)),
+                ));
             }
             Begun::Full => {
                 delivery.wake_at = (self.clock.now() + FULL_PAUSE).min(delivery.place_by);
                 let why = "the account has as many calls in progress as it may";
-                drop(self.tasks.spawn(Arc::clone(self).announce_busy(held, Reason::new(ReasonCode::Pace, why))));
+                drop(self.tasks.spawn(
+                    Arc::clone(self).announce_busy(held, Reason::new(ReasonCode::Pace, why)),
+                ));
             }
             Begun::Busy => {
                 delivery.wake_at = (self.clock.now() + LINE_PAUSE).min(delivery.place_by);
                 held.put_down();
             }
             Begun::Superseded => drop(self.tasks.spawn(Arc::clone(self).end_superseded(held))),
-            Begun::Conflict => drop(self.tasks.spawn(Arc::clone(self).look_again(worker, held, berth, begin.attempt_id))),
+            Begun::Conflict => drop(self.tasks.spawn(Arc::clone(self).look_again(
+                worker,
+                held,
+                berth,
+                begin.attempt_id,
+            ))),
         }
     }
 
@@ -239,9 +284,15 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Waits for the slot, passes the gate, and sends the POST, if that is still right when the bytes go.
-    async fn send(self: &Arc<Self>, worker: WorkerEpoch, held: &mut Held) -> Result<(Call, Policy), Option<Sent>> {
+    async fn send(
+        self: &Arc<Self>,
+        worker: WorkerEpoch,
+        held: &mut Held,
+    ) -> Result<(Call, Policy), Option<Sent>> {
         let delivery = held.delivery.as_ref();
-        let (Some(order), Some(attempt_id), Some(slot)) = (delivery.order.clone(), delivery.attempt_id, delivery.slot) else {
+        let (Some(order), Some(attempt_id), Some(slot)) =
+            (delivery.order.clone(), delivery.attempt_id, delivery.slot)
+        else {
             return Err(Some(Sent::Not));
         };
         let early = self.clock.until(slot.at);
@@ -250,27 +301,42 @@ impl<P: Ports> Engine<P> {
             tokio::time::sleep(early).await;
         }
         let tenant = &delivery.key.tenant_id;
-        let settings = self.settings_to_place(std::slice::from_ref(tenant)).await.and_then(|mut all| all.remove(tenant));
+        let settings = self
+            .settings_to_place(std::slice::from_ref(tenant))
+            .await
+            .and_then(|mut all| all.remove(tenant));
         let settings = match usable(settings.as_ref()) {
             Ok(settings) => settings,
             Err(NotSent::End(status, reason)) => return Err(Some(Sent::End(status, reason))),
             Err(NotSent::Later) => return Err(Some(Sent::Not)),
         };
-        if delivery.account_sid.as_ref() != Some(&settings.account_sid) || settings.paused.is_some() {
+        if delivery.account_sid.as_ref() != Some(&settings.account_sid) || settings.paused.is_some()
+        {
             // The slot is another account's, or nobody's for now.
             return Err(Some(Sent::Not));
         }
         if settings.voicemail.needs_public_url() && !self.caller.has_callbacks() {
-            return Err(Some(Sent::End(Status::Failed, Reason::new(ReasonCode::VoiceNotConfigured, NO_PUBLIC_URL))));
+            return Err(Some(Sent::End(
+                Status::Failed,
+                Reason::new(ReasonCode::VoiceNotConfigured, NO_PUBLIC_URL),
+            )));
         }
-        if self.gate.pass(&settings.pace_key, settings.calls_per_second).await {
+        if self
+            .gate
+            .pass(&settings.pace_key, settings.calls_per_second)
+            .await
+        {
             tracing::warn!(account.sid = %settings.account_sid, "the last gate had to hold a call: slots run ahead of the account's pace");
         }
         let now = self.clock.now();
         let ring_timeout = delivery.ring_timeout(settings.ring_timeout, now);
         // Somebody may answer as late as that: what is said about the code's life must be true then.
-        let life = (delivery.expires_at - now).to_std().unwrap_or_default().saturating_sub(ring_timeout + RING_BUFFER);
-        let script = speaker(&order, delivery.locale.as_ref(), &settings).message(&order.code, life);
+        let life = (delivery.expires_at - now)
+            .to_std()
+            .unwrap_or_default()
+            .saturating_sub(ring_timeout + RING_BUFFER);
+        let script =
+            speaker(&order, delivery.locale.as_ref(), &settings).message(&order.code, life);
         if held.is_outdated() || delivery.too_late(now) || now > slot.at + self.tuning.slot_late {
             return Err(Some(Sent::Not));
         }
@@ -282,7 +348,10 @@ impl<P: Ports> Engine<P> {
             },
             ring_timeout,
             limit: self.tuning.call_limit,
-            extension: order.extension.as_ref().map(voice_otp_schemas::Extension::expose),
+            extension: order
+                .extension
+                .as_ref()
+                .map(voice_otp_schemas::Extension::expose),
             attempt_id,
         };
         // After the lease's end another worker may be settling this very attempt: nothing between this check and the
@@ -311,8 +380,14 @@ impl<P: Ports> Engine<P> {
             Sent::Failed(failure) => {
                 let spent = held.delivery.attempt;
                 let tries = held.delivery.tries + 1;
-                let pause = spacing::pause(self.tuning.retry_first, self.tuning.retry_longest, tries, &self.dice);
-                let next = failure::next(failure, held.delivery.spent(), self.tuning.attempts, pause);
+                let pause = spacing::pause(
+                    self.tuning.retry_first,
+                    self.tuning.retry_longest,
+                    tries,
+                    &self.dice,
+                );
+                let next =
+                    failure::next(failure, held.delivery.spent(), self.tuning.attempts, pause);
                 tracing::warn!(
                     tenant.id = %key.tenant_id,
                     delivery.id = %key.delivery_id,
@@ -346,7 +421,13 @@ impl<P: Ports> Engine<P> {
     }
 
     /// The change that follows from [`Next`].
-    fn after(&self, delivery: &Delivery, next: &Next, pause: Duration, now: voice_otp_schemas::Timestamp) -> Change {
+    fn after(
+        &self,
+        delivery: &Delivery,
+        next: &Next,
+        pause: Duration,
+        now: voice_otp_schemas::Timestamp,
+    ) -> Change {
         let mut change = Change::of(delivery);
         change.delivery.tries += 1;
         match next {
@@ -355,7 +436,11 @@ impl<P: Ports> Engine<P> {
                 change.end(now, *status, reason.clone());
                 change
             }
-            Next::SettleFirst => delivery.unsettle(now + self.tuning.settle_look, now + self.tuning.settle_absent, now),
+            Next::SettleFirst => delivery.unsettle(
+                now + self.tuning.settle_look,
+                now + self.tuning.settle_absent,
+                now,
+            ),
             Next::Retry { after, reason } => {
                 change.retire_attempt();
                 change.delivery.state = State::Waiting;
@@ -372,7 +457,12 @@ impl<P: Ports> Engine<P> {
     }
 
     /// Waits, unless the wait would end too late, or it was taken back meanwhile.
-    fn wait_again(mut change: Change, wait: Duration, reason: &Reason, now: voice_otp_schemas::Timestamp) -> Change {
+    fn wait_again(
+        mut change: Change,
+        wait: Duration,
+        reason: &Reason,
+        now: voice_otp_schemas::Timestamp,
+    ) -> Change {
         change = ended_if_withdrawn(change, now);
         if change.delivery.state == State::Final {
             return change;
@@ -380,7 +470,8 @@ impl<P: Ports> Engine<P> {
         change.delivery.wake_at = now + wait;
         if change.delivery.wake_at > change.delivery.place_by {
             let mut reason = reason.clone();
-            "the code expires before another try could be heard; the last try: ".clone_into(&mut reason.message);
+            "the code expires before another try could be heard; the last try: "
+                .clone_into(&mut reason.message);
             reason.message.push_str(&reason_text(&reason));
             let mut told = Reason::new(ReasonCode::ExpiredWaiting, reason.message);
             told.provider_code = reason.provider_code;
@@ -410,11 +501,16 @@ fn ended_if_withdrawn(mut change: Change, now: voice_otp_schemas::Timestamp) -> 
 }
 
 fn reason_text(reason: &Reason) -> String {
-    serde_json::to_value(reason.code).ok().and_then(|word| word.as_str().map(str::to_owned)).unwrap_or_default()
+    serde_json::to_value(reason.code)
+        .ok()
+        .and_then(|word| word.as_str().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 /// The settings to place a call with, or why not.
-fn usable(settings: Option<&Result<Arc<VoiceSettings>, DirectoryError>>) -> Result<Arc<VoiceSettings>, NotSent> {
+fn usable(
+    settings: Option<&Result<Arc<VoiceSettings>, DirectoryError>>,
+) -> Result<Arc<VoiceSettings>, NotSent> {
     let end = |code, message: &str| Err(NotSent::End(Status::Rejected, Reason::new(code, message)));
     match settings {
         Some(Ok(settings)) if settings.refused => Err(NotSent::End(
@@ -425,8 +521,14 @@ fn usable(settings: Option<&Result<Arc<VoiceSettings>, DirectoryError>>) -> Resu
             ),
         )),
         Some(Ok(settings)) if settings.enabled => Ok(Arc::clone(settings)),
-        Some(Ok(_)) => end(ReasonCode::VoiceDisabled, "voice was switched off for the tenant while the delivery waited"),
+        Some(Ok(_)) => end(
+            ReasonCode::VoiceDisabled,
+            "voice was switched off for the tenant while the delivery waited",
+        ),
         Some(Err(_)) => Err(NotSent::Later),
-        None => end(ReasonCode::UnknownTenant, "the tenant was deleted while the delivery waited"),
+        None => end(
+            ReasonCode::UnknownTenant,
+            "the tenant was deleted while the delivery waited",
+        ),
     }
 }

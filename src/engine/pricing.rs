@@ -36,16 +36,24 @@ impl<P: Ports> Engine<P> {
             let full = owed.len() >= MOST;
             let mut tenants: HashMap<TenantId, Vec<Unpriced>> = HashMap::new();
             for one in owed {
-                tenants.entry(one.key.tenant_id.clone()).or_default().push(one);
+                tenants
+                    .entry(one.key.tenant_id.clone())
+                    .or_default()
+                    .push(one);
             }
             // One that answers slowly keeps nobody else's waiting; and once the worker is told to stop no more are asked for.
-            let pricing =
-                stream::iter(tenants).take_until(self.soft.cancelled()).for_each_concurrent(AT_ONCE, |(tenant, owed)| {
+            let pricing = stream::iter(tenants)
+                .take_until(self.soft.cancelled())
+                .for_each_concurrent(AT_ONCE, |(tenant, owed)| {
                     let engine = Arc::clone(&self);
                     async move { engine.price(&tenant, owed).await }
                 });
             pricing.await;
-            let pause = if full { self.tuning.sweep / 10 } else { self.tuning.price };
+            let pause = if full {
+                self.tuning.sweep / 10
+            } else {
+                self.tuning.price
+            };
             tokio::select! {
                 () = tokio::time::sleep(pause) => {}
                 () = self.soft.cancelled() => return,
@@ -54,8 +62,12 @@ impl<P: Ports> Engine<P> {
     }
 
     async fn price(&self, tenant: &TenantId, owed: Vec<Unpriced>) {
-        let Some(Ok(settings)) = self.settings_of(tenant).await else { return };
-        let Some(oldest) = owed.iter().map(|one| one.ended_at).min() else { return };
+        let Some(Ok(settings)) = self.settings_of(tenant).await else {
+            return;
+        };
+        let Some(oldest) = owed.iter().map(|one| one.ended_at).min() else {
+            return;
+        };
         let sids: Vec<CallSid> = owed.iter().map(|one| one.call_sid.clone()).collect();
         let since = oldest - self.tuning.call_limit - self.tuning.longest_life;
         let berth = self.looking.enter(&settings.pace_key).await;
@@ -64,11 +76,17 @@ impl<P: Ports> Engine<P> {
         let calls = match calls {
             Ok(calls) => calls,
             Err(failure) => {
-                tracing::debug!(error = &failure as &dyn std::error::Error, "can't ask what calls cost, trying again");
+                tracing::debug!(
+                    error = &failure as &dyn std::error::Error,
+                    "can't ask what calls cost, trying again"
+                );
                 return;
             }
         };
-        let mut by_sid: HashMap<CallSid, _> = calls.into_iter().map(|call| (call.sid.clone(), call)).collect();
+        let mut by_sid: HashMap<CallSid, _> = calls
+            .into_iter()
+            .map(|call| (call.sid.clone(), call))
+            .collect();
         let mut events = Vec::new();
         let mut told = Vec::new();
         for one in owed {
@@ -78,7 +96,9 @@ impl<P: Ports> Engine<P> {
                 None => {
                     // Too far down the list by now.
                     let _berth = self.looking.enter(&settings.pace_key).await;
-                    let Ok(call) = self.caller.fetch(&settings, &one.call_sid).await else { continue };
+                    let Ok(call) = self.caller.fetch(&settings, &one.call_sid).await else {
+                        continue;
+                    };
                     call
                 }
             };
@@ -102,9 +122,14 @@ impl<P: Ports> Engine<P> {
         if events.is_empty() || !self.relay.aside(events).await {
             return;
         }
-        self.counts.prices.fetch_add(u64::try_from(told.len()).unwrap_or(0), Ordering::Relaxed);
+        self.counts
+            .prices
+            .fetch_add(u64::try_from(told.len()).unwrap_or(0), Ordering::Relaxed);
         if let Err(error) = self.ledger.priced(&told).await {
-            tracing::debug!(error = &error as &dyn std::error::Error, "can't clear prices that were told, they are told again");
+            tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "can't clear prices that were told, they are told again"
+            );
         }
     }
 }

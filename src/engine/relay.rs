@@ -79,10 +79,17 @@ const SINK_PAUSE: Duration = Duration::from_millis(250);
 
 pub(super) fn new<S>(sink: S) -> (Relay, Runner<S>) {
     let (sender, receiver) = mpsc::channel(WAITING);
-    let recent = Recent { young: HashMap::new(), old: HashMap::new(), turned: tokio::time::Instant::now() };
+    let recent = Recent {
+        young: HashMap::new(),
+        old: HashMap::new(),
+        turned: tokio::time::Instant::now(),
+    };
     let waiting = Arc::new(AtomicUsize::new(0));
     (
-        Relay { sender, waiting: Arc::clone(&waiting) },
+        Relay {
+            sender,
+            waiting: Arc::clone(&waiting),
+        },
         Runner {
             sink,
             receiver,
@@ -130,7 +137,12 @@ impl Relay {
 
 impl<S: StatusSink> Runner<S> {
     /// Publishes until closed and empty, or until time is up.
-    pub(super) async fn run<P: Ports>(mut self, engine: Arc<Engine<P>>, closed: CancellationToken, hard: CancellationToken) {
+    pub(super) async fn run<P: Ports>(
+        mut self,
+        engine: Arc<Engine<P>>,
+        closed: CancellationToken,
+        hard: CancellationToken,
+    ) {
         loop {
             let more = tokio::select! {
                 more = self.round(&engine, &closed) => more,
@@ -169,18 +181,37 @@ impl<S: StatusSink> Runner<S> {
             self.accept(more);
         }
         let window: Vec<Event> = self.queue.drain(..self.queue.len().min(WINDOW)).collect();
-        let ripe = self.done.len() >= WINDOW || tokio::time::Instant::now() >= self.forget_at || closed.is_cancelled();
-        let done = if ripe { std::mem::take(&mut self.done) } else { Vec::new() };
+        let ripe = self.done.len() >= WINDOW
+            || tokio::time::Instant::now() >= self.forget_at
+            || closed.is_cancelled();
+        let done = if ripe {
+            std::mem::take(&mut self.done)
+        } else {
+            Vec::new()
+        };
         let forget = async {
-            match if done.is_empty() { Ok(()) } else { engine.ledger.published(&done).await } {
+            match if done.is_empty() {
+                Ok(())
+            } else {
+                engine.ledger.published(&done).await
+            } {
                 Ok(()) => Vec::new(),
                 Err(error) => {
-                    tracing::debug!(error = &error as &dyn std::error::Error, "can't clear published statuses, trying again");
+                    tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "can't clear published statuses, trying again"
+                    );
                     done.clone()
                 }
             }
         };
-        let publish = async { if window.is_empty() { Vec::new() } else { self.sink.publish(&window).await } };
+        let publish = async {
+            if window.is_empty() {
+                Vec::new()
+            } else {
+                self.sink.publish(&window).await
+            }
+        };
         let (results, not_forgotten) = tokio::join!(publish, forget);
         let stuck = !not_forgotten.is_empty() && window.is_empty();
         self.done.extend(not_forgotten);
@@ -193,7 +224,10 @@ impl<S: StatusSink> Runner<S> {
             }
         }
         let waits = self.sort_out(window, results) || stuck;
-        engine.counts.finals_double.fetch_add(std::mem::take(&mut self.finals.doubles), Ordering::Relaxed);
+        engine
+            .counts
+            .finals_double
+            .fetch_add(std::mem::take(&mut self.finals.doubles), Ordering::Relaxed);
         if waits {
             tokio::time::sleep(SINK_PAUSE).await;
         }
@@ -217,7 +251,9 @@ impl<S: StatusSink> Runner<S> {
             let in_order = match lower {
                 // Swept events come in order, with all that is left of their delivery.
                 None | Some(Lower::Published) => true,
-                Some(Lower::Mine | Lower::Others) => before.is_some_and(|before| before + 1 >= event.sequence),
+                Some(Lower::Mine | Lower::Others) => {
+                    before.is_some_and(|before| before + 1 >= event.sequence)
+                }
             };
             if !queued && in_order {
                 self.recent.young.insert(event.key.clone(), event.sequence);
@@ -230,7 +266,11 @@ impl<S: StatusSink> Runner<S> {
 
     /// Keeps what was not published, and whatever of the same delivery came after it, for the next round. True if
     /// there is any.
-    fn sort_out(&mut self, window: Vec<Event>, results: Vec<Result<(), crate::ports::SinkError>>) -> bool {
+    fn sort_out(
+        &mut self,
+        window: Vec<Event>,
+        results: Vec<Result<(), crate::ports::SinkError>>,
+    ) -> bool {
         let mut failed: HashSet<Key> = HashSet::new();
         let mut again = Vec::new();
         let mut results = results.into_iter();
@@ -246,7 +286,10 @@ impl<S: StatusSink> Runner<S> {
                 }
                 Some(Err(error)) => {
                     if failed.is_empty() {
-                        tracing::warn!(error = &error as &dyn std::error::Error, "can't publish statuses, trying again");
+                        tracing::warn!(
+                            error = &error as &dyn std::error::Error,
+                            "can't publish statuses, trying again"
+                        );
                     }
                     failed.insert(event.key.clone());
                     again.push(event);
@@ -266,7 +309,12 @@ impl<S: StatusSink> Runner<S> {
 
 impl Finals {
     fn new() -> Self {
-        Self { young: HashMap::new(), old: HashMap::new(), turned: tokio::time::Instant::now(), doubles: 0 }
+        Self {
+            young: HashMap::new(),
+            old: HashMap::new(),
+            turned: tokio::time::Instant::now(),
+            doubles: 0,
+        }
     }
 
     /// Notes an event that was published.
@@ -278,7 +326,10 @@ impl Finals {
             self.old = std::mem::take(&mut self.young);
             self.turned = tokio::time::Instant::now();
         }
-        let before = self.young.insert(event.key.clone(), event.sequence).or_else(|| self.old.get(&event.key).copied());
+        let before = self
+            .young
+            .insert(event.key.clone(), event.sequence)
+            .or_else(|| self.old.get(&event.key).copied());
         if before.is_some_and(|before| before != event.sequence) {
             self.doubles += 1;
             tracing::error!(
@@ -299,7 +350,11 @@ impl Recent {
         if self.turned.elapsed() > GENERATION {
             self.old = std::mem::take(&mut self.young);
             // What waits for a broker that is away stays young, however long that takes.
-            self.young.extend(queue.iter().map(|event| (event.key.clone(), event.sequence)));
+            self.young.extend(
+                queue
+                    .iter()
+                    .map(|event| (event.key.clone(), event.sequence)),
+            );
             self.turned = tokio::time::Instant::now();
         }
     }

@@ -28,37 +28,56 @@ impl<P: Ports> Engine<P> {
         if held.delivery.state == State::Placing {
             // Left half done by a worker that died, or whose saves were lost. Its POST may have gone at any moment up
             // to the end of that worker's lease.
-            let changed = self.change(&mut held, |delivery, now| self.take_half_done(delivery, now)).await;
+            let changed = self
+                .change(&mut held, |delivery, now| {
+                    self.take_half_done(delivery, now)
+                })
+                .await;
             if changed == Changed::Done {
                 held.put_down();
             }
             return;
         }
         // Another worker may have heard of its call; and only the ledger knows its line.
-        let Some(newer) = self.reload(&held.delivery.key).await else { return };
+        let Some(newer) = self.reload(&held.delivery.key).await else {
+            return;
+        };
         *held.delivery = newer;
         if held.delivery.state != State::Unsettled {
             held.put_down();
             return;
         }
         let began = self.clock.now();
-        let berth = self.looking.enter(held.delivery.pace_key.as_deref().unwrap_or_default()).await;
+        let berth = self
+            .looking
+            .enter(held.delivery.pace_key.as_deref().unwrap_or_default())
+            .await;
         let sight = self.look(&held.delivery).await;
         drop(berth);
         let changed = match sight {
             Sight::Found(call) => self.work_in(&mut held, &call).await,
             Sight::Nothing => {
                 // Only a look that began after the moment counts.
-                self.change(&mut held, |delivery, now| self.found_nothing(delivery, began, now)).await
+                self.change(&mut held, |delivery, now| {
+                    self.found_nothing(delivery, began, now)
+                })
+                .await
             }
-            Sight::Unclear => self.change(&mut held, |delivery, now| self.undecided(delivery, now)).await,
+            Sight::Unclear => {
+                self.change(&mut held, |delivery, now| self.undecided(delivery, now))
+                    .await
+            }
         };
         if changed == Changed::Done {
             held.put_down();
         }
     }
 
-    fn take_half_done(&self, delivery: &Delivery, now: voice_otp_schemas::Timestamp) -> Option<Change> {
+    fn take_half_done(
+        &self,
+        delivery: &Delivery,
+        now: voice_otp_schemas::Timestamp,
+    ) -> Option<Change> {
         if delivery.state != State::Placing {
             return None;
         }
@@ -70,32 +89,49 @@ impl<P: Ports> Engine<P> {
     }
 
     async fn look(&self, delivery: &Delivery) -> Sight {
-        let (Some(order), Some(intent_at)) = (&delivery.order, delivery.intent_at) else { return Sight::Unclear };
-        let Some(Ok(settings)) = self.settings_of(&delivery.key.tenant_id).await else { return Sight::Unclear };
-        if !self.ledger.went_from(delivery, &settings.account_sid, &settings.from) {
+        let (Some(order), Some(intent_at)) = (&delivery.order, delivery.intent_at) else {
+            return Sight::Unclear;
+        };
+        let Some(Ok(settings)) = self.settings_of(&delivery.key.tenant_id).await else {
+            return Sight::Unclear;
+        };
+        if !self
+            .ledger
+            .went_from(delivery, &settings.account_sid, &settings.from)
+        {
             // The tenant has another account or number now: its calls say nothing about this one.
             return Sight::Unclear;
         }
         let calls = match self.caller.list(&settings, &order.to).await {
             Ok(calls) => calls,
             Err(failure) => {
-                tracing::debug!(error = &failure as &dyn std::error::Error, "can't list calls, trying again");
+                tracing::debug!(
+                    error = &failure as &dyn std::error::Error,
+                    "can't list calls, trying again"
+                );
                 return Sight::Unclear;
             }
         };
         // Twilio tells the time to the second.
         let from = intent_at - self.tuning.provider_skew - Duration::from_secs(1);
-        let candidates: Vec<Call> =
-            calls.into_iter().filter(|call| call.outbound_api && call.created_at.is_some_and(|at| at >= from)).collect();
+        let candidates: Vec<Call> = calls
+            .into_iter()
+            .filter(|call| call.outbound_api && call.created_at.is_some_and(|at| at >= from))
+            .collect();
         let sids: Vec<_> = candidates.iter().map(|call| call.sid.clone()).collect();
         let known = match self.ledger.known_calls(&sids).await {
             Ok(known) => known,
             Err(error) => {
-                tracing::debug!(error = &error as &dyn std::error::Error, "can't compare calls, trying again");
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "can't compare calls, trying again"
+                );
                 return Sight::Unclear;
             }
         };
-        let mut unknown = candidates.into_iter().filter(|call| !known.contains(&call.sid));
+        let mut unknown = candidates
+            .into_iter()
+            .filter(|call| !known.contains(&call.sid));
         match (unknown.next(), unknown.next()) {
             (None, _) => Sight::Nothing,
             (Some(call), None) => Sight::Found(Box::new(call)),
@@ -125,7 +161,11 @@ impl<P: Ports> Engine<P> {
             change.end_withdrawn(now, why);
         } else if delivery.spent() >= self.tuning.attempts {
             let why = "Twilio was in trouble until the attempts were used up, and made no call";
-            change.end(now, Status::Failed, Reason::new(ReasonCode::ProviderTrouble, why));
+            change.end(
+                now,
+                Status::Failed,
+                Reason::new(ReasonCode::ProviderTrouble, why),
+            );
         } else if delivery.too_late(now) {
             change.expire(now);
         }
@@ -141,12 +181,20 @@ impl<P: Ports> Engine<P> {
         if now >= delivery.expires_at {
             let why = "it could not be found out whether Twilio took the call, so it was not placed again";
             change.retire_attempt();
-            change.end(now, Status::Failed, Reason::new(ReasonCode::OutcomeUnknown, why));
+            change.end(
+                now,
+                Status::Failed,
+                Reason::new(ReasonCode::OutcomeUnknown, why),
+            );
             return Some(change);
         }
         let again = now + self.tuning.settle_look;
         let counts_from = delivery.settle_after.unwrap_or(again);
-        change.delivery.wake_at = if counts_from > now { again.min(counts_from) } else { again };
+        change.delivery.wake_at = if counts_from > now {
+            again.min(counts_from)
+        } else {
+            again
+        };
         Some(change)
     }
 }

@@ -20,7 +20,9 @@ impl<P: Ports> Engine<P> {
     /// Its tenant or account was paused while it waited: it is due at its last moment only, and says so once. If it has changed since
     /// the pause was read, it may have been resumed.
     pub(super) async fn park(self: Arc<Self>, mut held: Held, settings: Arc<VoiceSettings>) {
-        let Some(paused) = settings.paused else { return };
+        let Some(paused) = settings.paused else {
+            return;
+        };
         let read_at = held.delivery.revision;
         let changed = self
             .change(&mut held, |delivery, now| {
@@ -61,7 +63,9 @@ impl<P: Ports> Engine<P> {
         let until = (self.clock.now() + BUSY_FOR).min(held.delivery.place_by);
         let changed = self
             .change(&mut held, |delivery, now| {
-                if delivery.state != State::Waiting || delivery.announced_at.is_some_and(|said| said > now) {
+                if delivery.state != State::Waiting
+                    || delivery.announced_at.is_some_and(|said| said > now)
+                {
                     return None;
                 }
                 let mut change = Change::of(delivery);
@@ -79,8 +83,16 @@ impl<P: Ports> Engine<P> {
 
     /// It isn't as it was: somebody changed it, or the answer to this very beginning had been lost, and it was begun. Goes on
     /// with the newer value.
-    pub(super) async fn look_again(self: Arc<Self>, worker: WorkerEpoch, mut held: Held, berth: Berth, attempt_id: AttemptId) {
-        let Some(newer) = self.reload(&held.delivery.key).await else { return };
+    pub(super) async fn look_again(
+        self: Arc<Self>,
+        worker: WorkerEpoch,
+        mut held: Held,
+        berth: Berth,
+        attempt_id: AttemptId,
+    ) {
+        let Some(newer) = self.reload(&held.delivery.key).await else {
+            return;
+        };
         let begun = newer.state == State::Placing && newer.attempt_id == Some(attempt_id);
         *held.delivery = newer;
         if begun {
@@ -92,13 +104,21 @@ impl<P: Ports> Engine<P> {
 
     /// A newer request of the user has come while it waited.
     pub(super) async fn end_superseded(self: Arc<Self>, mut held: Held) {
-        let changed = self.change(&mut held, |delivery, now| delivery.withdraw(ReasonCode::Superseded, now)).await;
+        let changed = self
+            .change(&mut held, |delivery, now| {
+                delivery.withdraw(ReasonCode::Superseded, now)
+            })
+            .await;
         if changed == Changed::Done {
             held.put_down();
         }
     }
 
-    pub(super) async fn end_waiting(self: Arc<Self>, mut held: Held, why: Option<(Status, Reason)>) {
+    pub(super) async fn end_waiting(
+        self: Arc<Self>,
+        mut held: Held,
+        why: Option<(Status, Reason)>,
+    ) {
         let changed = self
             .change(&mut held, |delivery, now| match (&why, delivery.state) {
                 (Some((status, reason)), State::Waiting) => {

@@ -80,18 +80,44 @@ const FILES: [&str; 48] = files!(
 );
 
 /// Every locale that we speak, by its tag.
-pub(super) static LANGUAGES: LazyLock<BTreeMap<String, Language>> = LazyLock::new(|| FILES.into_iter().flat_map(read).collect());
+pub(super) static LANGUAGES: LazyLock<BTreeMap<String, Language>> =
+    LazyLock::new(|| FILES.into_iter().flat_map(read).collect());
 
-#[expect(clippy::expect_used, reason = "the files are compiled in, and a test reads them all")]
+#[expect(
+    clippy::expect_used,
+    reason = "the files are compiled in, and a test reads them all"
+)]
 fn read(text: &str) -> Vec<(String, Language)> {
-    let File { locales, phrases, mut overrides, digits, six_in_threes, ms_per_character } =
-        serde_json::from_str(text).expect("a language file");
+    let File {
+        locales,
+        phrases,
+        mut overrides,
+        digits,
+        six_in_threes,
+        ms_per_character,
+    } = serde_json::from_str(text).expect("a language file");
     let language = |(tag, spoken): (String, Spoken)| {
         let mut phrases = phrases.clone();
         phrases.extend(overrides.remove(&tag).unwrap_or_default());
-        let phrases = serde_json::from_value(Value::Object(phrases)).expect("a language file's phrases");
-        let Spoken { voice, other_voices, also } = spoken;
-        (tag, Language { voice, other_voices, also, phrases, digits: digits.clone(), six_in_threes, ms_per_character })
+        let phrases =
+            serde_json::from_value(Value::Object(phrases)).expect("a language file's phrases");
+        let Spoken {
+            voice,
+            other_voices,
+            also,
+        } = spoken;
+        (
+            tag,
+            Language {
+                voice,
+                other_voices,
+                also,
+                phrases,
+                digits: digits.clone(),
+                six_in_threes,
+                ms_per_character,
+            },
+        )
     };
     locales.into_iter().map(language).collect()
 }
@@ -100,15 +126,22 @@ impl Language {
     /// How long the code is good for, in words. None where no sentence fits the number.
     pub(super) fn valid(&self, tag: &str, minutes: u64) -> Option<String> {
         let phrases = &self.phrases.valid;
-        let phrase = phrases.get(&format!("={minutes}")).or_else(|| phrases.get(category(tag, minutes))).or(phrases.get("other"));
+        let phrase = phrases
+            .get(&format!("={minutes}"))
+            .or_else(|| phrases.get(category(tag, minutes)))
+            .or(phrases.get("other"));
         Some(phrase?.replace("{n}", &minutes.to_string()))
     }
 
     /// What is said for one character of a code.
     pub(super) fn symbol(&self, symbol: char) -> String {
-        let digit = symbol.to_digit(10).and_then(|digit| self.digits.get(usize::try_from(digit).ok()?));
+        let digit = symbol
+            .to_digit(10)
+            .and_then(|digit| self.digits.get(usize::try_from(digit).ok()?));
         // A capital letter that stands alone is spelled by every voice.
-        digit.cloned().unwrap_or_else(|| symbol.to_ascii_uppercase().to_string())
+        digit
+            .cloned()
+            .unwrap_or_else(|| symbol.to_ascii_uppercase().to_string())
     }
 
     /// Whether a voice of Twilio's speaks it.
@@ -120,11 +153,13 @@ impl Language {
 /// The plural category of a number in a language, as CLDR has it.
 fn category(tag: &str, number: u64) -> &'static str {
     let language = tag.split('-').next().unwrap_or_default();
-    let rules = icu_locale::Locale::try_from_str(language).ok().and_then(|mut language| {
-        // CLDR has them under other names: `arb` is `ar` there.
-        LocaleCanonicalizer::new_extended().canonicalize(&mut language);
-        PluralRules::try_new_cardinal((&language).into()).ok()
-    });
+    let rules = icu_locale::Locale::try_from_str(language)
+        .ok()
+        .and_then(|mut language| {
+            // CLDR has them under other names: `arb` is `ar` there.
+            LocaleCanonicalizer::new_extended().canonicalize(&mut language);
+            PluralRules::try_new_cardinal((&language).into()).ok()
+        });
     match rules.map(|rules| rules.category_for(number)) {
         Some(PluralCategory::Zero) => "zero",
         Some(PluralCategory::One) => "one",
@@ -145,12 +180,26 @@ mod tests {
         for (tag, language) in LANGUAGES.iter() {
             let phrases = &language.phrases;
             assert_eq!(phrases.greeting_from.matches("{brand}").count(), 1, "{tag}");
-            for text in
-                [&phrases.greeting, &phrases.code_is, &phrases.again, &phrases.press, &phrases.press_again, &phrases.goodbye]
-            {
-                assert!(!text.is_empty() && !text.contains(['{', '<', '&']), "{tag}: {text}");
+            for text in [
+                &phrases.greeting,
+                &phrases.code_is,
+                &phrases.again,
+                &phrases.press,
+                &phrases.press_again,
+                &phrases.goodbye,
+            ] {
+                assert!(
+                    !text.is_empty() && !text.contains(['{', '<', '&']),
+                    "{tag}: {text}"
+                );
             }
-            assert!(language.digits.iter().all(|word| !word.is_empty() && !word.contains(char::is_numeric)), "{tag}");
+            assert!(
+                language
+                    .digits
+                    .iter()
+                    .all(|word| !word.is_empty() && !word.contains(char::is_numeric)),
+                "{tag}"
+            );
             let words: std::collections::BTreeSet<_> = language.digits.iter().collect();
             assert_eq!(words.len(), 10, "{tag}");
         }
@@ -161,14 +210,21 @@ mod tests {
         for (tag, language) in LANGUAGES.iter() {
             for minutes in 1..=60 {
                 let (category, phrases) = (category(tag, minutes), &language.phrases.valid);
-                let written = phrases.contains_key(category) || phrases.contains_key(&format!("={minutes}"));
+                let written =
+                    phrases.contains_key(category) || phrases.contains_key(&format!("={minutes}"));
                 // Some languages don't tell one from many.
-                assert!(written || phrases.len() == 1, "{tag}: {category} for {minutes}");
+                assert!(
+                    written || phrases.len() == 1,
+                    "{tag}: {category} for {minutes}"
+                );
                 let text = language.valid(tag, minutes).unwrap();
                 assert!(!text.contains('{') && !text.is_empty(), "{tag}: {text}");
             }
             for known in language.phrases.valid.keys() {
-                assert!(["=1", "zero", "one", "two", "few", "many", "other"].contains(&known.as_str()), "{tag}: {known}");
+                assert!(
+                    ["=1", "zero", "one", "two", "few", "many", "other"].contains(&known.as_str()),
+                    "{tag}: {known}"
+                );
             }
         }
     }

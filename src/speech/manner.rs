@@ -52,7 +52,10 @@ impl Manner {
 
     /// Whose call it is, in this locale.
     pub(super) fn brand(&self, tag: &str) -> Option<&str> {
-        self.brands.get(tag).or_else(|| self.brands.get(EVERY_LOCALE)).map(String::as_str)
+        self.brands
+            .get(tag)
+            .or_else(|| self.brands.get(EVERY_LOCALE))
+            .map(String::as_str)
     }
 
     /// What is wrong with it: the setting, and what it must be.
@@ -83,16 +86,24 @@ impl Manner {
             if let Err(why) = template(greeting) {
                 wrong("greeting", format!("{tag}: {why}"));
             } else if greeting.contains(BRAND) && self.brand(tag).is_none() {
-                wrong("greeting", format!("{tag}: it says {BRAND}, and there is no brand for {tag}"));
+                wrong(
+                    "greeting",
+                    format!("{tag}: it says {BRAND}, and there is no brand for {tag}"),
+                );
             }
         }
         for (tag, voice) in &self.voices {
             match LANGUAGES.get(tag) {
                 None => wrong("voice", unspoken(tag)),
                 Some(language) if !language.has_voice(voice) => {
-                    let voices: Vec<&str> =
-                        std::iter::once(&language.voice).chain(&language.other_voices).map(String::as_str).collect();
-                    wrong("voice", format!("{tag}: one that speaks it: {}", voices.join(", ")));
+                    let voices: Vec<&str> = std::iter::once(&language.voice)
+                        .chain(&language.other_voices)
+                        .map(String::as_str)
+                        .collect();
+                    wrong(
+                        "voice",
+                        format!("{tag}: one that speaks it: {}", voices.join(", ")),
+                    );
                 }
                 Some(_) => {}
             }
@@ -124,7 +135,9 @@ fn plain(text: &str, longest: usize) -> Result<(), String> {
         return Err("it is empty".to_owned());
     }
     if length > longest {
-        return Err(format!("it has {length} characters, at most {longest} are taken"));
+        return Err(format!(
+            "it has {length} characters, at most {longest} are taken"
+        ));
     }
     for (place, character) in (1..).zip(text.chars()) {
         let why = match character {
@@ -143,7 +156,11 @@ mod tests {
     use super::*;
 
     fn wrong(manner: &Manner) -> String {
-        manner.problems().into_iter().map(|(setting, problem)| format!("{setting}: {problem}\n")).collect()
+        manner
+            .problems()
+            .into_iter()
+            .map(|(setting, problem)| format!("{setting}: {problem}\n"))
+            .collect()
     }
 
     fn one(locale: &str, text: &str) -> BTreeMap<String, String> {
@@ -152,31 +169,65 @@ mod tests {
 
     #[test]
     fn what_is_wrong_is_said_with_its_place() {
-        let greeting =
-            |text: &str| wrong(&Manner { greetings: one("de-DE", text), brands: one("*", "Acme"), ..Manner::default() });
+        let greeting = |text: &str| {
+            wrong(&Manner {
+                greetings: one("de-DE", text),
+                brands: one("*", "Acme"),
+                ..Manner::default()
+            })
+        };
         assert_eq!(greeting("Hallo von {brand}."), "");
         assert!(greeting("{brand}, {brand}").contains("more than once"));
-        assert!(greeting("Hallo {name}").contains("de-DE: character 7: a brace"), "{}", greeting("Hallo {name}"));
+        assert!(
+            greeting("Hallo {name}").contains("de-DE: character 7: a brace"),
+            "{}",
+            greeting("Hallo {name}")
+        );
         assert!(greeting("{brand}: <Dial>").contains("character 10: markup"));
         assert!(greeting("a\u{7}b").contains("character 2: a control character"));
         assert!(greeting(&"x".repeat(201)).contains("201 characters, at most 200"));
         assert!(greeting(" ").contains("empty"));
-        let unbranded = Manner { greetings: one("de-DE", "Hier ist {brand}"), brands: one("fr-FR", "Acme"), ..Manner::default() };
+        let unbranded = Manner {
+            greetings: one("de-DE", "Hier ist {brand}"),
+            brands: one("fr-FR", "Acme"),
+            ..Manner::default()
+        };
         assert!(wrong(&unbranded).contains("there is no brand for de-DE"));
-        assert!(wrong(&Manner { brands: one("*", "{brand}"), ..Manner::default() }).contains("character 1: a brace"));
+        assert!(
+            wrong(&Manner {
+                brands: one("*", "{brand}"),
+                ..Manner::default()
+            })
+            .contains("character 1: a brace")
+        );
     }
 
     #[test]
     fn a_voice_must_speak_the_locale() {
-        let voice = |locale: &str, voice: &str| wrong(&Manner { voices: one(locale, voice), ..Manner::default() });
+        let voice = |locale: &str, voice: &str| {
+            wrong(&Manner {
+                voices: one(locale, voice),
+                ..Manner::default()
+            })
+        };
         assert_eq!(voice("de-DE", "Polly.Daniel-Neural"), "");
-        assert!(voice("de-DE", "Polly.Joanna-Neural").contains("Polly.Vicki-Neural, Polly.Daniel-Neural"));
-        assert!(voice("uk-UA", "Google.uk-UA-Wavenet-A").contains("none of the locales that we speak"));
+        assert!(
+            voice("de-DE", "Polly.Joanna-Neural")
+                .contains("Polly.Vicki-Neural, Polly.Daniel-Neural")
+        );
+        assert!(
+            voice("uk-UA", "Google.uk-UA-Wavenet-A").contains("none of the locales that we speak")
+        );
     }
 
     #[test]
     fn numbers_have_bounds() {
-        let manner = Manner { rate_percent: 20, pause_ms: 10, readings: 9, ..Manner::default() };
+        let manner = Manner {
+            rate_percent: 20,
+            pause_ms: 10,
+            readings: 9,
+            ..Manner::default()
+        };
         assert_eq!(manner.problems().len(), 3);
         assert_eq!(Manner::default().problems(), []);
     }

@@ -12,25 +12,38 @@ use super::language::LANGUAGES;
 
 /// Our locales by the canonical forms of their tags, and of the tags that mean them.
 static CANONICAL: LazyLock<BTreeMap<String, &'static str>> = LazyLock::new(|| {
-    let tags = || LANGUAGES.iter().map(|(tag, language)| (tag.as_str(), language));
+    let tags = || {
+        LANGUAGES
+            .iter()
+            .map(|(tag, language)| (tag.as_str(), language))
+    };
     let own = tags().map(|(tag, _)| (tag, tag));
     // After the others: what a file claims for a locale is that locale's.
-    let also = tags().flat_map(|(tag, language)| language.also.iter().map(move |other| (other.as_str(), tag)));
-    own.chain(also).filter_map(|(named, tag)| Some((parents(parse(named)?).get().to_string(), tag))).collect()
+    let also = tags()
+        .flat_map(|(tag, language)| language.also.iter().map(move |other| (other.as_str(), tag)));
+    own.chain(also)
+        .filter_map(|(named, tag)| Some((parents(parse(named)?).get().to_string(), tag)))
+        .collect()
 });
 
 /// The locale of ours that is nearest to a tag: itself, another name of it, or its nearest relative. None if we don't speak
 /// the language.
 pub(super) fn nearest(locale: &Locale) -> Option<&'static str> {
-    let exact = LANGUAGES.keys().find(|tag| tag.eq_ignore_ascii_case(locale.as_str()));
-    exact.map(String::as_str).or_else(|| ancestor(parse(locale.as_str())?))
+    let exact = LANGUAGES
+        .keys()
+        .find(|tag| tag.eq_ignore_ascii_case(locale.as_str()));
+    exact
+        .map(String::as_str)
+        .or_else(|| ancestor(parse(locale.as_str())?))
 }
 
 /// The locales of ours for the languages most spoken in each country: asked for with every call, so they are found out once.
 static OF_COUNTRIES: LazyLock<BTreeMap<String, &'static str>> = LazyLock::new(|| {
     let letters = || 'A'..='Z';
     let codes = letters().flat_map(|first| letters().map(move |second| format!("{first}{second}")));
-    codes.filter_map(|code| Some((code.clone(), likely(&code)?))).collect()
+    codes
+        .filter_map(|code| Some((code.clone(), likely(&code)?)))
+        .collect()
 });
 
 /// The locale of ours for the language most spoken in a country.
@@ -68,15 +81,19 @@ fn ancestor(tag: Tag) -> Option<&'static str> {
 /// A tag in its canonical form, then its parents, one after the other.
 fn parents(mut tag: Tag) -> LocaleFallbackIterator<'static> {
     LocaleCanonicalizer::new_common().canonicalize(&mut tag);
-    LocaleFallbacker::new().for_config(icu_locale::fallback::LocaleFallbackConfig::default()).fallback_for((&tag).into())
+    LocaleFallbacker::new()
+        .for_config(icu_locale::fallback::LocaleFallbackConfig::default())
+        .fallback_for((&tag).into())
 }
 
 fn parse(text: &str) -> Option<Tag> {
     Tag::try_from_str(text).ok().or_else(|| {
         // Unicode's tags have no extended language subtags; RFC 5646 has them alone as their canonical form (section 4.5).
         let (_, rest) = text.split_once('-')?;
-        let extended =
-            rest.split('-').next().is_some_and(|part| part.len() == 3 && part.bytes().all(|b| b.is_ascii_alphabetic()));
+        let extended = rest
+            .split('-')
+            .next()
+            .is_some_and(|part| part.len() == 3 && part.bytes().all(|b| b.is_ascii_alphabetic()));
         Tag::try_from_str(rest).ok().filter(|_| extended)
     })
 }
@@ -127,10 +144,20 @@ mod tests {
             ("nn-NO", "nb-NO"),
             ("in-ID", "id-ID"),
         ] {
-            assert_eq!(nearest(&Locale::parse(asked).unwrap()), Some(found), "{asked}");
+            assert_eq!(
+                nearest(&Locale::parse(asked).unwrap()),
+                Some(found),
+                "{asked}"
+            );
         }
-        for unspoken in ["uk-UA", "sr-RS", "am-ET", "hr", "sl", "et", "sw", "ur", "fa", "tlh"] {
-            assert_eq!(nearest(&Locale::parse(unspoken).unwrap()), None, "{unspoken}");
+        for unspoken in [
+            "uk-UA", "sr-RS", "am-ET", "hr", "sl", "et", "sw", "ur", "fa", "tlh",
+        ] {
+            assert_eq!(
+                nearest(&Locale::parse(unspoken).unwrap()),
+                None,
+                "{unspoken}"
+            );
         }
     }
 
@@ -156,7 +183,11 @@ mod tests {
             ("UA", None),
             ("IR", None),
         ] {
-            assert_eq!(of_country(Country::parse(country).unwrap()), found, "{country}");
+            assert_eq!(
+                of_country(Country::parse(country).unwrap()),
+                found,
+                "{country}"
+            );
         }
     }
 }

@@ -30,10 +30,20 @@ fn the_language_is_the_requests_else_the_tenants_else_the_countrys_else_english(
         (None, None, "UA", "en-US"),
     ] {
         let (asked, tenant) = (asked.map(locale), tenant.map(locale));
-        let speaker = Speaker::new(asked.as_ref(), tenant.as_ref(), Country::parse(country).ok(), &manner);
+        let speaker = Speaker::new(
+            asked.as_ref(),
+            tenant.as_ref(),
+            Country::parse(country).ok(),
+            &manner,
+        );
         assert_eq!(speaker.message(&code("1234"), LIFE).locale, tag);
     }
-    assert_eq!(Speaker::new(None, None, None, &manner).message(&code("1234"), LIFE).locale, "en-US");
+    assert_eq!(
+        Speaker::new(None, None, None, &manner)
+            .message(&code("1234"), LIFE)
+            .locale,
+        "en-US"
+    );
 }
 
 #[test]
@@ -47,19 +57,33 @@ fn the_code_is_read_three_times_a_character_at_a_time_with_a_pause_after_each() 
         Part::Pause(_) => "\n".to_owned(),
     };
     let text: String = script.parts.iter().map(shown).collect();
-    assert_eq!(text.matches("<600>zero<600>four<600>A<600>seven<600>").count(), 3, "{text}");
+    assert_eq!(
+        text.matches("<600>zero<600>four<600>A<600>seven<600>")
+            .count(),
+        3,
+        "{text}"
+    );
 }
 
 #[test]
 fn six_digits_come_in_two_groups_where_people_say_them_so() {
     let manner = Manner::default();
     let breaks = |tag: &str, text: &str| {
-        let script = Speaker::new(Some(&locale(tag)), None, None, &manner).message(&code(text), LIFE);
-        let lengths =
-            script.parts.iter().filter_map(|part| if let Part::Break(length) = part { Some(length.as_millis()) } else { None });
+        let script =
+            Speaker::new(Some(&locale(tag)), None, None, &manner).message(&code(text), LIFE);
+        let lengths = script.parts.iter().filter_map(|part| {
+            if let Part::Break(length) = part {
+                Some(length.as_millis())
+            } else {
+                None
+            }
+        });
         lengths.take(7).collect::<Vec<_>>()
     };
-    assert_eq!(breaks("en-US", "493027"), [600, 600, 600, 900, 600, 600, 600]);
+    assert_eq!(
+        breaks("en-US", "493027"),
+        [600, 600, 600, 900, 600, 600, 600]
+    );
     assert_eq!(breaks("fr-FR", "493027"), [600; 7]);
     assert_eq!(breaks("en-US", "49302A"), [600; 7]);
 }
@@ -72,7 +96,11 @@ fn german_says_no_ordinals_zeros_are_said_and_letters_are_spelled() {
     assert!(said("a1b2", "en-US").contains("A one B two"));
     for spoken in locales() {
         let text = said("493027", spoken.locale);
-        assert!(!text.contains("4.") && !text.contains('4'), "{}: {text}", spoken.locale);
+        assert!(
+            !text.contains("4.") && !text.contains('4'),
+            "{}: {text}",
+            spoken.locale
+        );
     }
 }
 
@@ -81,11 +109,17 @@ fn how_long_the_code_is_good_for_is_never_more_than_is_true() {
     let manner = Manner::default();
     let speaker = Speaker::new(None, None, None, &manner);
     let minutes = |life: u64| {
-        let text = speaker.message(&code("493027"), Duration::from_secs(life)).text();
+        let text = speaker
+            .message(&code("493027"), Duration::from_secs(life))
+            .text();
         let (_, rest) = text.split_once("This code is valid for ")?;
         rest.split(' ').next().map(str::to_owned)
     };
-    assert_eq!(minutes(60).as_deref(), None, "a minute's life, and some of it goes by before it is said");
+    assert_eq!(
+        minutes(60).as_deref(),
+        None,
+        "a minute's life, and some of it goes by before it is said"
+    );
     assert_eq!(minutes(60 + 20).as_deref(), Some("one"));
     assert_eq!(minutes(180).as_deref(), Some("2"));
     assert_eq!(minutes(3600).as_deref(), Some("59"));
@@ -102,35 +136,70 @@ fn a_tenant_has_its_own_greeting_brand_voice_and_pace() {
         pause_ms: 300,
         readings: 1,
     };
-    let message = |tag: &str| Speaker::new(Some(&locale(tag)), None, None, &manner).message(&code("1234"), LIFE);
+    let message = |tag: &str| {
+        Speaker::new(Some(&locale(tag)), None, None, &manner).message(&code("1234"), LIFE)
+    };
     assert!(message("de-AT").text().starts_with("Servus von Acme."));
-    assert!(message("de-DE").text().starts_with("Guten Tag, hier ist Acme."));
+    assert!(
+        message("de-DE")
+            .text()
+            .starts_with("Guten Tag, hier ist Acme.")
+    );
     let english = message("en-US");
-    assert_eq!((english.voice.as_str(), english.rate_percent), ("Polly.Matthew-Neural", 100));
+    assert_eq!(
+        (english.voice.as_str(), english.rate_percent),
+        ("Polly.Matthew-Neural", 100)
+    );
     assert_eq!(english.text().matches("one two three four").count(), 1);
-    assert!(english.parts.contains(&Part::Break(Duration::from_millis(300))));
-    let slow = Manner { rate_percent: 50, ..manner.clone() };
+    assert!(
+        english
+            .parts
+            .contains(&Part::Break(Duration::from_millis(300)))
+    );
+    let slow = Manner {
+        rate_percent: 50,
+        ..manner.clone()
+    };
     let slower = Speaker::new(None, None, None, &slow).message(&code("1234"), LIFE);
     assert!(slower.heard_after > english.heard_after);
 }
 
 #[test]
 fn who_presses_a_key_hears_the_code_and_how_to_hear_it_again_but_not_for_ever() {
-    let manner = Manner { readings: 2, ..Manner::default() };
+    let manner = Manner {
+        readings: 2,
+        ..Manner::default()
+    };
     let speaker = Speaker::new(None, None, None, &manner);
-    assert_eq!(speaker.question().text(), "Hello. To hear your code, press one.");
+    assert_eq!(
+        speaker.question().text(),
+        "Hello. To hear your code, press one."
+    );
     let first = speaker.reading(&code("4930"), LIFE, 1).text();
-    assert!(first.contains("Your verification code is: four nine three zero") && first.ends_with("To hear it again, press one."));
+    assert!(
+        first.contains("Your verification code is: four nine three zero")
+            && first.ends_with("To hear it again, press one.")
+    );
     let last = speaker.reading(&code("4930"), LIFE, 2).text();
-    assert!(last.contains("Once more") && last.ends_with("Goodbye."), "{last}");
+    assert!(
+        last.contains("Once more") && last.ends_with("Goodbye."),
+        "{last}"
+    );
 }
 
 #[test]
 fn a_call_counts_as_heard_only_after_the_first_reading() {
     let manner = Manner::default();
     let script = Speaker::new(None, None, None, &manner).message(&code("493027"), LIFE);
-    assert!((7..20).contains(&script.heard_after.as_secs()), "{:?}", script.heard_after);
-    assert!(!format!("{script:?}").contains("four"), "a script doesn't show its code");
+    assert!(
+        (7..20).contains(&script.heard_after.as_secs()),
+        "{:?}",
+        script.heard_after
+    );
+    assert!(
+        !format!("{script:?}").contains("four"),
+        "a script doesn't show its code"
+    );
 }
 
 /// What is said in every locale, as its speakers have approved it: a change must be meant. `VOICE_OTP_WRITE_GOLDEN=1` writes
@@ -138,8 +207,11 @@ fn a_call_counts_as_heard_only_after_the_first_reading() {
 #[test]
 fn every_locale_says_what_it_said() {
     let manner = Manner::default();
-    let branded =
-        Manner { brands: BTreeMap::from([(EVERY_LOCALE.to_owned(), "Acme".to_owned())]), readings: 1, ..Manner::default() };
+    let branded = Manner {
+        brands: BTreeMap::from([(EVERY_LOCALE.to_owned(), "Acme".to_owned())]),
+        readings: 1,
+        ..Manner::default()
+    };
     let mut all = String::new();
     for spoken in locales() {
         let asked = locale(spoken.locale);
@@ -151,8 +223,14 @@ fn every_locale_says_what_it_said() {
             spoken.voice,
             speaker.message(&code("493027"), LIFE).text(),
             speaker.question().text(),
-            speaker.reading(&code("A1B2"), Duration::from_secs(90), 1).text().replace('\n', " "),
-            other.message(&code("5816"), Duration::from_mins(3)).text().replace('\n', " "),
+            speaker
+                .reading(&code("A1B2"), Duration::from_secs(90), 1)
+                .text()
+                .replace('\n', " "),
+            other
+                .message(&code("5816"), Duration::from_mins(3))
+                .text()
+                .replace('\n', " "),
         ));
     }
     let file = concat!(env!("CARGO_MANIFEST_DIR"), "/src/speech/golden.txt");

@@ -73,7 +73,11 @@ pub const LONGEST: Duration = Duration::from_hours(24 * 366);
 
 /// 244 random bits.
 fn random() -> SecretString {
-    SecretString::from(format!("{}{}", Uuid::new_v4().simple(), Uuid::new_v4().simple()))
+    SecretString::from(format!(
+        "{}{}",
+        Uuid::new_v4().simple(),
+        Uuid::new_v4().simple()
+    ))
 }
 
 fn hash(text: &str) -> Vec<u8> {
@@ -90,13 +94,25 @@ pub fn csrf(session: &str) -> String {
 ///
 /// # Errors
 /// [`Error`] when the database can't be asked.
-pub async fn create(pool: &Pool, name: &str, role: &Role, life: Duration) -> Result<(Uuid, SecretString), Error> {
+pub async fn create(
+    pool: &Pool,
+    name: &str,
+    role: &Role,
+    life: Duration,
+) -> Result<(Uuid, SecretString), Error> {
     let id = Uuid::new_v4();
     let text = SecretString::from(format!("{PREFIX}{}", random().expose_secret()));
     let (word, tenant) = words(role);
     let sql = "insert into access_tokens (id, hash, name, role, tenant_id, expires_at) \
                values ($1, $2, $3, $4, $5, clock_timestamp() + $6::double precision * interval '1 second')";
-    let params: [&(dyn ToSql + Sync); 6] = [&id, &hash(text.expose_secret()), &name, &word, &tenant, &life.as_secs_f64()];
+    let params: [&(dyn ToSql + Sync); 6] = [
+        &id,
+        &hash(text.expose_secret()),
+        &name,
+        &word,
+        &tenant,
+        &life.as_secs_f64(),
+    ];
     query(pool, sql, &params, "make a token").await?;
     Ok((id, text))
 }
@@ -155,7 +171,13 @@ pub async fn sign_in(pool: &Pool, token: Uuid) -> Result<SecretString, Error> {
     let sql = "with old as (delete from sessions where expires_at < clock_timestamp()) \
                insert into sessions (hash, token_id, expires_at) \
                values ($1, $2, clock_timestamp() + $3::double precision * interval '1 second')";
-    query(pool, sql, &[&hash(text.expose_secret()), &token, &SESSION.as_secs_f64()], "sign in").await?;
+    query(
+        pool,
+        sql,
+        &[&hash(text.expose_secret()), &token, &SESSION.as_secs_f64()],
+        "sign in",
+    )
+    .await?;
     Ok(text)
 }
 
@@ -175,7 +197,14 @@ pub async fn by_session(pool: &Pool, text: &str) -> Result<Option<Who>, Error> {
 /// # Errors
 /// [`Error`] when the database can't be asked.
 pub async fn sign_out(pool: &Pool, text: &str) -> Result<(), Error> {
-    query(pool, "delete from sessions where hash = $1", &[&hash(text)], "sign out").await.map(drop)
+    query(
+        pool,
+        "delete from sessions where hash = $1",
+        &[&hash(text)],
+        "sign out",
+    )
+    .await
+    .map(drop)
 }
 
 /// Makes a code that signs in once, within a minute, as who has this token.
@@ -187,7 +216,17 @@ pub async fn sign_in_code(pool: &Pool, token: Uuid) -> Result<SecretString, Erro
     let sql = "with old as (delete from sign_in_codes where expires_at < clock_timestamp()) \
                insert into sign_in_codes (hash, token_id, expires_at) \
                values ($1, $2, clock_timestamp() + $3::double precision * interval '1 second')";
-    query(pool, sql, &[&hash(text.expose_secret()), &token, &SIGN_IN_CODE.as_secs_f64()], "make a sign-in code").await?;
+    query(
+        pool,
+        sql,
+        &[
+            &hash(text.expose_secret()),
+            &token,
+            &SIGN_IN_CODE.as_secs_f64(),
+        ],
+        "make a sign-in code",
+    )
+    .await?;
     Ok(text)
 }
 
@@ -219,13 +258,28 @@ fn role(row: &Row) -> Option<Role> {
 }
 
 fn who(row: &Row) -> Option<Who> {
-    Some(Who { token_id: row.get("id"), name: row.get("name"), role: role(row)? })
+    Some(Who {
+        token_id: row.get("id"),
+        name: row.get("name"),
+        role: role(row)?,
+    })
 }
 
-async fn query(pool: &Pool, sql: &str, params: &[&(dyn ToSql + Sync)], what: &'static str) -> Result<Vec<Row>, Error> {
+async fn query(
+    pool: &Pool,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+    what: &'static str,
+) -> Result<Vec<Row>, Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
-    let statement = client.prepare_cached(sql).await.map_err(|error| Error::Query(what, error))?;
-    client.query(&statement, params).await.map_err(|error| Error::Query(what, error))
+    let statement = client
+        .prepare_cached(sql)
+        .await
+        .map_err(|error| Error::Query(what, error))?;
+    client
+        .query(&statement, params)
+        .await
+        .map_err(|error| Error::Query(what, error))
 }
 
 impl Role {

@@ -31,9 +31,20 @@ pub struct Account {
 ///
 /// # Errors
 /// [`Error`] when the database can't be asked.
-pub async fn set_rate(pool: &Pool, account: &AccountSid, calls_per_second: f64) -> Result<(), Error> {
+pub async fn set_rate(
+    pool: &Pool,
+    account: &AccountSid,
+    calls_per_second: f64,
+) -> Result<(), Error> {
     let sql = "select set_rate($1, $2)";
-    query(pool, sql, &[&account.as_str(), &calls_per_second], "change the account's rate").await.map(drop)
+    query(
+        pool,
+        sql,
+        &[&account.as_str(), &calls_per_second],
+        "change the account's rate",
+    )
+    .await
+    .map(drop)
 }
 
 /// Pauses an account, or resumes it: what waits gets new slots. False if there is no such account.
@@ -42,7 +53,13 @@ pub async fn set_rate(pool: &Pool, account: &AccountSid, calls_per_second: f64) 
 /// [`Error`] when the database can't be asked.
 pub async fn pause(pool: &Pool, account: &AccountSid, paused: bool) -> Result<bool, Error> {
     let sql = "select pause_account($1, $2)";
-    let rows = query(pool, sql, &[&account.as_str(), &paused], "pause or resume the account").await?;
+    let rows = query(
+        pool,
+        sql,
+        &[&account.as_str(), &paused],
+        "pause or resume the account",
+    )
+    .await?;
     Ok(rows.first().is_some_and(|row| row.get(0)))
 }
 
@@ -50,18 +67,40 @@ pub async fn pause(pool: &Pool, account: &AccountSid, paused: bool) -> Result<bo
 ///
 /// # Errors
 /// [`Error`] when the database can't be asked.
-pub async fn set_max_calls(pool: &Pool, account: &AccountSid, most: Option<i32>) -> Result<bool, Error> {
+pub async fn set_max_calls(
+    pool: &Pool,
+    account: &AccountSid,
+    most: Option<i32>,
+) -> Result<bool, Error> {
     let sql = "update accounts set max_calls = $2 where account_sid = $1 returning 1";
-    Ok(!query(pool, sql, &[&account.as_str(), &most], "limit the account's calls").await?.is_empty())
+    Ok(!query(
+        pool,
+        sql,
+        &[&account.as_str(), &most],
+        "limit the account's calls",
+    )
+    .await?
+    .is_empty())
 }
 
 /// Changes what share, above 0 and up to 1, of the slots ahead one of several tenants may hold. False if there is no such account.
 ///
 /// # Errors
 /// [`Error`] when the database can't be asked.
-pub async fn set_tenant_share(pool: &Pool, account: &AccountSid, share: f64) -> Result<bool, Error> {
+pub async fn set_tenant_share(
+    pool: &Pool,
+    account: &AccountSid,
+    share: f64,
+) -> Result<bool, Error> {
     let sql = "update accounts set tenant_share = $2 where account_sid = $1 returning 1";
-    Ok(!query(pool, sql, &[&account.as_str(), &share], "change the tenants' share").await?.is_empty())
+    Ok(!query(
+        pool,
+        sql,
+        &[&account.as_str(), &share],
+        "change the tenants' share",
+    )
+    .await?
+    .is_empty())
 }
 
 /// Lists accounts, in order.
@@ -95,5 +134,8 @@ async fn query(
     what: &'static str,
 ) -> Result<Vec<tokio_postgres::Row>, Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
-    client.query(sql, params).await.map_err(|error| Error::Query(what, error))
+    client
+        .query(sql, params)
+        .await
+        .map_err(|error| Error::Query(what, error))
 }

@@ -31,11 +31,20 @@ pub const COMMAND_LINE: &str = "command line";
 ///
 /// # Errors
 /// [`Error`] when the database can't be asked.
-pub async fn write(pool: &Pool, actor: &str, tenant: Option<&TenantId>, action: &str, detail: &Value) -> Result<(), Error> {
+pub async fn write(
+    pool: &Pool,
+    actor: &str,
+    tenant: Option<&TenantId>,
+    action: &str,
+    detail: &Value,
+) -> Result<(), Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
     let sql = "insert into audit_log (actor, tenant_id, action, detail) values ($1, $2, $3, $4)";
     let tenant = tenant.map(TenantId::as_str);
-    client.execute(sql, &[&actor, &tenant, &action, detail]).await.map_err(|error| Error::Query("write the audit log", error))?;
+    client
+        .execute(sql, &[&actor, &tenant, &action, detail])
+        .await
+        .map_err(|error| Error::Query("write the audit log", error))?;
     Ok(())
 }
 
@@ -43,12 +52,20 @@ pub async fn write(pool: &Pool, actor: &str, tenant: Option<&TenantId>, action: 
 ///
 /// # Errors
 /// [`Error`] when the database can't be asked.
-pub async fn read(pool: &Pool, tenant: Option<&TenantId>, before: Option<i64>, most: i64) -> Result<Vec<Entry>, Error> {
+pub async fn read(
+    pool: &Pool,
+    tenant: Option<&TenantId>,
+    before: Option<i64>,
+    most: i64,
+) -> Result<Vec<Entry>, Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
     let sql = "select id, at, actor, tenant_id, action, detail from audit_log \
                where ($1::text is null or tenant_id = $1) and ($2::bigint is null or id < $2) order by id desc limit $3";
     let tenant = tenant.map(TenantId::as_str);
-    let rows = client.query(sql, &[&tenant, &before, &most]).await.map_err(|error| Error::Query("read the audit log", error))?;
+    let rows = client
+        .query(sql, &[&tenant, &before, &most])
+        .await
+        .map_err(|error| Error::Query("read the audit log", error))?;
     let entry = |row: &Row| Entry {
         id: row.get("id"),
         at: row.get("at"),

@@ -49,7 +49,11 @@ const LISTEN_PAUSE: Duration = Duration::from_millis(500);
 impl Directory {
     /// A directory that remembers nothing until [`listen`](Self::listen) runs.
     pub fn new(pool: Pool, keys: Keyring) -> Self {
-        Self { pool, keys, cache: Arc::default() }
+        Self {
+            pool,
+            keys,
+            cache: Arc::default(),
+        }
     }
 
     /// Listens for changes until told to stop. Without it nothing is cached.
@@ -66,7 +70,10 @@ impl Directory {
             if let Err(error) = ended
                 && !std::mem::replace(&mut failing, true)
             {
-                tracing::warn!(error = &error as &dyn std::error::Error, "not told of changed settings, reading them each time");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "not told of changed settings, reading them each time"
+                );
             } else {
                 failing = false;
             }
@@ -110,14 +117,26 @@ impl Directory {
 
     /// Forgets the tenants of an account that is named after an `@`; all of them, if the name is another.
     fn forget_account(&self, payload: &str) {
-        let Some(account) = payload.strip_prefix('@') else { return self.forget_all() };
-        let mut entries = self.cache.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(account) = payload.strip_prefix('@') else {
+            return self.forget_all();
+        };
+        let mut entries = self
+            .cache
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         entries.forgotten += 1;
-        entries.known.retain(|_, settings| settings.account_sid.as_str() != account);
+        entries
+            .known
+            .retain(|_, settings| settings.account_sid.as_str() != account);
     }
 
     fn forget_all(&self) {
-        let mut entries = self.cache.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self
+            .cache
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         entries.forgotten += 1;
         entries.known.clear();
     }
@@ -143,7 +162,11 @@ impl ports::Directory for Directory {
         // A set: the same tenant may be asked for many times.
         let mut missing = BTreeSet::new();
         let forgotten = {
-            let entries = self.cache.entries.lock().unwrap_or_else(PoisonError::into_inner);
+            let entries = self
+                .cache
+                .entries
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
             for tenant in tenants {
                 match entries.known.get(tenant) {
                     Some(settings) => drop(answer.insert(tenant.clone(), Ok(Arc::clone(settings)))),
@@ -160,7 +183,11 @@ impl ports::Directory for Directory {
         let missing: Vec<TenantId> = missing.into_iter().collect();
         let loaded = settings::load(&self.pool, &self.keys, &missing).await;
         let mut loaded = loaded.map_err(|error| DirectoryError::Unavailable(Box::new(error)))?;
-        let mut entries = self.cache.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self
+            .cache
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let fresh = entries.forgotten == forgotten && self.cache.listening.load(Ordering::SeqCst);
         if entries.known.len() + missing.len() > MOST {
             entries.known.clear();
@@ -186,7 +213,11 @@ impl ports::Directory for Directory {
     }
 
     fn forget(&self, tenant: &TenantId) {
-        let mut entries = self.cache.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self
+            .cache
+            .entries
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         entries.forgotten += 1;
         entries.known.remove(tenant);
     }
@@ -208,9 +239,15 @@ impl ports::Directory for Directory {
         if tenants.is_empty() {
             return Ok(Vec::new());
         }
-        let loaded = settings::load(&self.pool, &self.keys, &tenants).await.map_err(away)?;
+        let loaded = settings::load(&self.pool, &self.keys, &tenants)
+            .await
+            .map_err(away)?;
         // Who has other keys opens what can't be opened here, when it is that one's turn.
-        Ok(loaded.into_values().filter_map(Result::ok).map(Arc::new).collect())
+        Ok(loaded
+            .into_values()
+            .filter_map(Result::ok)
+            .map(Arc::new)
+            .collect())
     }
 
     async fn taken(&self, settings: &VoiceSettings) -> Result<(), DirectoryError> {

@@ -83,7 +83,12 @@ const COLUMNS: &str = "delivery_id, to_masked, call_sid, attempt, context, reque
 ///
 /// # Errors
 /// [`Error`] when the database can't be asked, or needs longer than a few seconds for the question.
-pub async fn list(pool: &Pool, tenant: &TenantId, filter: &Filter, most: i64) -> Result<Vec<Seen>, Error> {
+pub async fn list(
+    pool: &Pool,
+    tenant: &TenantId,
+    filter: &Filter,
+    most: i64,
+) -> Result<Vec<Seen>, Error> {
     let sql = format!(
         "select * from ( \
            select state, {COLUMNS} from deliveries where tenant_id = $1 and identity_key <> '' \
@@ -107,7 +112,11 @@ pub async fn list(pool: &Pool, tenant: &TenantId, filter: &Filter, most: i64) ->
         &after_id,
         &most,
     ];
-    Ok(query(pool, &sql, &params, "list deliveries").await?.iter().map(seen).collect())
+    Ok(query(pool, &sql, &params, "list deliveries")
+        .await?
+        .iter()
+        .map(seen)
+        .collect())
 }
 
 /// One delivery of a tenant.
@@ -119,7 +128,15 @@ pub async fn find(pool: &Pool, tenant: &TenantId, id: &DeliveryId) -> Result<Opt
         "select state, {COLUMNS} from deliveries where tenant_id = $1 and delivery_id = $2 and identity_key <> '' \
          union all select 'final' as state, {COLUMNS} from finished where tenant_id = $1 and delivery_id = $2 limit 1"
     );
-    Ok(query(pool, &sql, &[&tenant.as_str(), &id.as_str()], "find a delivery").await?.first().map(seen))
+    Ok(query(
+        pool,
+        &sql,
+        &[&tenant.as_str(), &id.as_str()],
+        "find a delivery",
+    )
+    .await?
+    .first()
+    .map(seen))
 }
 
 /// What became of a tenant's deliveries admitted since, by hour, outcome and number as masked.
@@ -146,7 +163,13 @@ pub async fn tally(pool: &Pool, tenant: &TenantId, since: Timestamp) -> Result<V
         placed: row.get("placed"),
         to_ring: (row.get("ring_ms"), row.get("rang")),
     };
-    Ok(query(pool, &sql, &[&tenant.as_str(), &since], "count deliveries").await?.iter().map(tally).collect())
+    Ok(
+        query(pool, &sql, &[&tenant.as_str(), &since], "count deliveries")
+            .await?
+            .iter()
+            .map(tally)
+            .collect(),
+    )
 }
 
 /// What calls cost.
@@ -167,8 +190,21 @@ pub struct Spend {
 pub async fn spend(pool: &Pool, tenant: &TenantId, since: Timestamp) -> Result<Vec<Spend>, Error> {
     let sql = "select unit, sum(amount) as amount, sum(calls)::bigint as calls from spend \
                where tenant_id = $1 and hour >= date_trunc('hour', $2::timestamptz, 'UTC') group by unit order by unit";
-    let spend = |row: &Row| Spend { unit: row.get("unit"), amount: row.get("amount"), calls: row.get("calls") };
-    Ok(query(pool, sql, &[&tenant.as_str(), &since], "add up what calls cost").await?.iter().map(spend).collect())
+    let spend = |row: &Row| Spend {
+        unit: row.get("unit"),
+        amount: row.get("amount"),
+        calls: row.get("calls"),
+    };
+    Ok(query(
+        pool,
+        sql,
+        &[&tenant.as_str(), &since],
+        "add up what calls cost",
+    )
+    .await?
+    .iter()
+    .map(spend)
+    .collect())
 }
 
 /// A worker, as its lease shows it.
@@ -201,7 +237,11 @@ pub async fn workers(pool: &Pool) -> Result<Vec<Worker>, Error> {
         alive: row.get("alive"),
         holds: row.get("holds"),
     };
-    Ok(query(pool, sql, &[], "list the workers").await?.iter().map(worker).collect())
+    Ok(query(pool, sql, &[], "list the workers")
+        .await?
+        .iter()
+        .map(worker)
+        .collect())
 }
 
 fn seen(row: &Row) -> Seen {
@@ -224,7 +264,15 @@ fn seen(row: &Row) -> Seen {
     }
 }
 
-async fn query(pool: &Pool, sql: &str, params: &[&(dyn ToSql + Sync)], what: &'static str) -> Result<Vec<Row>, Error> {
+async fn query(
+    pool: &Pool,
+    sql: &str,
+    params: &[&(dyn ToSql + Sync)],
+    what: &'static str,
+) -> Result<Vec<Row>, Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
-    client.query(sql, params).await.map_err(|error| Error::Query(what, error))
+    client
+        .query(sql, params)
+        .await
+        .map_err(|error| Error::Query(what, error))
 }

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    Hook, HookError, Manager, ManagerConfig, RecyclingMethod, Runtime, Timeouts,
+};
 use rustls::{ClientConfig, RootCertStore};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_postgres_rustls::MakeRustlsConnect;
@@ -15,7 +17,9 @@ pub type Pool = deadpool_postgres::Pool;
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The URL can't be read. Its text may hold a password and isn't shown.
-    #[error("the database URL is not one of Postgres (postgres://user:password@host:port/database)")]
+    #[error(
+        "the database URL is not one of Postgres (postgres://user:password@host:port/database)"
+    )]
     Url,
     /// TLS can't be set up.
     #[error("set up TLS for Postgres")]
@@ -43,7 +47,10 @@ pub(crate) fn config(url: &SecretString) -> Result<tokio_postgres::Config, Error
     if config.get_hosts().is_empty() {
         return Err(Error::Url);
     }
-    config.application_name("voice-otp").connect_timeout(CONNECT_TIMEOUT).keepalives_idle(Duration::from_secs(30));
+    config
+        .application_name("voice-otp")
+        .connect_timeout(CONNECT_TIMEOUT)
+        .keepalives_idle(Duration::from_secs(30));
     Ok(config)
 }
 
@@ -77,14 +84,29 @@ pub fn connect_worker(url: &SecretString, size: usize) -> Result<Pool, Error> {
 }
 
 fn pool(url: &SecretString, size: usize, session: String) -> Result<Pool, Error> {
-    let manager = Manager::from_config(config(url)?, tls()?, ManagerConfig { recycling_method: RecyclingMethod::Fast });
+    let manager = Manager::from_config(
+        config(url)?,
+        tls()?,
+        ManagerConfig {
+            recycling_method: RecyclingMethod::Fast,
+        },
+    );
     let told = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
         let session = session.clone();
-        Box::pin(async move { client.batch_execute(&session).await.map_err(HookError::Backend) })
+        Box::pin(async move {
+            client
+                .batch_execute(&session)
+                .await
+                .map_err(HookError::Backend)
+        })
     });
     Pool::builder(manager)
         .max_size(size)
-        .timeouts(Timeouts { wait: Some(CONNECT_TIMEOUT), create: Some(CONNECT_TIMEOUT), recycle: Some(CONNECT_TIMEOUT) })
+        .timeouts(Timeouts {
+            wait: Some(CONNECT_TIMEOUT),
+            create: Some(CONNECT_TIMEOUT),
+            recycle: Some(CONNECT_TIMEOUT),
+        })
         .runtime(Runtime::Tokio1)
         .post_create(told)
         .build()

@@ -70,36 +70,65 @@ pub type Loaded = BTreeMap<TenantId, Result<VoiceSettings, Error>>;
 /// [`Error`] when the database can't be asked.
 pub async fn load(pool: &Pool, keys: &Keyring, tenants: &[TenantId]) -> Result<Loaded, Error> {
     let ids: Vec<&str> = tenants.iter().map(TenantId::as_str).collect();
-    let sql = format!("select {COLUMNS} from voice_settings s join accounts a using (account_sid) where s.tenant_id = any ($1)");
+    let sql = format!(
+        "select {COLUMNS} from voice_settings s join accounts a using (account_sid) where s.tenant_id = any ($1)"
+    );
     let client = pool.get().await.map_err(Error::Connect)?;
-    let statement = client.prepare_cached(&sql).await.map_err(|error| Error::Query("prepare reading voice settings", error))?;
-    let rows = client.query(&statement, &[&ids]).await.map_err(|error| Error::Query("read voice settings", error))?;
-    let named = rows.iter().filter_map(|row| Some((TenantId::parse(row.get(0)).ok()?, row)));
-    Ok(named.map(|(tenant, row)| (tenant.clone(), read(row, tenant, keys))).collect())
+    let statement = client
+        .prepare_cached(&sql)
+        .await
+        .map_err(|error| Error::Query("prepare reading voice settings", error))?;
+    let rows = client
+        .query(&statement, &[&ids])
+        .await
+        .map_err(|error| Error::Query("read voice settings", error))?;
+    let named = rows
+        .iter()
+        .filter_map(|row| Some((TenantId::parse(row.get(0)).ok()?, row)));
+    Ok(named
+        .map(|(tenant, row)| (tenant.clone(), read(row, tenant, keys)))
+        .collect())
 }
 
 /// Reads the settings of one tenant; none if there are none.
 ///
 /// # Errors
 /// [`Error`], also when its secrets can't be opened.
-pub async fn load_one(pool: &Pool, keys: &Keyring, tenant: &TenantId) -> Result<Option<VoiceSettings>, Error> {
-    load(pool, keys, std::slice::from_ref(tenant)).await?.remove(tenant).transpose()
+pub async fn load_one(
+    pool: &Pool,
+    keys: &Keyring,
+    tenant: &TenantId,
+) -> Result<Option<VoiceSettings>, Error> {
+    load(pool, keys, std::slice::from_ref(tenant))
+        .await?
+        .remove(tenant)
+        .transpose()
 }
 
 fn read(row: &Row, tenant_id: TenantId, keys: &Keyring) -> Result<VoiceSettings, Error> {
     let damaged = |what| Error::Damaged(tenant_id.clone(), what);
     let key_id: String = row.get("key_id");
     let open = |column: &'static str| -> Result<Option<SecretString>, Error> {
-        let Some(sealed): Option<Vec<u8>> = row.get(column) else { return Ok(None) };
-        let opened =
-            keys.open(&place(&tenant_id, column), &key_id, &sealed).map_err(|error| Error::Open(tenant_id.clone(), error))?;
+        let Some(sealed): Option<Vec<u8>> = row.get(column) else {
+            return Ok(None);
+        };
+        let opened = keys
+            .open(&place(&tenant_id, column), &key_id, &sealed)
+            .map_err(|error| Error::Open(tenant_id.clone(), error))?;
         let text = std::str::from_utf8(&opened).map_err(|_| damaged(column))?;
         Ok(Some(SecretString::from(text)))
     };
-    let account_sid = AccountSid::parse(row.get("account_sid")).map_err(|_| damaged("account_sid"))?;
+    let account_sid =
+        AccountSid::parse(row.get("account_sid")).map_err(|_| damaged("account_sid"))?;
     let from = open("from_number")?.ok_or_else(|| damaged("from_number"))?;
-    let api_key = match (row.get::<_, Option<&str>>("api_key_sid"), open("api_key_secret")?) {
-        (Some(sid), Some(secret)) => Some(ApiKey { sid: ApiKeySid::parse(sid).map_err(|_| damaged("api_key_sid"))?, secret }),
+    let api_key = match (
+        row.get::<_, Option<&str>>("api_key_sid"),
+        open("api_key_secret")?,
+    ) {
+        (Some(sid), Some(secret)) => Some(ApiKey {
+            sid: ApiKeySid::parse(sid).map_err(|_| damaged("api_key_sid"))?,
+            secret,
+        }),
         _ => None,
     };
     let countries: Vec<&str> = row.get("allowed_countries");
@@ -108,7 +137,11 @@ fn read(row: &Row, tenant_id: TenantId, keys: &Keyring) -> Result<VoiceSettings,
     let ring_timeout_s: i32 = row.get("ring_timeout_s");
     let proven: bool = row.get("proven");
     Ok(VoiceSettings {
-        pace_key: if proven { account_sid.as_str().to_owned() } else { unproven_pace_key(&account_sid, &tenant_id) },
+        pace_key: if proven {
+            account_sid.as_str().to_owned()
+        } else {
+            unproven_pace_key(&account_sid, &tenant_id)
+        },
         version: row.get("version"),
         credentials: Credentials {
             auth_token: open("auth_token")?.ok_or_else(|| damaged("auth_token"))?,
@@ -116,15 +149,25 @@ fn read(row: &Row, tenant_id: TenantId, keys: &Keyring) -> Result<VoiceSettings,
             api_key,
         },
         from: PhoneNumber::parse(from.expose_secret()).map_err(|_| damaged("from_number"))?,
-        region: region.map(Region::parse).transpose().map_err(|_| damaged("region"))?,
-        default_locale: locale.map(Locale::parse).transpose().map_err(|_| damaged("default_locale"))?,
+        region: region
+            .map(Region::parse)
+            .transpose()
+            .map_err(|_| damaged("region"))?,
+        default_locale: locale
+            .map(Locale::parse)
+            .transpose()
+            .map_err(|_| damaged("default_locale"))?,
         ring_timeout: Duration::from_secs(u64::try_from(ring_timeout_s).unwrap_or(30)),
         enabled: row.get("enabled"),
-        allowed_countries: countries.into_iter().filter_map(|country| Country::parse(country).ok()).collect(),
+        allowed_countries: countries
+            .into_iter()
+            .filter_map(|country| Country::parse(country).ok())
+            .collect(),
         test_mode: row.get("test_mode"),
         publishers: row.get("publishers"),
         manner: serde_json::from_value(row.get("manner")).map_err(|_| damaged("manner"))?,
-        voicemail: Voicemail::from_word(row.get("voicemail")).ok_or_else(|| damaged("voicemail"))?,
+        voicemail: Voicemail::from_word(row.get("voicemail"))
+            .ok_or_else(|| damaged("voicemail"))?,
         redial: serde_json::from_value(row.get("redial")).map_err(|_| damaged("redial"))?,
         offered: row.get("offered"),
         paused: match (row.get("paused"), row.get("account_paused")) {
@@ -161,8 +204,15 @@ pub enum Expected {
 ///
 /// # Errors
 /// [`Error`]; at the most the settings are saved then, and the pace, which is a statement of its own, isn't.
-pub async fn save(pool: &Pool, keys: &Keyring, settings: &VoiceSettings, pace: Option<f64>) -> Result<(), Error> {
-    save_expecting(pool, keys, settings, pace, Expected::Anything).await.map(drop)
+pub async fn save(
+    pool: &Pool,
+    keys: &Keyring,
+    settings: &VoiceSettings,
+    pace: Option<f64>,
+) -> Result<(), Error> {
+    save_expecting(pool, keys, settings, pace, Expected::Anything)
+        .await
+        .map(drop)
 }
 
 /// The same; false, and nothing is changed, if what is there is not what was expected.
@@ -176,15 +226,29 @@ pub async fn save_expecting(
     pace: Option<f64>,
     expected: Expected,
 ) -> Result<bool, Error> {
-    let seal = |column: &str, secret: &str| keys.seal(&place(&settings.tenant_id, column), secret.as_bytes());
+    let seal = |column: &str, secret: &str| {
+        keys.seal(&place(&settings.tenant_id, column), secret.as_bytes())
+    };
     let credentials = &settings.credentials;
     let auth_token = seal("auth_token", credentials.auth_token.expose_secret());
-    let optional = |column: &str, secret: Option<&SecretString>| secret.map(|secret| seal(column, secret.expose_secret()).sealed);
-    let secondary = optional("secondary_auth_token", credentials.secondary_auth_token.as_ref());
-    let api_key_secret = optional("api_key_secret", credentials.api_key.as_ref().map(|key| &key.secret));
+    let optional = |column: &str, secret: Option<&SecretString>| {
+        secret.map(|secret| seal(column, secret.expose_secret()).sealed)
+    };
+    let secondary = optional(
+        "secondary_auth_token",
+        credentials.secondary_auth_token.as_ref(),
+    );
+    let api_key_secret = optional(
+        "api_key_secret",
+        credentials.api_key.as_ref().map(|key| &key.secret),
+    );
     let api_key_sid = credentials.api_key.as_ref().map(|key| key.sid.as_str());
     let from_number = seal("from_number", settings.from.expose()).sealed;
-    let countries: Vec<&str> = settings.allowed_countries.iter().map(Country::as_str).collect();
+    let countries: Vec<&str> = settings
+        .allowed_countries
+        .iter()
+        .map(Country::as_str)
+        .collect();
     let ring_timeout_s = i32::try_from(settings.ring_timeout.as_secs()).unwrap_or(600);
     let region = settings.region.as_ref().map(ToString::to_string);
     let locale = settings.default_locale.as_ref().map(Locale::as_str);
@@ -198,7 +262,10 @@ pub async fn save_expecting(
         Expected::Nothing => Some(0),
         Expected::Version(version) => Some(version),
     };
-    let kept = Kept::of(present(pool, keys, &settings.tenant_id).await?.as_ref(), settings);
+    let kept = Kept::of(
+        present(pool, keys, &settings.tenant_id).await?.as_ref(),
+        settings,
+    );
     let client = pool.get().await.map_err(Error::Connect)?;
     let saved = client
         .execute(
@@ -263,7 +330,11 @@ const SAVE: &str = "with account as (insert into accounts (account_sid) values (
       updated_at = clock_timestamp() where $20::bigint is null or voice_settings.version = $20";
 
 /// What is there; none also where it can't be opened, and so can't be compared.
-async fn present(pool: &Pool, keys: &Keyring, tenant: &TenantId) -> Result<Option<VoiceSettings>, Error> {
+async fn present(
+    pool: &Pool,
+    keys: &Keyring,
+    tenant: &TenantId,
+) -> Result<Option<VoiceSettings>, Error> {
     match load_one(pool, keys, tenant).await {
         Err(Error::Open(..) | Error::Damaged(..)) => Ok(None),
         other => other,
@@ -283,21 +354,31 @@ struct Kept {
 
 impl Kept {
     fn of(present: Option<&VoiceSettings>, settings: &VoiceSettings) -> Self {
-        let Some(present) = present else { return Self::default() };
+        let Some(present) = present else {
+            return Self::default();
+        };
         let (old, new) = (&present.credentials, &settings.credentials);
         let same = |old: Option<&SecretString>, new: Option<&SecretString>| {
             old.map(ExposeSecret::expose_secret) == new.map(ExposeSecret::expose_secret)
         };
-        let key = |credentials: &Credentials| credentials.api_key.as_ref().map(|key| key.sid.clone());
-        let secret = |credentials: &Credentials| credentials.api_key.as_ref().map(|key| key.secret.clone());
+        let key =
+            |credentials: &Credentials| credentials.api_key.as_ref().map(|key| key.sid.clone());
+        let secret =
+            |credentials: &Credentials| credentials.api_key.as_ref().map(|key| key.secret.clone());
         let auth_token = same(Some(&old.auth_token), Some(&new.auth_token));
         let api_key = key(old) == key(new) && same(secret(old).as_ref(), secret(new).as_ref());
         let was_proven = present.pace_key == present.account_sid.as_str();
         Self {
             auth_token,
-            secondary_auth_token: same(old.secondary_auth_token.as_ref(), new.secondary_auth_token.as_ref()),
+            secondary_auth_token: same(
+                old.secondary_auth_token.as_ref(),
+                new.secondary_auth_token.as_ref(),
+            ),
             api_key,
-            proven: was_proven && present.account_sid == settings.account_sid && auth_token && api_key,
+            proven: was_proven
+                && present.account_sid == settings.account_sid
+                && auth_token
+                && api_key,
         }
     }
 }
@@ -324,7 +405,14 @@ pub async fn refuse(pool: &Pool, settings: &VoiceSettings) -> Result<bool, Error
     let sql = "update voice_settings set refused_until = clock_timestamp() + $3::double precision * interval '1 second', \
                version = nextval('voice_settings_version') where tenant_id = $1 and version = $2 and refused_until is null";
     let noted = client
-        .execute(sql, &[&settings.tenant_id.as_str(), &settings.version, &REFUSED_FOR.as_secs_f64()])
+        .execute(
+            sql,
+            &[
+                &settings.tenant_id.as_str(),
+                &settings.version,
+                &REFUSED_FOR.as_secs_f64(),
+            ],
+        )
         .await
         .map_err(|error| Error::Query("note that Twilio refuses credentials", error))?;
     Ok(noted > 0)
@@ -361,7 +449,10 @@ pub async fn suspects(pool: &Pool, most: usize) -> Result<Vec<TenantId>, Error> 
         .query(sql, &[&most, &REFUSED_FOR.as_secs_f64()])
         .await
         .map_err(|error| Error::Query("look for refused credentials", error))?;
-    Ok(rows.iter().filter_map(|row| TenantId::parse(row.get(0)).ok()).collect())
+    Ok(rows
+        .iter()
+        .filter_map(|row| TenantId::parse(row.get(0)).ok())
+        .collect())
 }
 
 /// Lists tenants, in order.
@@ -397,7 +488,10 @@ pub async fn list(pool: &Pool) -> Result<Vec<Summary>, Error> {
 pub async fn delete_version(pool: &Pool, tenant: &TenantId, version: i64) -> Result<bool, Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
     let deleted = client
-        .execute("delete from voice_settings where tenant_id = $1 and version = $2", &[&tenant.as_str(), &version])
+        .execute(
+            "delete from voice_settings where tenant_id = $1 and version = $2",
+            &[&tenant.as_str(), &version],
+        )
         .await
         .map_err(|error| Error::Query("delete voice settings", error))?;
     Ok(deleted > 0)
@@ -410,7 +504,10 @@ pub async fn delete_version(pool: &Pool, tenant: &TenantId, version: i64) -> Res
 pub async fn delete(pool: &Pool, tenant: &TenantId) -> Result<bool, Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
     let deleted = client
-        .execute("delete from voice_settings where tenant_id = $1", &[&tenant.as_str()])
+        .execute(
+            "delete from voice_settings where tenant_id = $1",
+            &[&tenant.as_str()],
+        )
         .await
         .map_err(|error| Error::Query("delete voice settings", error))?;
     Ok(deleted > 0)

@@ -35,17 +35,32 @@ pub async fn take(pool: &Pool, tenant: &TenantId) -> Result<(), Error> {
     let transaction = client.transaction().await.map_err(Error::Query)?;
     let tenant = tenant.as_str();
     // Two at once must not both be the last.
-    transaction.query("select pg_advisory_xact_lock(hashtext('test_calls/' || $1))", &[&tenant]).await.map_err(Error::Query)?;
+    transaction
+        .query(
+            "select pg_advisory_xact_lock(hashtext('test_calls/' || $1))",
+            &[&tenant],
+        )
+        .await
+        .map_err(Error::Query)?;
     let since = "clock_timestamp() - $2::double precision * interval '1 second'";
     let forget = format!("delete from test_calls where tenant_id = $1 and at < {since}");
-    transaction.execute(&forget, &[&tenant, &WINDOW.as_secs_f64()]).await.map_err(Error::Query)?;
+    transaction
+        .execute(&forget, &[&tenant, &WINDOW.as_secs_f64()])
+        .await
+        .map_err(Error::Query)?;
     let recent = "select at, clock_timestamp() from test_calls where tenant_id = $1 order by at desc limit $2";
-    let recent = transaction.query(recent, &[&tenant, &i64::try_from(MOST).unwrap_or(i64::MAX)]).await.map_err(Error::Query)?;
+    let recent = transaction
+        .query(recent, &[&tenant, &i64::try_from(MOST).unwrap_or(i64::MAX)])
+        .await
+        .map_err(Error::Query)?;
     if let (MOST, Some(oldest)) = (recent.len(), recent.last()) {
         let (at, now): (Timestamp, Timestamp) = (oldest.get(0), oldest.get(1));
         let seconds = (at + WINDOW - now).num_seconds().max(1).unsigned_abs();
         return Err(Error::TooMany(Duration::from_secs(seconds)));
     }
-    transaction.execute("insert into test_calls (tenant_id) values ($1)", &[&tenant]).await.map_err(Error::Query)?;
+    transaction
+        .execute("insert into test_calls (tenant_id) values ($1)", &[&tenant])
+        .await
+        .map_err(Error::Query)?;
     transaction.commit().await.map_err(Error::Query)
 }

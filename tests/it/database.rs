@@ -21,7 +21,9 @@ impl Database {
     /// A new schema, migrated.
     pub(crate) async fn fresh() -> Self {
         let database = Self::empty("").await;
-        migrate::apply(&database.pool).await.expect("the migrations apply");
+        migrate::apply(&database.pool)
+            .await
+            .expect("the migrations apply");
         database
     }
 
@@ -40,49 +42,79 @@ impl Database {
         let clock = "create table test_clock (moment timestamptz not null); \
                      create function clock_timestamp() returns timestamptz language sql volatile \
                      as 'select moment from test_clock'";
-        client.batch_execute(clock).await.expect("the clock can be made");
-        client.execute("insert into test_clock values ($1)", &[&now]).await.expect("the clock can be set");
+        client
+            .batch_execute(clock)
+            .await
+            .expect("the clock can be made");
+        client
+            .execute("insert into test_clock values ($1)", &[&now])
+            .await
+            .expect("the clock can be set");
         drop(client);
-        migrate::apply(&database.pool).await.expect("the migrations apply");
+        migrate::apply(&database.pool)
+            .await
+            .expect("the migrations apply");
         database
     }
 
     /// Sets the time of a schema made [`with_clock`](Self::with_clock).
     pub(crate) async fn set_time(&self, now: Timestamp) {
         let client = self.pool.get().await.expect("Postgres answers");
-        let set = client.execute("update test_clock set moment = $1", &[&now]).await.expect("the clock can be set");
+        let set = client
+            .execute("update test_clock set moment = $1", &[&now])
+            .await
+            .expect("the clock can be set");
         assert_eq!(set, 1, "the schema has a clock");
     }
 
     /// Connections of their own, as another process would have.
     pub(crate) fn another_pool(&self) -> Pool {
-        voice_otp_store::connect_worker(&self.url, CONNECTIONS).expect("the URL has been used before")
+        voice_otp_store::connect_worker(&self.url, CONNECTIONS)
+            .expect("the URL has been used before")
     }
 
     /// Checks and saves a tenant's settings and reads them back.
-    pub(crate) async fn save_tenant(&self, keys: &Keyring, tenant: &str, draft: &Draft) -> VoiceSettings {
+    pub(crate) async fn save_tenant(
+        &self,
+        keys: &Keyring,
+        tenant: &str,
+        draft: &Draft,
+    ) -> VoiceSettings {
         let tenant = TenantId::parse(tenant).unwrap();
         let checked = draft.check(tenant.clone()).expect("the draft is right");
-        settings::save(&self.pool, keys, &checked, draft.calls_per_second).await.expect("the settings are saved");
-        settings::load_one(&self.pool, keys, &tenant).await.expect("the settings can be read").expect("they are there")
+        settings::save(&self.pool, keys, &checked, draft.calls_per_second)
+            .await
+            .expect("the settings are saved");
+        settings::load_one(&self.pool, keys, &tenant)
+            .await
+            .expect("the settings can be read")
+            .expect("they are there")
     }
 
     /// Throws the schema away: the last thing a test does.
     pub(crate) async fn drop_schema(self) {
         let client = self.pool.get().await.expect("Postgres answers");
-        client.batch_execute(&format!("drop schema {} cascade", self.schema)).await.expect("the schema can be dropped");
+        client
+            .batch_execute(&format!("drop schema {} cascade", self.schema))
+            .await
+            .expect("the schema can be dropped");
     }
 
     async fn empty(rest_of_path: &str) -> Self {
         let server = std::env::var("VOICE_OTP_DATABASE_URL")
             .expect("VOICE_OTP_DATABASE_URL must name a Postgres to test on; `./dev test` starts one and sets it");
         let schema = format!("t_{}", Uuid::new_v4().simple());
-        let admin = voice_otp_store::connect(&SecretString::from(server.as_str()), 1).expect("it is a Postgres URL");
+        let admin = voice_otp_store::connect(&SecretString::from(server.as_str()), 1)
+            .expect("it is a Postgres URL");
         let client = admin.get().await.expect("Postgres answers");
-        client.batch_execute(&format!("create schema {schema}")).await.expect("a schema can be made");
+        client
+            .batch_execute(&format!("create schema {schema}"))
+            .await
+            .expect("a schema can be made");
         drop(client);
         let url = with_search_path(&server, &format!("{schema}{rest_of_path}"));
-        let pool = voice_otp_store::connect_worker(&url, CONNECTIONS).expect("the schema's URL is a Postgres URL");
+        let pool = voice_otp_store::connect_worker(&url, CONNECTIONS)
+            .expect("the schema's URL is a Postgres URL");
         Self { pool, url, schema }
     }
 }
@@ -95,7 +127,9 @@ pub(crate) fn keys() -> Keyring {
 fn with_search_path(server: &str, path: &str) -> SecretString {
     let separator = if server.contains('?') { '&' } else { '?' };
     let path = path.replace(',', "%2C");
-    SecretString::from(format!("{server}{separator}options=-c%20search_path%3D{path}"))
+    SecretString::from(format!(
+        "{server}{separator}options=-c%20search_path%3D{path}"
+    ))
 }
 
 #[tokio::test]
@@ -103,7 +137,11 @@ async fn every_test_has_a_migrated_schema_of_its_own() {
     let (one, two) = tokio::join!(Database::fresh(), Database::fresh());
     assert_ne!(one.url.expose_secret(), two.url.expose_secret());
     for database in [&one, &two] {
-        assert_eq!(migrate::apply(&database.pool).await.unwrap(), 0, "nothing is left to apply");
+        assert_eq!(
+            migrate::apply(&database.pool).await.unwrap(),
+            0,
+            "nothing is left to apply"
+        );
         migrate::check(&database.pool).await.unwrap();
     }
     one.drop_schema().await;
@@ -117,7 +155,11 @@ async fn a_schema_with_a_clock_has_the_time_that_it_is_told() {
     let later = noon + std::time::Duration::from_secs(61);
     database.set_time(later).await;
     let client = database.another_pool().get().await.unwrap();
-    let told: Timestamp = client.query_one("select clock_timestamp()", &[]).await.unwrap().get(0);
+    let told: Timestamp = client
+        .query_one("select clock_timestamp()", &[])
+        .await
+        .unwrap()
+        .get(0);
     assert_eq!(told, later);
     drop(client);
     database.drop_schema().await;

@@ -23,7 +23,12 @@ async fn postgres_and_memory_agree_whatever_happens() {
     for seed in seeds() {
         let guard = SeedGuard(seed);
         let (on_postgres, in_memory) = (PgStage::new().await, MemoryStage::new());
-        let compared = compare(seed, Side::new(&on_postgres).await, Side::new(&in_memory).await).await;
+        let compared = compare(
+            seed,
+            Side::new(&on_postgres).await,
+            Side::new(&in_memory).await,
+        )
+        .await;
         assert!(compared.is_ok(), "{}", compared.unwrap_err());
         on_postgres.close().await;
         drop(guard);
@@ -37,8 +42,18 @@ enum Plant {
 }
 
 const BUGS: [(&str, Plant); 4] = [
-    ("the pace isn't kept", Plant::Text("admit", "update pacing p set tat = m.next", "update pacing p set tat = p.tat")),
-    ("void slots are used", Plant::Text("begin_attempts", "d.slot_at >= t - in_slot_late", "true")),
+    (
+        "the pace isn't kept",
+        Plant::Text(
+            "admit",
+            "update pacing p set tat = m.next",
+            "update pacing p set tat = p.tat",
+        ),
+    ),
+    (
+        "void slots are used",
+        Plant::Text("begin_attempts", "d.slot_at >= t - in_slot_late", "true"),
+    ),
     (
         "writes aren't fenced",
         Plant::Statement(
@@ -49,7 +64,11 @@ const BUGS: [(&str, Plant); 4] = [
     ),
     (
         "a newer request doesn't supersede",
-        Plant::Text("begin_attempts", "(n.user_time, n.delivery_id) > (d.user_time, d.delivery_id)", "false"),
+        Plant::Text(
+            "begin_attempts",
+            "(n.user_time, n.delivery_id) > (d.user_time, d.delivery_id)",
+            "false",
+        ),
     ),
 ];
 
@@ -61,9 +80,16 @@ async fn bugs_planted_in_sql_are_found() {
             let (on_postgres, in_memory) = (PgStage::new().await, MemoryStage::new());
             match plant {
                 Plant::Statement(statement) => on_postgres.execute(statement).await,
-                Plant::Text(function, from, to) => on_postgres.change_function(function, from, to).await,
+                Plant::Text(function, from, to) => {
+                    on_postgres.change_function(function, from, to).await
+                }
             }
-            let compared = compare(seed, Side::new(&on_postgres).await, Side::new(&in_memory).await).await;
+            let compared = compare(
+                seed,
+                Side::new(&on_postgres).await,
+                Side::new(&in_memory).await,
+            )
+            .await;
             on_postgres.close().await;
             if compared.is_err() {
                 found = Some(seed);
@@ -75,29 +101,50 @@ async fn bugs_planted_in_sql_are_found() {
     }
 }
 
-async fn compare(seed: u64, mut on_postgres: Side<'_, PgStage>, mut in_memory: Side<'_, MemoryStage>) -> Result<(), String> {
+async fn compare(
+    seed: u64,
+    mut on_postgres: Side<'_, PgStage>,
+    mut in_memory: Side<'_, MemoryStage>,
+) -> Result<(), String> {
     let mut rng = StdRng::seed_from_u64(seed);
     for step in 0..OPERATIONS {
         let operation = Operation::random(&mut rng, step);
-        let told = (on_postgres.perform(&operation).await, in_memory.perform(&operation).await);
+        let told = (
+            on_postgres.perform(&operation).await,
+            in_memory.perform(&operation).await,
+        );
         same(seed, &format!("step {step}, {operation:#?}"), told)?;
         if step % LOOK_EVERY == LOOK_EVERY - 1 {
-            same(seed, &format!("after step {step}, {operation:#?}"), (on_postgres.picture().await, in_memory.picture().await))?;
+            same(
+                seed,
+                &format!("after step {step}, {operation:#?}"),
+                (on_postgres.picture().await, in_memory.picture().await),
+            )?;
         }
     }
-    same(seed, "what is left in the outbox", (on_postgres.leftovers().await, in_memory.leftovers().await))
+    same(
+        seed,
+        "what is left in the outbox",
+        (on_postgres.leftovers().await, in_memory.leftovers().await),
+    )
 }
 
 fn same(seed: u64, what: &str, (on_postgres, in_memory): (String, String)) -> Result<(), String> {
     if on_postgres == in_memory {
         return Ok(());
     }
-    Err(format!("seed {seed}: {what}\n\n--- Postgres says ---\n{on_postgres}\n\n--- memory says ---\n{in_memory}\n"))
+    Err(format!(
+        "seed {seed}: {what}\n\n--- Postgres says ---\n{on_postgres}\n\n--- memory says ---\n{in_memory}\n"
+    ))
 }
 
 /// `VOICE_OTP_SEEDS` is a range (`0..500`) or a list (`7,19`).
 fn seeds() -> Vec<u64> {
-    let parse = |text: &str| text.trim().parse::<u64>().expect("VOICE_OTP_SEEDS holds numbers: 0..500, or 7,19");
+    let parse = |text: &str| {
+        text.trim()
+            .parse::<u64>()
+            .expect("VOICE_OTP_SEEDS holds numbers: 0..500, or 7,19")
+    };
     match std::env::var("VOICE_OTP_SEEDS") {
         Err(_) => (0..20).collect(),
         Ok(text) => match text.split_once("..") {

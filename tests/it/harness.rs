@@ -51,20 +51,43 @@ impl System {
         let (database, broker) = (Database::fresh().await, Broker::fresh().await);
         let keys_text = Keyring::generate("test");
         let keys = Keyring::parse(&keys_text).unwrap();
-        let account = Account { numbers: vec![FROM.to_owned()], calls_per_second: 1e6, ..Account::new(ACCOUNT, AUTH_TOKEN) };
-        let simulator = Simulator::new(simulator::Settings { accounts: vec![account], seed: 1, speed: 20.0 });
+        let account = Account {
+            numbers: vec![FROM.to_owned()],
+            calls_per_second: 1e6,
+            ..Account::new(ACCOUNT, AUTH_TOKEN)
+        };
+        let simulator = Simulator::new(simulator::Settings {
+            accounts: vec![account],
+            seed: 1,
+            speed: 20.0,
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let twilio_url = format!("http://{}", listener.local_addr().unwrap());
         let curtain = CancellationToken::new();
-        tokio_util::task::TaskTracker::new().spawn(simulator.clone().serve(listener, curtain.clone()));
+        tokio_util::task::TaskTracker::new()
+            .spawn(simulator.clone().serve(listener, curtain.clone()));
         let publisher = Publisher::start(Settings::new(broker.url.clone(), "/test")).unwrap();
-        let system = Self { database, broker, simulator, twilio_url, keys_text, keys, publisher, curtain };
+        let system = Self {
+            database,
+            broker,
+            simulator,
+            twilio_url,
+            keys_text,
+            keys,
+            publisher,
+            curtain,
+        };
         system.tenant("acme", calls_per_second, |_| {}).await;
         system
     }
 
     /// Saves a tenant of the account, proven.
-    pub(crate) async fn tenant(&self, id: &str, calls_per_second: f64, change: impl FnOnce(&mut Draft)) {
+    pub(crate) async fn tenant(
+        &self,
+        id: &str,
+        calls_per_second: f64,
+        change: impl FnOnce(&mut Draft),
+    ) {
         let mut draft = Draft {
             account_sid: ACCOUNT.to_owned(),
             auth_token: SecretString::from(AUTH_TOKEN),
@@ -75,16 +98,32 @@ impl System {
         change(&mut draft);
         let tenant = TenantId::parse(id).unwrap();
         let checked = draft.check(tenant.clone()).unwrap();
-        settings::save(&self.database.pool, &self.keys, &checked, Some(calls_per_second)).await.unwrap();
-        let saved = settings::load_one(&self.database.pool, &self.keys, &tenant).await.unwrap().unwrap();
+        settings::save(
+            &self.database.pool,
+            &self.keys,
+            &checked,
+            Some(calls_per_second),
+        )
+        .await
+        .unwrap();
+        let saved = settings::load_one(&self.database.pool, &self.keys, &tenant)
+            .await
+            .unwrap()
+            .unwrap();
         settings::prove(&self.database.pool, &saved).await.unwrap();
     }
 
     /// The environment of a program in this system.
     pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
         vec![
-            ("VOICE_OTP_AMQP_URL", self.broker.url.expose_secret().to_owned()),
-            ("VOICE_OTP_DATABASE_URL", self.database.url.expose_secret().to_owned()),
+            (
+                "VOICE_OTP_AMQP_URL",
+                self.broker.url.expose_secret().to_owned(),
+            ),
+            (
+                "VOICE_OTP_DATABASE_URL",
+                self.database.url.expose_secret().to_owned(),
+            ),
             ("VOICE_OTP_KEYS", self.keys_text.expose_secret().to_owned()),
             ("VOICE_OTP_TWILIO_URL", self.twilio_url.clone()),
             ("VOICE_OTP_POST_TIMEOUT", "2s".to_owned()),
@@ -107,12 +146,18 @@ impl System {
 
     /// Publishes raw JSON as a request.
     pub(crate) async fn publish_json(&self, json: &serde_json::Value) {
-        self.broker.publish(b"application/cloudevents+json", json.to_string().as_bytes()).await;
+        self.broker
+            .publish(b"application/cloudevents+json", json.to_string().as_bytes())
+            .await;
     }
 
     /// How often a number was called.
     pub(crate) fn calls_to(&self, to: &str) -> usize {
-        self.simulator.calls().iter().filter(|call| call.to == to).count()
+        self.simulator
+            .calls()
+            .iter()
+            .filter(|call| call.to == to)
+            .count()
     }
 
     /// Takes the system down.
@@ -145,5 +190,10 @@ pub(crate) fn rfc3339(time: std::time::SystemTime) -> String {
 /// The `n`th number of the kind that answers.
 pub(crate) fn number(n: usize) -> String {
     const AREAS: [u32; 12] = [212, 213, 312, 415, 617, 702, 713, 808, 305, 404, 503, 602];
-    format!("+1{}{}{:04}", AREAS[n % AREAS.len()], 200 + n / AREAS.len() / 10_000, 1000 + n / AREAS.len() % 9000)
+    format!(
+        "+1{}{}{:04}",
+        AREAS[n % AREAS.len()],
+        200 + n / AREAS.len() / 10_000,
+        1000 + n / AREAS.len() % 9000
+    )
 }

@@ -14,17 +14,26 @@ use tokio::process::Command;
 
 /// Where `./dev interop` has installed everything.
 fn folder() -> PathBuf {
-    PathBuf::from(std::env::var_os("VOICE_OTP_INTEROP").expect("VOICE_OTP_INTEROP is missing: run these with ./dev interop"))
+    PathBuf::from(
+        std::env::var_os("VOICE_OTP_INTEROP")
+            .expect("VOICE_OTP_INTEROP is missing: run these with ./dev interop"),
+    )
 }
 
 fn repository() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .unwrap()
+        .to_owned()
 }
 
 /// A script in Node.js. It finds its modules beside itself, so it lies where they were installed.
 fn node(script: &str) -> Command {
     let mut command = Command::new("node");
-    command.arg(folder().join(script)).stdin(Stdio::null()).kill_on_drop(true);
+    command
+        .arg(folder().join(script))
+        .stdin(Stdio::null())
+        .kill_on_drop(true);
     command
 }
 
@@ -37,8 +46,15 @@ fn python(script: &Path) -> Command {
 
 /// Runs something to its end, which must be a good one; gives what it printed.
 async fn run(mut command: Command) -> String {
-    let output = tokio::time::timeout(Duration::from_mins(1), command.output()).await.expect("it ends").unwrap();
-    assert!(output.status.success(), "{command:?}: {}", String::from_utf8_lossy(&output.stderr));
+    let output = tokio::time::timeout(Duration::from_mins(1), command.output())
+        .await
+        .expect("it ends")
+        .unwrap();
+    assert!(
+        output.status.success(),
+        "{command:?}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 

@@ -24,13 +24,21 @@ const SEEDS_FOR_A_BUG: u64 = 2_000;
 
 /// Runs one seed to its end.
 fn run(plan: &Plan) -> Result<Stats, String> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap();
     runtime.block_on(world::play(plan))
 }
 
 /// Runs seeds on all cores; gives the sums, or the first failure.
 fn run_all(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> Result<Stats, String> {
-    let (next, sum, failed) = (AtomicU64::new(seeds.start), Mutex::new(Stats::default()), Mutex::new(None));
+    let (next, sum, failed) = (
+        AtomicU64::new(seeds.start),
+        Mutex::new(Stats::default()),
+        Mutex::new(None),
+    );
     std::thread::scope(|scope| {
         for _ in 0..std::thread::available_parallelism().map_or(2, std::num::NonZero::get) {
             scope.spawn(|| {
@@ -55,8 +63,12 @@ fn run_all(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> Result<Stats, Strin
 
 /// `VOICE_OTP_SIMULATE` is a range of seeds.
 fn seeds() -> std::ops::Range<u64> {
-    let Ok(text) = std::env::var("VOICE_OTP_SIMULATE") else { return 0..SEEDS };
-    let (first, end) = text.split_once("..").expect("VOICE_OTP_SIMULATE is a range: 0..10000");
+    let Ok(text) = std::env::var("VOICE_OTP_SIMULATE") else {
+        return 0..SEEDS;
+    };
+    let (first, end) = text
+        .split_once("..")
+        .expect("VOICE_OTP_SIMULATE is a range: 0..10000");
     first.parse().expect("a number")..end.parse().expect("a number")
 }
 
@@ -79,8 +91,9 @@ fn a_crash_at_any_await_on_the_outside_world_breaks_nothing() {
             // Until there is no such await any more in the run.
             for nth in 0.. {
                 let plan = Plan::crashing_at(seed, nth, after);
-                let stats = run(&plan)
-                    .unwrap_or_else(|why| panic!("seed {seed}, crash at await {nth}, after its effect: {after}: {why}"));
+                let stats = run(&plan).unwrap_or_else(|why| {
+                    panic!("seed {seed}, crash at await {nth}, after its effect: {after}: {why}")
+                });
                 if stats.crashes == 0 {
                     break;
                 }
@@ -96,7 +109,9 @@ fn a_crash_at_any_await_on_the_outside_world_breaks_nothing() {
 fn planted_bugs_are_found() {
     for bug in Bug::ALL {
         let found = run_all(0..SEEDS_FOR_A_BUG, Some(bug));
-        let why = found.err().unwrap_or_else(|| panic!("{bug:?} was not found in {SEEDS_FOR_A_BUG} seeds"));
+        let why = found
+            .err()
+            .unwrap_or_else(|| panic!("{bug:?} was not found in {SEEDS_FOR_A_BUG} seeds"));
         eprintln!("{bug:?}: {why}");
     }
 }

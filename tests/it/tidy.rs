@@ -11,7 +11,10 @@ fn sources(folder: &Path, found: &mut Vec<PathBuf>) {
         let name = path.file_name().unwrap().to_string_lossy().into_owned();
         if path.is_dir() && name != "target" && !name.starts_with('.') {
             sources(&path, found);
-        } else if path.extension().is_some_and(|extension| extension == "rs" || extension == "sql") {
+        } else if path
+            .extension()
+            .is_some_and(|extension| extension == "rs" || extension == "sql")
+        {
             found.push(path);
         }
     }
@@ -25,6 +28,10 @@ fn no_file_is_longer_than_five_hundred_lines() {
     assert!(found.len() > 80);
     for path in found {
         let lines = std::fs::read_to_string(&path).unwrap().lines().count();
-        assert!(lines <= LONGEST_LINES, "{} has {lines} lines", path.display());
+        assert!(
+            lines <= LONGEST_LINES,
+            "{} has {lines} lines",
+            path.display()
+        );
     }
 }

@@ -69,8 +69,15 @@ impl Client {
         region: Option<&Region>,
     ) -> Result<Account, CallFailure> {
         let sid = settings.account_sid.as_str();
-        let request = self.request(Method::GET, "api", &format!("/2010-04-01/Accounts/{sid}.json"), region)?;
-        Answer::of(request.basic_auth(sid, Some(token.expose_secret()))).await?.parse()
+        let request = self.request(
+            Method::GET,
+            "api",
+            &format!("/2010-04-01/Accounts/{sid}.json"),
+            region,
+        )?;
+        Answer::of(request.basic_auth(sid, Some(token.expose_secret())))
+            .await?
+            .parse()
     }
 
     /// Whether Twilio takes the credentials that calls are placed with.
@@ -79,7 +86,9 @@ impl Client {
     /// As for [`account`](Self::account).
     pub async fn may_list_calls(&self, settings: &VoiceSettings) -> Result<(), CallFailure> {
         let request = self.ask(Method::GET, settings, "Calls")?;
-        Answer::of(request.query(&[("PageSize", "1")])).await.map(drop)
+        Answer::of(request.query(&[("PageSize", "1")]))
+            .await
+            .map(drop)
     }
 
     /// The account's balance. Twilio has none for subaccounts: they share their owner's.
@@ -87,35 +96,76 @@ impl Client {
     /// # Errors
     /// As for [`account`](Self::account).
     pub async fn balance(&self, settings: &VoiceSettings) -> Result<Balance, CallFailure> {
-        Answer::of(self.ask(Method::GET, settings, "Balance")?).await?.parse()
+        Answer::of(self.ask(Method::GET, settings, "Balance")?)
+            .await?
+            .parse()
     }
 
     /// Whether the account may call from a number.
     ///
     /// # Errors
     /// As for [`account`](Self::account).
-    pub async fn ownership(&self, settings: &VoiceSettings, from: &PhoneNumber) -> Result<Ownership, CallFailure> {
+    pub async fn ownership(
+        &self,
+        settings: &VoiceSettings,
+        from: &PhoneNumber,
+    ) -> Result<Ownership, CallFailure> {
         let query = [("PhoneNumber", from.expose()), ("PageSize", "20")];
-        let numbers: Numbers =
-            Answer::of(self.ask(Method::GET, settings, "IncomingPhoneNumbers")?.query(&query)).await?.parse()?;
+        let numbers: Numbers = Answer::of(
+            self.ask(Method::GET, settings, "IncomingPhoneNumbers")?
+                .query(&query),
+        )
+        .await?
+        .parse()?;
         // Twilio matches parts of numbers, too.
-        if let Some(number) = numbers.incoming_phone_numbers.iter().find(|number| number.is(from)) {
+        if let Some(number) = numbers
+            .incoming_phone_numbers
+            .iter()
+            .find(|number| number.is(from))
+        {
             // Where Twilio doesn't say, calling shows it.
-            let voice = number.capabilities.as_ref().and_then(|capabilities| capabilities.voice).unwrap_or(true);
-            return Ok(if voice { Ownership::Owned } else { Ownership::WithoutVoice });
+            let voice = number
+                .capabilities
+                .as_ref()
+                .and_then(|capabilities| capabilities.voice)
+                .unwrap_or(true);
+            return Ok(if voice {
+                Ownership::Owned
+            } else {
+                Ownership::WithoutVoice
+            });
         }
-        let callers: CallerIds =
-            Answer::of(self.ask(Method::GET, settings, "OutgoingCallerIds")?.query(&query)).await?.parse()?;
-        let verified = callers.outgoing_caller_ids.iter().any(|number| number.is(from));
-        Ok(if verified { Ownership::Verified } else { Ownership::NotOwned })
+        let callers: CallerIds = Answer::of(
+            self.ask(Method::GET, settings, "OutgoingCallerIds")?
+                .query(&query),
+        )
+        .await?
+        .parse()?;
+        let verified = callers
+            .outgoing_caller_ids
+            .iter()
+            .any(|number| number.is(from));
+        Ok(if verified {
+            Ownership::Verified
+        } else {
+            Ownership::NotOwned
+        })
     }
 
     /// Whether the account may call a country. Twilio counts Canada with the United States.
     ///
     /// # Errors
     /// As for [`account`](Self::account).
-    pub async fn dialing_permission(&self, settings: &VoiceSettings, country: Country) -> Result<DialingPermission, CallFailure> {
-        let country = if country.as_str() == "CA" { "US" } else { country.as_str() };
+    pub async fn dialing_permission(
+        &self,
+        settings: &VoiceSettings,
+        country: Country,
+    ) -> Result<DialingPermission, CallFailure> {
+        let country = if country.as_str() == "CA" {
+            "US"
+        } else {
+            country.as_str()
+        };
         let path = format!("/v1/DialingPermissions/Countries/{country}");
         let request = self.request(Method::GET, "voice", &path, settings.region.as_ref())?;
         Answer::of(authorized(request, settings)).await?.parse()

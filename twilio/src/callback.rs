@@ -19,15 +19,27 @@ pub struct Malformed(pub &'static str);
 /// [`Malformed`] names the parameter.
 pub fn read(params: &[(String, String)]) -> Result<Call, Malformed> {
     let text = |name: &str| {
-        params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str()).filter(|value| !value.is_empty())
+        params
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+            .filter(|value| !value.is_empty())
     };
-    let sid = text("CallSid").and_then(|text| CallSid::parse(text).ok()).ok_or(Malformed("CallSid"))?;
-    let status = text("CallStatus").and_then(CallStatus::from_word).ok_or(Malformed("CallStatus"))?;
-    let word = |text: &str| text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+    let sid = text("CallSid")
+        .and_then(|text| CallSid::parse(text).ok())
+        .ok_or(Malformed("CallSid"))?;
+    let status = text("CallStatus")
+        .and_then(CallStatus::from_word)
+        .ok_or(Malformed("CallStatus"))?;
+    let word = |text: &str| {
+        text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    };
     Ok(Call {
         sid,
         status,
-        answered_by: text("AnsweredBy").filter(|text| word(text)).map(str::to_owned),
+        answered_by: text("AnsweredBy")
+            .filter(|text| word(text))
+            .map(str::to_owned),
         // `CallDuration` is in seconds; `Duration`, beside it, in minutes.
         duration_s: text("CallDuration").and_then(|text| text.parse().ok()),
         sip_code: text("SipResponseCode").and_then(|text| text.parse().ok()),
@@ -35,18 +47,29 @@ pub fn read(params: &[(String, String)]) -> Result<Call, Malformed> {
         outbound_api: text("Direction").is_none_or(|direction| direction == "outbound-api"),
         queue_time: None,
         price: None,
-        trouble: text("ErrorCode").and_then(|text| text.parse().ok()).and_then(catalogue::trouble),
+        trouble: text("ErrorCode")
+            .and_then(|text| text.parse().ok())
+            .and_then(catalogue::trouble),
     })
 }
 
 /// Reads what a call asks that was answered.
 pub fn asked(params: &[(String, String)], turn: Turn) -> Asked {
-    let text = |name: &str| params.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
+    let text = |name: &str| {
+        params
+            .iter()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
+    };
     let key = |c: char| c.is_ascii_digit() || matches!(c, '*' | '#');
     Asked {
         turn,
-        digits: text("Digits").filter(|digits| digits.len() <= 32 && digits.chars().all(key)).map(str::to_owned),
-        listened: text("MachineDetectionDuration").and_then(|text| text.parse().ok()).map(Duration::from_millis),
+        digits: text("Digits")
+            .filter(|digits| digits.len() <= 32 && digits.chars().all(key))
+            .map(str::to_owned),
+        listened: text("MachineDetectionDuration")
+            .and_then(|text| text.parse().ok())
+            .map(Duration::from_millis),
     }
 }
 
@@ -55,21 +78,38 @@ mod tests {
     use super::*;
 
     fn form(entries: &[(&str, &str)]) -> Vec<(String, String)> {
-        entries.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        entries
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect()
     }
 
     #[test]
     fn seconds_are_taken_from_call_duration_not_from_duration() {
         let sid = format!("CA{}", "0".repeat(32));
-        let call =
-            read(&form(&[("CallSid", &sid), ("CallStatus", "completed"), ("Duration", "1"), ("CallDuration", "23")])).unwrap();
-        assert_eq!((call.status, call.duration_s), (CallStatus::Completed, Some(23)));
+        let call = read(&form(&[
+            ("CallSid", &sid),
+            ("CallStatus", "completed"),
+            ("Duration", "1"),
+            ("CallDuration", "23"),
+        ]))
+        .unwrap();
+        assert_eq!(
+            (call.status, call.duration_s),
+            (CallStatus::Completed, Some(23))
+        );
     }
 
     #[test]
     fn a_callback_without_a_call_is_malformed() {
-        assert_eq!(read(&form(&[("CallStatus", "completed")])).unwrap_err(), Malformed("CallSid"));
+        assert_eq!(
+            read(&form(&[("CallStatus", "completed")])).unwrap_err(),
+            Malformed("CallSid")
+        );
         let sid = format!("CA{}", "0".repeat(32));
-        assert_eq!(read(&form(&[("CallSid", &sid), ("CallStatus", "gone")])).unwrap_err(), Malformed("CallStatus"));
+        assert_eq!(
+            read(&form(&[("CallSid", &sid), ("CallStatus", "gone")])).unwrap_err(),
+            Malformed("CallStatus")
+        );
     }
 }

@@ -67,7 +67,10 @@ const REGIONS: [&str; 3] = ["us1", "ie1", "au1"];
 impl Finding {
     /// Whether calls may fail for all that is known: a fault, or something that matters and could not be checked.
     pub fn is_bad(&self) -> bool {
-        let matters = matches!(self.check, Check::Credentials | Check::Account | Check::From | Check::Countries);
+        let matters = matches!(
+            self.check,
+            Check::Credentials | Check::Account | Check::From | Check::Countries
+        );
         self.verdict == Verdict::Fault || (matters && self.verdict == Verdict::Unknown)
     }
 }
@@ -75,7 +78,9 @@ impl Finding {
 /// Checks a tenant's settings. Nothing is changed, and no call is made.
 pub async fn check(client: &Client, settings: &VoiceSettings) -> Vec<Finding> {
     let mut findings = credentials(client, settings).await;
-    let usable = findings.iter().all(|finding| finding.verdict != Verdict::Fault);
+    let usable = findings
+        .iter()
+        .all(|finding| finding.verdict != Verdict::Fault);
     if usable {
         findings.push(from(client, settings).await);
         findings.extend(countries(client, settings).await);
@@ -85,30 +90,57 @@ pub async fn check(client: &Client, settings: &VoiceSettings) -> Vec<Finding> {
     findings
 }
 
-fn finding(check: Check, verdict: Verdict, code: &'static str, message: impl Into<String>) -> Finding {
-    Finding { check, verdict, code, message: message.into(), remedy: None }
+fn finding(
+    check: Check,
+    verdict: Verdict,
+    code: &'static str,
+    message: impl Into<String>,
+) -> Finding {
+    Finding {
+        check,
+        verdict,
+        code,
+        message: message.into(),
+        remedy: None,
+    }
 }
 
 impl Finding {
     fn remedy(self, remedy: impl Into<String>) -> Self {
-        Self { remedy: Some(remedy.into()), ..self }
+        Self {
+            remedy: Some(remedy.into()),
+            ..self
+        }
     }
 }
 
 /// What can't be checked for a reason that isn't the settings'.
 fn unknown(check: Check, failure: &CallFailure) -> Finding {
-    finding(check, Verdict::Unknown, "not_checked", format!("could not be checked: {failure}"))
-        .remedy("check again; if it stays so, the API key may lack the permission to read this")
+    finding(
+        check,
+        Verdict::Unknown,
+        "not_checked",
+        format!("could not be checked: {failure}"),
+    )
+    .remedy("check again; if it stays so, the API key may lack the permission to read this")
 }
 
 async fn credentials(client: &Client, settings: &VoiceSettings) -> Vec<Finding> {
     let token = &settings.credentials.auth_token;
-    let account = match client.account(settings, token, settings.region.as_ref()).await {
+    let account = match client
+        .account(settings, token, settings.region.as_ref())
+        .await
+    {
         Ok(account) => account,
         Err(failure) if is_refused(&failure) => return vec![refused(client, settings).await],
         Err(failure) => return vec![unknown(Check::Credentials, &failure)],
     };
-    let mut findings = vec![finding(Check::Credentials, Verdict::Ok, "credentials_work", "Twilio takes the SID and auth token")];
+    let mut findings = vec![finding(
+        Check::Credentials,
+        Verdict::Ok,
+        "credentials_work",
+        "Twilio takes the SID and auth token",
+    )];
     if settings.credentials.api_key.is_some() {
         findings.push(match client.may_list_calls(settings).await {
             Ok(()) => finding(Check::Credentials, Verdict::Ok, "api_key_works", "Twilio takes the API key"),
@@ -125,11 +157,19 @@ async fn credentials(client: &Client, settings: &VoiceSettings) -> Vec<Finding> 
         });
     }
     if let Some(other) = &settings.credentials.secondary_auth_token
-        && client.account(settings, other, settings.region.as_ref()).await.is_err_and(|failure| is_refused(&failure))
+        && client
+            .account(settings, other, settings.region.as_ref())
+            .await
+            .is_err_and(|failure| is_refused(&failure))
     {
         findings.push(
-            finding(Check::Credentials, Verdict::Warning, "secondary_token_refused", "Twilio refuses the secondary auth token")
-                .remedy("take it away if the rotation is over; enter it again if it is still to come"),
+            finding(
+                Check::Credentials,
+                Verdict::Warning,
+                "secondary_token_refused",
+                "Twilio refuses the secondary auth token",
+            )
+            .remedy("take it away if the rotation is over; enter it again if it is still to come"),
         );
     }
     findings.push(match account.status.as_deref() {
@@ -147,9 +187,19 @@ async fn credentials(client: &Client, settings: &VoiceSettings) -> Vec<Finding> 
 
 /// Twilio refuses SID and token here: perhaps they are another region's.
 async fn refused(client: &Client, settings: &VoiceSettings) -> Finding {
-    for region in REGIONS.into_iter().filter_map(|region| Region::parse(region).ok()) {
-        let configured = settings.region.as_ref().map_or("us1", |region| region.region.as_str());
-        if region.region != configured && client.account(settings, &settings.credentials.auth_token, Some(&region)).await.is_ok()
+    for region in REGIONS
+        .into_iter()
+        .filter_map(|region| Region::parse(region).ok())
+    {
+        let configured = settings
+            .region
+            .as_ref()
+            .map_or("us1", |region| region.region.as_str());
+        if region.region != configured
+            && client
+                .account(settings, &settings.credentials.auth_token, Some(&region))
+                .await
+                .is_ok()
         {
             return finding(
                 Check::Credentials,
@@ -174,12 +224,18 @@ fn is_refused(failure: &CallFailure) -> bool {
 async fn from(client: &Client, settings: &VoiceSettings) -> Finding {
     let number = settings.from.expose();
     match client.ownership(settings, &settings.from).await {
-        Ok(Ownership::Owned) => {
-            finding(Check::From, Verdict::Ok, "from_owned", format!("{number} is the account's own and can make calls"))
-        }
-        Ok(Ownership::Verified) => {
-            finding(Check::From, Verdict::Ok, "from_verified", format!("{number} is a verified caller ID of the account"))
-        }
+        Ok(Ownership::Owned) => finding(
+            Check::From,
+            Verdict::Ok,
+            "from_owned",
+            format!("{number} is the account's own and can make calls"),
+        ),
+        Ok(Ownership::Verified) => finding(
+            Check::From,
+            Verdict::Ok,
+            "from_verified",
+            format!("{number} is a verified caller ID of the account"),
+        ),
         Ok(Ownership::WithoutVoice) => finding(
             Check::From,
             Verdict::Fault,
@@ -203,10 +259,15 @@ async fn countries(client: &Client, settings: &VoiceSettings) -> Vec<Finding> {
     let (mut open, mut blocked, mut risky) = (Vec::new(), Vec::new(), Vec::new());
     for country in &settings.allowed_countries {
         match client.dialing_permission(settings, *country).await {
-            Ok(permission) if permission.low_risk_numbers_enabled != Some(true) => blocked.push(country.as_str()),
+            Ok(permission) if permission.low_risk_numbers_enabled != Some(true) => {
+                blocked.push(country.as_str())
+            }
             Ok(permission) => {
                 open.push(country.as_str());
-                let risks = [permission.high_risk_special_numbers_enabled, permission.high_risk_tollfraud_numbers_enabled];
+                let risks = [
+                    permission.high_risk_special_numbers_enabled,
+                    permission.high_risk_tollfraud_numbers_enabled,
+                ];
                 if risks.contains(&Some(true)) {
                     risky.push(country.as_str());
                 }
@@ -217,7 +278,12 @@ async fn countries(client: &Client, settings: &VoiceSettings) -> Vec<Finding> {
     // One is enough to say that it could not be checked.
     findings.truncate(1);
     if !open.is_empty() {
-        findings.push(finding(Check::Countries, Verdict::Ok, "countries_open", format!("may be called: {}", open.join(", "))));
+        findings.push(finding(
+            Check::Countries,
+            Verdict::Ok,
+            "countries_open",
+            format!("may be called: {}", open.join(", ")),
+        ));
     }
     if !blocked.is_empty() {
         findings.push(
@@ -260,16 +326,24 @@ async fn balance(client: &Client, settings: &VoiceSettings) -> Finding {
         Err(failure) => return unknown(Check::Balance, &failure),
     };
     let amount = balance.balance.unwrap_or_default();
-    let told = format!("the balance is {amount} {}", balance.currency.unwrap_or_default());
+    let told = format!(
+        "the balance is {amount} {}",
+        balance.currency.unwrap_or_default()
+    );
     match amount.parse::<f64>() {
-        Ok(amount) if amount <= 0.0 => {
-            finding(Check::Balance, Verdict::Fault, "no_balance", told).remedy("add funds in the Twilio console")
-        }
+        Ok(amount) if amount <= 0.0 => finding(Check::Balance, Verdict::Fault, "no_balance", told)
+            .remedy("add funds in the Twilio console"),
         Ok(amount) if amount < LITTLE => {
-            finding(Check::Balance, Verdict::Warning, "little_balance", told).remedy("add funds, or switch auto-recharge on")
+            finding(Check::Balance, Verdict::Warning, "little_balance", told)
+                .remedy("add funds, or switch auto-recharge on")
         }
         Ok(_) => finding(Check::Balance, Verdict::Ok, "balance", told),
-        Err(_) => finding(Check::Balance, Verdict::Unknown, "not_checked", "Twilio's balance is not a number"),
+        Err(_) => finding(
+            Check::Balance,
+            Verdict::Unknown,
+            "not_checked",
+            "Twilio's balance is not a number",
+        ),
     }
 }
 
@@ -282,17 +356,34 @@ async fn callback(client: &Client, settings: &VoiceSettings) -> Finding {
                 "set VOICE_OTP_PUBLIC_URL here and for the workers, or the policy: voice-otp tenant set --voicemail speak",
             );
         }
-        return finding(Check::Callback, Verdict::Unknown, "no_public_url", "no public URL is given: calls are polled")
-            .remedy("give the workers' VOICE_OTP_PUBLIC_URL to check it");
+        return finding(
+            Check::Callback,
+            Verdict::Unknown,
+            "no_public_url",
+            "no public URL is given: calls are polled",
+        )
+        .remedy("give the workers' VOICE_OTP_PUBLIC_URL to check it");
     };
     let params = vec![("Tenant".to_owned(), settings.tenant_id.as_str().to_owned())];
-    let signature = signature::sign(settings.credentials.auth_token.expose_secret(), &url, &params);
-    let sent = client.post_public(&url, &params).header("x-twilio-signature", signature).send().await;
+    let signature = signature::sign(
+        settings.credentials.auth_token.expose_secret(),
+        &url,
+        &params,
+    );
+    let sent = client
+        .post_public(&url, &params)
+        .header("x-twilio-signature", signature)
+        .send()
+        .await;
     let fault = |code, message: String| finding(Check::Callback, Verdict::Fault, code, message);
     let response = match sent {
         Ok(response) => response,
         Err(error) => {
-            let why = if error.is_timeout() { "does not answer in time" } else { "can't be reached" };
+            let why = if error.is_timeout() {
+                "does not answer in time"
+            } else {
+                "can't be reached"
+            };
             return fault("callback_unreachable", format!("the public URL {why}, seen from here"))
                 .remedy("is a worker running, does the name resolve, is the certificate good, does the proxy pass /twilio/ on?");
         }

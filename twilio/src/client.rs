@@ -92,18 +92,36 @@ impl Client {
 
     /// Where a call asks what to say, as Twilio signs it.
     pub fn voice_url(&self, attempt: AttemptId, turn: Turn) -> Option<String> {
-        self.public(&format!("/twilio/voice/{}{}", attempt.0.simple(), turn.query()))
+        self.public(&format!(
+            "/twilio/voice/{}{}",
+            attempt.0.simple(),
+            turn.query()
+        ))
     }
 
     /// The same as Twilio is told it, with what makes it try again.
     pub fn voice_action(&self, attempt: AttemptId, turn: Turn) -> Option<String> {
-        Some(format!("{}#{CALLBACK_OVERRIDES}", self.voice_url(attempt, turn)?))
+        Some(format!(
+            "{}#{CALLBACK_OVERRIDES}",
+            self.voice_url(attempt, turn)?
+        ))
     }
 
     /// A request about something of the tenant's account: `Calls`, or a path below it.
-    pub(crate) fn ask(&self, method: Method, tenant: &VoiceSettings, resource: &str) -> Result<RequestBuilder, CallFailure> {
-        let path = format!("/2010-04-01/Accounts/{}/{resource}.json", tenant.account_sid);
-        Ok(authorized(self.request(method, "api", &path, tenant.region.as_ref())?, tenant))
+    pub(crate) fn ask(
+        &self,
+        method: Method,
+        tenant: &VoiceSettings,
+        resource: &str,
+    ) -> Result<RequestBuilder, CallFailure> {
+        let path = format!(
+            "/2010-04-01/Accounts/{}/{resource}.json",
+            tenant.account_sid
+        );
+        Ok(authorized(
+            self.request(method, "api", &path, tenant.region.as_ref())?,
+            tenant,
+        ))
     }
 
     /// A request for the next page of a list: Twilio gives the path and the query.
@@ -112,7 +130,10 @@ impl Client {
         if !uri.starts_with("/2010-04-01/Accounts/") {
             return Err(ours("Twilio's next page is elsewhere"));
         }
-        Ok(authorized(self.request(Method::GET, "api", uri, tenant.region.as_ref())?, tenant))
+        Ok(authorized(
+            self.request(Method::GET, "api", uri, tenant.region.as_ref())?,
+            tenant,
+        ))
     }
 
     /// A request to one of Twilio's products (`api`, `voice`), where the region has it, without credentials.
@@ -127,11 +148,25 @@ impl Client {
             Some(region) => format!("{product}.{region}.twilio.com"),
             None => format!("{product}.twilio.com"),
         };
-        let base = self.settings.base_url.as_ref().map(|base| base.as_str().trim_end_matches('/'));
-        let url = base.map_or_else(|| format!("https://{host}{path}"), |base| format!("{base}{path}"));
-        let request = self.http.request(method, Url::parse(&url).map_err(|_| ours("the Twilio URL is not valid"))?);
+        let base = self
+            .settings
+            .base_url
+            .as_ref()
+            .map(|base| base.as_str().trim_end_matches('/'));
+        let url = base.map_or_else(
+            || format!("https://{host}{path}"),
+            |base| format!("{base}{path}"),
+        );
+        let request = self.http.request(
+            method,
+            Url::parse(&url).map_err(|_| ours("the Twilio URL is not valid"))?,
+        );
         // Who stands in for Twilio may want to know which of its hosts was meant.
-        Ok(if base.is_some() { request.header("x-forwarded-host", host) } else { request })
+        Ok(if base.is_some() {
+            request.header("x-forwarded-host", host)
+        } else {
+            request
+        })
     }
 
     /// Where the worker's public URL is probed, as it is signed. None: there is no public URL.
@@ -149,26 +184,39 @@ impl Client {
         self.http.post(url).form(params)
     }
 
-    fn form(&self, tenant: &VoiceSettings, order: &CallOrder<'_>) -> Result<Vec<(&'static str, String)>, CallFailure> {
+    fn form(
+        &self,
+        tenant: &VoiceSettings,
+        order: &CallOrder<'_>,
+    ) -> Result<Vec<(&'static str, String)>, CallFailure> {
         let mut form = vec![
             ("To", order.to.expose().to_owned()),
             ("From", tenant.from.expose().to_owned()),
-            ("Timeout", order.ring_timeout.as_secs().clamp(5, 600).to_string()),
+            (
+                "Timeout",
+                order.ring_timeout.as_secs().clamp(5, 600).to_string(),
+            ),
             ("TimeLimit", order.limit.as_secs().max(1).to_string()),
         ];
         match order.speech {
             Speech::Inline(script) => {
-                form.push(("Twiml", twiml::render(script).map_err(|_| ours("the TwiML is too long"))?));
+                form.push((
+                    "Twiml",
+                    twiml::render(script).map_err(|_| ours("the TwiML is too long"))?,
+                ));
             }
             Speech::Ask(policy) => {
                 let url = self.voice_action(order.attempt_id, Turn::Answered(policy));
-                let url = url.ok_or_else(|| ours("there is no public URL for the call to ask at"))?;
+                let url =
+                    url.ok_or_else(|| ours("there is no public URL for the call to ask at"))?;
                 form.push(("Url", url));
                 form.push(("Method", "POST".to_owned()));
                 match policy {
                     Voicemail::Speak | Voicemail::PressKey => {}
                     Voicemail::HangUp => form.push(("MachineDetection", "Enable".to_owned())),
-                    Voicemail::WaitForBeep => form.push(("MachineDetection", "DetectMessageEnd".to_owned())),
+                    Voicemail::WaitForBeep => {
+                        form.push(("MachineDetection", "DetectMessageEnd".to_owned()))
+                    }
                 }
             }
         }
@@ -191,7 +239,11 @@ impl Caller for Client {
         self.settings.public_url.is_some()
     }
 
-    async fn place(&self, tenant: &VoiceSettings, order: &CallOrder<'_>) -> Result<Call, CallFailure> {
+    async fn place(
+        &self,
+        tenant: &VoiceSettings,
+        order: &CallOrder<'_>,
+    ) -> Result<Call, CallFailure> {
         let form = self.form(tenant, order)?;
         let answer = Answer::of(self.ask(Method::POST, tenant, "Calls")?.form(&form)).await?;
         answer.parse::<CallResource>()?.call()
@@ -202,7 +254,12 @@ impl Caller for Client {
         answer.parse::<CallResource>()?.call()
     }
 
-    async fn fetch_all(&self, tenant: &VoiceSettings, sids: &[CallSid], since: DateTime<Utc>) -> Result<Vec<Call>, CallFailure> {
+    async fn fetch_all(
+        &self,
+        tenant: &VoiceSettings,
+        sids: &[CallSid],
+        since: DateTime<Utc>,
+    ) -> Result<Vec<Call>, CallFailure> {
         if let [sid] = sids {
             return Ok(vec![self.fetch(tenant, sid).await?]);
         }
@@ -222,22 +279,48 @@ impl Caller for Client {
                     found.push(call);
                 }
             }
-            let Some(next) = page.next_page_uri.filter(|_| !over && !wanted.is_empty()) else { break };
+            let Some(next) = page.next_page_uri.filter(|_| !over && !wanted.is_empty()) else {
+                break;
+            };
             // What isn't a page of this API is no page.
-            let Ok(next) = self.ask_next(tenant, &next) else { break };
+            let Ok(next) = self.ask_next(tenant, &next) else {
+                break;
+            };
             request = next;
         }
         Ok(found)
     }
 
-    async fn list(&self, tenant: &VoiceSettings, to: &PhoneNumber) -> Result<Vec<Call>, CallFailure> {
-        let query = [("To", to.expose()), ("From", tenant.from.expose()), ("PageSize", "100")];
+    async fn list(
+        &self,
+        tenant: &VoiceSettings,
+        to: &PhoneNumber,
+    ) -> Result<Vec<Call>, CallFailure> {
+        let query = [
+            ("To", to.expose()),
+            ("From", tenant.from.expose()),
+            ("PageSize", "100"),
+        ];
         let answer = Answer::of(self.ask(Method::GET, tenant, "Calls")?.query(&query)).await?;
-        answer.parse::<CallList>()?.calls.into_iter().map(CallResource::call).collect()
+        answer
+            .parse::<CallList>()?
+            .calls
+            .into_iter()
+            .map(CallResource::call)
+            .collect()
     }
 
-    async fn hang_up(&self, tenant: &VoiceSettings, sid: &CallSid, even_answered: bool) -> Result<Call, CallFailure> {
-        let status = if even_answered { "completed" } else { "canceled" };
+    async fn hang_up(
+        &self,
+        tenant: &VoiceSettings,
+        sid: &CallSid,
+        even_answered: bool,
+    ) -> Result<Call, CallFailure> {
+        let status = if even_answered {
+            "completed"
+        } else {
+            "canceled"
+        };
         let request = self.ask(Method::POST, tenant, &format!("Calls/{sid}"))?;
         let answer = Answer::of(request.form(&[("Status", status)])).await?;
         answer.parse::<CallResource>()?.call()
@@ -248,7 +331,10 @@ impl Caller for Client {
 pub(crate) fn authorized(request: RequestBuilder, tenant: &VoiceSettings) -> RequestBuilder {
     match &tenant.credentials.api_key {
         Some(key) => request.basic_auth(key.sid.as_str(), Some(key.secret.expose_secret())),
-        None => request.basic_auth(tenant.account_sid.as_str(), Some(tenant.credentials.auth_token.expose_secret())),
+        None => request.basic_auth(
+            tenant.account_sid.as_str(),
+            Some(tenant.credentials.auth_token.expose_secret()),
+        ),
     }
 }
 
@@ -271,19 +357,42 @@ impl Answer {
             Ok(body) => body.to_vec(),
             // The status has arrived, so a refusal is one whatever its body was going to be.
             Err(_) if status.is_client_error() => Vec::new(),
-            Err(error) => return Err(CallFailure { request_id, ..transport(&error) }),
+            Err(error) => {
+                return Err(CallFailure {
+                    request_id,
+                    ..transport(&error)
+                });
+            }
         };
         if status.is_success() {
-            return Ok(Self { body, http_status: status.as_u16(), request_id });
+            return Ok(Self {
+                body,
+                http_status: status.as_u16(),
+                request_id,
+            });
         }
         let error: ErrorBody = serde_json::from_slice(&body).unwrap_or_default();
         let failure = if status.is_redirection() {
-            classify(Refusal { http_status: StatusCode::NOT_FOUND.as_u16(), code: None, message: "", retry_after })
+            classify(Refusal {
+                http_status: StatusCode::NOT_FOUND.as_u16(),
+                code: None,
+                message: "",
+                retry_after,
+            })
         } else {
             let message = error.message.or(error.detail).unwrap_or_default();
-            classify(Refusal { http_status: status.as_u16(), code: error.code, message: &message, retry_after })
+            classify(Refusal {
+                http_status: status.as_u16(),
+                code: error.code,
+                message: &message,
+                retry_after,
+            })
         };
-        Err(CallFailure { request_id, http_status: Some(status.as_u16()), ..failure })
+        Err(CallFailure {
+            request_id,
+            http_status: Some(status.as_u16()),
+            ..failure
+        })
     }
 
     pub(crate) fn parse<T: for<'de> Deserialize<'de>>(&self) -> Result<T, CallFailure> {
@@ -308,7 +417,10 @@ fn transport(error: &reqwest::Error) -> CallFailure {
     let (class, operator) = if error.is_connect() {
         (Class::Transient, "no connection to Twilio could be made")
     } else if error.is_builder() {
-        (Class::Permanent(Fault::Ours), "the request could not be built")
+        (
+            Class::Permanent(Fault::Ours),
+            "the request could not be built",
+        )
     } else if error.is_timeout() {
         (Class::Ambiguous, "Twilio did not answer in time")
     } else {
@@ -330,7 +442,9 @@ fn ours(operator: &str) -> CallFailure {
         provider_code: None,
         http_status: None,
         request_id: None,
-        tenant: "the call could not be placed because of a mistake of ours; the operator can see which".to_owned(),
+        tenant:
+            "the call could not be placed because of a mistake of ours; the operator can see which"
+                .to_owned(),
         operator: operator.to_owned(),
     }
 }
@@ -340,7 +454,10 @@ fn price(amount: Option<String>, unit: Option<String>) -> Option<Price> {
     let (amount, unit) = (amount?, unit?);
     let decimal = amount.len() <= 20 && amount.parse::<f64>().is_ok_and(f64::is_finite);
     let currency = unit.len() == 3 && unit.bytes().all(|b| b.is_ascii_alphabetic());
-    (decimal && currency).then(|| Price { amount, unit: unit.to_ascii_uppercase() })
+    (decimal && currency).then(|| Price {
+        amount,
+        unit: unit.to_ascii_uppercase(),
+    })
 }
 
 /// Both of Twilio's error bodies: the old one (`code`, `message`) and RFC 9457's (`code`, `title`, `detail`).
@@ -374,18 +491,29 @@ struct CallResource {
 
 impl CallResource {
     fn call(self) -> Result<Call, CallFailure> {
-        let sid = CallSid::parse(&self.sid)
-            .map_err(|_| CallFailure { class: Class::Ambiguous, ..ours("Twilio answered without a call SID") })?;
-        let created_at = self.date_created.and_then(|text| DateTime::parse_from_rfc2822(&text).ok());
+        let sid = CallSid::parse(&self.sid).map_err(|_| CallFailure {
+            class: Class::Ambiguous,
+            ..ours("Twilio answered without a call SID")
+        })?;
+        let created_at = self
+            .date_created
+            .and_then(|text| DateTime::parse_from_rfc2822(&text).ok());
         Ok(Call {
             sid,
-            status: self.status.as_deref().and_then(CallStatus::from_word).unwrap_or(CallStatus::Queued),
+            status: self
+                .status
+                .as_deref()
+                .and_then(CallStatus::from_word)
+                .unwrap_or(CallStatus::Queued),
             answered_by: self.answered_by,
             duration_s: self.duration.and_then(|text| text.parse().ok()),
             sip_code: None,
             created_at: created_at.map(|at| at.with_timezone(&Utc)),
             outbound_api: self.direction.as_deref() == Some("outbound-api"),
-            queue_time: self.queue_time.and_then(|text| text.parse().ok()).map(Duration::from_millis),
+            queue_time: self
+                .queue_time
+                .and_then(|text| text.parse().ok())
+                .map(Duration::from_millis),
             price: price(self.price, self.price_unit),
             trouble: None,
         })

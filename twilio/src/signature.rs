@@ -27,13 +27,20 @@ pub fn sign(auth_token: &str, url: &str, params: &[(String, String)]) -> String 
 ///
 /// `url` is the URL that Twilio was given (from our configuration, not from a `Host` header). During a rotation both
 /// tokens of the account are passed; an empty token never matches. Takes the same time for every wrong signature.
-pub fn verify(auth_tokens: &[&str], url: &str, params: &[(String, String)], signature: &str) -> bool {
+pub fn verify(
+    auth_tokens: &[&str],
+    url: &str,
+    params: &[(String, String)],
+    signature: &str,
+) -> bool {
     let fields = flattened(params);
     let candidates = candidates(url);
     let mut found = Choice::from(0);
     for token in auth_tokens.iter().filter(|token| !token.is_empty()) {
         for candidate in &candidates {
-            found |= mac(token, candidate, &fields).as_bytes().ct_eq(signature.as_bytes());
+            found |= mac(token, candidate, &fields)
+                .as_bytes()
+                .ct_eq(signature.as_bytes());
         }
     }
     found.into()
@@ -93,7 +100,10 @@ fn candidates(url: &str) -> Vec<String> {
             all.push(parts.with(None, port));
         }
     }
-    let legacy: Vec<String> = all.iter().filter_map(|url| with_legacy_query(url)).collect();
+    let legacy: Vec<String> = all
+        .iter()
+        .filter_map(|url| with_legacy_query(url))
+        .collect();
     all.extend(legacy);
     all.sort_unstable();
     all.dedup();
@@ -103,7 +113,9 @@ fn candidates(url: &str) -> Vec<String> {
 /// The URL as an older encoder of Twilio's writes its query, if that makes a difference.
 fn with_legacy_query(url: &str) -> Option<String> {
     let (path, query) = url.split_once('?')?;
-    query.contains('\'').then(|| format!("{path}?{}", query.replace('\'', "%27")))
+    query
+        .contains('\'')
+        .then(|| format!("{path}?{}", query.replace('\'', "%27")))
 }
 
 fn without_fragment(url: &str) -> &str {
@@ -113,10 +125,16 @@ fn without_fragment(url: &str) -> &str {
 /// Whether the URL names the SHA-256 of this body, and no other.
 fn body_is_named(url: &str, body: &[u8]) -> bool {
     let hash = <Sha256 as sha2::Digest>::digest(body);
-    let hex: String =
-        hash.iter().flat_map(|byte| [byte >> 4, byte & 0xf]).filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
+    let hex: String = hash
+        .iter()
+        .flat_map(|byte| [byte >> 4, byte & 0xf])
+        .filter_map(|digit| char::from_digit(digit.into(), 16))
+        .collect();
     let (_, query) = url.split_once('?').unwrap_or_default();
-    let mut named = query.split('&').filter_map(|pair| pair.strip_prefix("bodySHA256=")).peekable();
+    let mut named = query
+        .split('&')
+        .filter_map(|pair| pair.strip_prefix("bodySHA256="))
+        .peekable();
     named.peek().is_some() && named.all(|value| value.as_bytes().ct_eq(hex.as_bytes()).into())
 }
 
@@ -144,7 +162,13 @@ impl<'a> Parts<'a> {
             Some((host, port)) if !port.contains(']') => (host, Some(port)),
             _ => (server, None),
         };
-        Some(Self { scheme, user, host, port, rest })
+        Some(Self {
+            scheme,
+            user,
+            host,
+            port,
+            rest,
+        })
     }
 
     fn is_https(&self) -> bool {
@@ -175,7 +199,9 @@ impl<'a> Parts<'a> {
 
     /// The same URL with another user information and port.
     fn with(&self, user: Option<&str>, port: Option<&str>) -> String {
-        let Self { scheme, host, rest, .. } = self;
+        let Self {
+            scheme, host, rest, ..
+        } = self;
         let (user, at) = user.map_or(("", ""), |user| (user, "@"));
         let (colon, port) = port.map_or(("", ""), |port| (":", port));
         format!("{scheme}://{user}{at}{host}{colon}{port}{rest}")

@@ -135,22 +135,33 @@ pub enum Error {
 impl Simulator {
     /// A simulator without calls.
     pub fn new(settings: Settings) -> Self {
-        Self { world: Arc::new(World::new(settings)) }
+        Self {
+            world: Arc::new(World::new(settings)),
+        }
     }
 
     /// Serves until the shutdown, then breaks off the calls that are under way.
     ///
     /// # Errors
     /// The listener fails.
-    pub async fn serve(self, listener: TcpListener, shutdown: CancellationToken) -> Result<(), Error> {
-        let service = self.router().into_make_service_with_connect_info::<line::Line>();
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        shutdown: CancellationToken,
+    ) -> Result<(), Error> {
+        let service = self
+            .router()
+            .into_make_service_with_connect_info::<line::Line>();
         let halt = self.world.halt.clone();
         let stop = async move {
             shutdown.cancelled().await;
             // Requests that are kept waiting end with this too, or the connections would not.
             halt.cancel();
         };
-        axum::serve(line::Lines(listener), service).with_graceful_shutdown(stop).await.map_err(Error::Serve)?;
+        axum::serve(line::Lines(listener), service)
+            .with_graceful_shutdown(stop)
+            .await
+            .map_err(Error::Serve)?;
         self.world.tasks.close();
         self.world.tasks.wait().await;
         Ok(())
@@ -160,13 +171,31 @@ impl Simulator {
     /// calls don't end with the server.
     pub fn router(&self) -> Router {
         Router::new()
-            .route("/2010-04-01/Accounts/{account}/Calls.json", get(read::calls).post(create::create))
-            .route("/2010-04-01/Accounts/{account}/Calls/{call}", get(read::call).post(update::update))
-            .route("/2010-04-01/Accounts/{account}/Balance.json", get(about::balance))
-            .route("/2010-04-01/Accounts/{account}/IncomingPhoneNumbers.json", get(about::numbers))
-            .route("/2010-04-01/Accounts/{account}/OutgoingCallerIds.json", get(about::caller_ids))
+            .route(
+                "/2010-04-01/Accounts/{account}/Calls.json",
+                get(read::calls).post(create::create),
+            )
+            .route(
+                "/2010-04-01/Accounts/{account}/Calls/{call}",
+                get(read::call).post(update::update),
+            )
+            .route(
+                "/2010-04-01/Accounts/{account}/Balance.json",
+                get(about::balance),
+            )
+            .route(
+                "/2010-04-01/Accounts/{account}/IncomingPhoneNumbers.json",
+                get(about::numbers),
+            )
+            .route(
+                "/2010-04-01/Accounts/{account}/OutgoingCallerIds.json",
+                get(about::caller_ids),
+            )
             .route("/2010-04-01/Accounts/{account}", get(about::account))
-            .route("/v1/DialingPermissions/Countries/{country}", get(about::dialing_permission))
+            .route(
+                "/v1/DialingPermissions/Countries/{country}",
+                get(about::dialing_permission),
+            )
             .route("/simulator/fates", post(control::fates))
             .route("/simulator/accounts", post(control::accounts))
             .route("/simulator/faults", patch(control::faults))
@@ -181,7 +210,12 @@ impl Simulator {
 
     /// What became of the calls, the oldest first.
     pub fn calls(&self) -> Vec<CallReport> {
-        self.world.book().all(None).into_iter().map(CallReport::of).collect()
+        self.world
+            .book()
+            .all(None)
+            .into_iter()
+            .map(CallReport::of)
+            .collect()
     }
 
     /// What was heard of a call; nothing of it until it has ended, and none where there is no such call.
@@ -223,7 +257,10 @@ async fn nothing_here(uri: Uri) -> Refusal {
 /// Every answer of Twilio's carries an id to quote to its support.
 async fn stamped(State(world): State<Arc<World>>, mut response: Response) -> Response {
     let number = world.tally.requests.fetch_add(1, Ordering::Relaxed);
-    let id = format!("RQ{}", world.dice.id(Concern::Request, number, world.clock.salt()));
+    let id = format!(
+        "RQ{}",
+        world.dice.id(Concern::Request, number, world.clock.salt())
+    );
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("twilio-request-id", id);
     }

@@ -10,7 +10,12 @@ pub use tenant::{Account, Tenant, TenantSet, TestCall};
 
 /// One-time passwords by phone call: reads codes out over tenants' own Twilio accounts.
 #[derive(Debug, Parser)]
-#[command(name = "voice-otp", version, max_term_width = 110, arg_required_else_help = true)]
+#[command(
+    name = "voice-otp",
+    version,
+    max_term_width = 110,
+    arg_required_else_help = true
+)]
 pub struct Cli {
     /// What to do.
     #[command(subcommand)]
@@ -61,10 +66,21 @@ pub enum Verb {
 pub struct Log {
     /// Levels: error, warn, info, debug, trace, or by module (`voice_otp=debug,info`) [default: info for worker and
     /// simulate, error for demo, warn for the others]
-    #[arg(long = "log", env = "VOICE_OTP_LOG", global = true, value_name = "LEVELS")]
+    #[arg(
+        long = "log",
+        env = "VOICE_OTP_LOG",
+        global = true,
+        value_name = "LEVELS"
+    )]
     pub levels: Option<String>,
     /// text or json
-    #[arg(long = "log-format", env = "VOICE_OTP_LOG_FORMAT", default_value = "text", global = true, value_name = "FORMAT")]
+    #[arg(
+        long = "log-format",
+        env = "VOICE_OTP_LOG_FORMAT",
+        default_value = "text",
+        global = true,
+        value_name = "FORMAT"
+    )]
     pub format: String,
 }
 
@@ -72,7 +88,12 @@ pub struct Log {
 #[derive(Debug, Clone, Args)]
 pub struct Broker {
     /// RabbitMQ: amqp://user:password@host:port/vhost, or amqps://…
-    #[arg(long = "amqp-url", env = "VOICE_OTP_AMQP_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long = "amqp-url",
+        env = "VOICE_OTP_AMQP_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub amqp_url: Option<String>,
 }
 
@@ -80,7 +101,12 @@ pub struct Broker {
 #[derive(Debug, Clone, Args)]
 pub struct Database {
     /// Postgres 13 or newer: postgres://user:password@host:port/database[?sslmode=require]
-    #[arg(long = "database-url", env = "VOICE_OTP_DATABASE_URL", hide_env_values = true, value_name = "URL")]
+    #[arg(
+        long = "database-url",
+        env = "VOICE_OTP_DATABASE_URL",
+        hide_env_values = true,
+        value_name = "URL"
+    )]
     pub database_url: Option<String>,
 }
 
@@ -88,7 +114,12 @@ pub struct Database {
 #[derive(Debug, Clone, Args)]
 pub struct Sealing {
     /// id:base64 of 32 bytes[,…]: the first seals, all of them open; make one with `voice-otp keys new`
-    #[arg(long = "keys", env = "VOICE_OTP_KEYS", hide_env_values = true, value_name = "KEYS")]
+    #[arg(
+        long = "keys",
+        env = "VOICE_OTP_KEYS",
+        hide_env_values = true,
+        value_name = "KEYS"
+    )]
     pub keys: Option<String>,
     /// File with the keys, in place of them
     #[arg(long = "keys-file", env = "VOICE_OTP_KEYS_FILE", value_name = "FILE")]
@@ -125,31 +156,76 @@ pub struct Worker {
     #[command(flatten)]
     pub reach: Reach,
     /// Address of /livez, /readyz and Twilio's callbacks
-    #[arg(long, env = "VOICE_OTP_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "VOICE_OTP_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "HOST:PORT"
+    )]
     pub listen: String,
     /// A call is placed no later than this before its code expires: ringing and one reading must fit
-    #[arg(long, env = "VOICE_OTP_LEAD", default_value = "30s", value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "VOICE_OTP_LEAD",
+        default_value = "30s",
+        value_name = "DURATION"
+    )]
     pub lead: String,
     /// After SIGTERM, time to finish what is in flight; must be less than the orchestrator's kill
-    #[arg(long, env = "VOICE_OTP_GRACE", default_value = "25s", value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "VOICE_OTP_GRACE",
+        default_value = "25s",
+        value_name = "DURATION"
+    )]
     pub grace: String,
     /// The longest an answer of Twilio is waited for
-    #[arg(long, env = "VOICE_OTP_POST_TIMEOUT", default_value = "15s", value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "VOICE_OTP_POST_TIMEOUT",
+        default_value = "15s",
+        value_name = "DURATION"
+    )]
     pub post_timeout: String,
     /// After a placement whose outcome is unknown: how long until its absence from Twilio's call list counts
-    #[arg(long, env = "VOICE_OTP_SETTLE_AFTER", default_value = "10s", value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "VOICE_OTP_SETTLE_AFTER",
+        default_value = "10s",
+        value_name = "DURATION"
+    )]
     pub settle_after: String,
     /// How long a finished delivery is known, against repeats: without code or number; a day to 35 days
-    #[arg(long, env = "VOICE_OTP_RETENTION", default_value = "7days", value_name = "DURATION")]
+    #[arg(
+        long,
+        env = "VOICE_OTP_RETENTION",
+        default_value = "7days",
+        value_name = "DURATION"
+    )]
     pub retention: String,
     /// The most placements in flight at once; once half are, an account has a sixteenth of them at most
-    #[arg(long, env = "VOICE_OTP_CONCURRENCY", default_value = "1000", value_name = "CALLS")]
+    #[arg(
+        long,
+        env = "VOICE_OTP_CONCURRENCY",
+        default_value = "1000",
+        value_name = "CALLS"
+    )]
     pub concurrency: String,
     /// The most unacknowledged messages that the broker hands over from the queue for all; an eighth of it from each lane
-    #[arg(long, env = "VOICE_OTP_PREFETCH", default_value = "1000", value_name = "MESSAGES")]
+    #[arg(
+        long,
+        env = "VOICE_OTP_PREFETCH",
+        default_value = "1000",
+        value_name = "MESSAGES"
+    )]
     pub prefetch: String,
     /// The most database connections
-    #[arg(long, env = "VOICE_OTP_DATABASE_POOL", default_value = "8", value_name = "CONNECTIONS")]
+    #[arg(
+        long,
+        env = "VOICE_OTP_DATABASE_POOL",
+        default_value = "8",
+        value_name = "CONNECTIONS"
+    )]
     pub database_pool: String,
 }
 
@@ -284,7 +360,12 @@ pub struct Console {
     #[command(flatten)]
     pub reach: Reach,
     /// Address of the console
-    #[arg(long, env = "VOICE_OTP_CONSOLE_LISTEN", default_value = "127.0.0.1:8081", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "VOICE_OTP_CONSOLE_LISTEN",
+        default_value = "127.0.0.1:8081",
+        value_name = "HOST:PORT"
+    )]
     pub listen: String,
     /// Whether browsers come by https, through a proxy: the session's cookie goes nowhere else then (true or false)
     #[arg(long, env = "VOICE_OTP_CONSOLE_HTTPS", default_value = "false", value_name = "BOOL", num_args = 0..=1, default_missing_value = "true")]
@@ -335,7 +416,12 @@ pub enum Token {
 #[derive(Debug, Args)]
 pub struct Simulate {
     /// Address to listen on
-    #[arg(long, env = "VOICE_OTP_SIMULATE_LISTEN", default_value = "127.0.0.1:8090", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "VOICE_OTP_SIMULATE_LISTEN",
+        default_value = "127.0.0.1:8090",
+        value_name = "HOST:PORT"
+    )]
     pub listen: String,
     /// JSON file with the accounts: an array of objects with sid, `auth_token` and numbers; without it one is made and shown
     #[arg(long, value_name = "FILE")]
@@ -375,6 +461,11 @@ pub struct Demo {
 #[derive(Debug, Args)]
 pub struct Healthcheck {
     /// The worker's address
-    #[arg(long, env = "VOICE_OTP_LISTEN", default_value = "127.0.0.1:8080", value_name = "HOST:PORT")]
+    #[arg(
+        long,
+        env = "VOICE_OTP_LISTEN",
+        default_value = "127.0.0.1:8080",
+        value_name = "HOST:PORT"
+    )]
     pub listen: String,
 }

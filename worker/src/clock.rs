@@ -11,6 +11,9 @@ pub(crate) struct Boot;
 impl Steady for Boot {
     fn elapsed(&self) -> Duration {
         let time = clock_gettime(ClockId::Boottime);
-        Duration::new(u64::try_from(time.tv_sec).unwrap_or(0), u32::try_from(time.tv_nsec).unwrap_or(0))
+        Duration::new(
+            u64::try_from(time.tv_sec).unwrap_or(0),
+            u32::try_from(time.tv_nsec).unwrap_or(0),
+        )
     }
 }

@@ -53,11 +53,15 @@ impl Checks {
 
     pub(crate) fn broker(&mut self, broker: &Broker) -> Option<SecretString> {
         let Some(url) = &broker.amqp_url else {
-            self.wrong("VOICE_OTP_AMQP_URL (--amqp-url) is missing: amqp://user:password@host:port/vhost");
+            self.wrong(
+                "VOICE_OTP_AMQP_URL (--amqp-url) is missing: amqp://user:password@host:port/vhost",
+            );
             return None;
         };
         let url = SecretString::from(url.as_str());
-        link::check(&url).map_err(|error| self.wrong(format!("VOICE_OTP_AMQP_URL: {error}"))).ok()?;
+        link::check(&url)
+            .map_err(|error| self.wrong(format!("VOICE_OTP_AMQP_URL: {error}")))
+            .ok()?;
         Some(url)
     }
 
@@ -67,7 +71,9 @@ impl Checks {
             return None;
         };
         let url = SecretString::from(url.as_str());
-        voice_otp_store::connect(&url, 1).map_err(|error| self.wrong(format!("VOICE_OTP_DATABASE_URL: {error}"))).ok()?;
+        voice_otp_store::connect(&url, 1)
+            .map_err(|error| self.wrong(format!("VOICE_OTP_DATABASE_URL: {error}")))
+            .ok()?;
         Some(url)
     }
 
@@ -80,16 +86,30 @@ impl Checks {
             (None, Some(file)) => match std::fs::read_to_string(file) {
                 Ok(text) => ("VOICE_OTP_KEYS_FILE", SecretString::from(text.trim())),
                 Err(error) => {
-                    self.wrong(format!("VOICE_OTP_KEYS_FILE: can't read {}: {error}", file.display()));
+                    self.wrong(format!(
+                        "VOICE_OTP_KEYS_FILE: can't read {}: {error}",
+                        file.display()
+                    ));
                     return None;
                 }
             },
-            (keys, None) => ("VOICE_OTP_KEYS", SecretString::from(keys.clone().unwrap_or_default())),
+            (keys, None) => (
+                "VOICE_OTP_KEYS",
+                SecretString::from(keys.clone().unwrap_or_default()),
+            ),
         };
-        Keyring::parse(&text).map_err(|error| self.wrong(format!("{name}: {error}"))).ok()
+        Keyring::parse(&text)
+            .map_err(|error| self.wrong(format!("{name}: {error}")))
+            .ok()
     }
 
-    pub(crate) fn duration(&mut self, name: &str, text: &str, least: Duration, most: Duration) -> Option<Duration> {
+    pub(crate) fn duration(
+        &mut self,
+        name: &str,
+        text: &str,
+        least: Duration,
+        most: Duration,
+    ) -> Option<Duration> {
         let bounds = || {
             format!(
                 "{name}: a duration from {} to {}, such as 30s",
@@ -107,7 +127,10 @@ impl Checks {
     }
 
     pub(crate) fn number(&mut self, name: &str, text: &str, least: u64, most: u64) -> Option<u64> {
-        let number = text.parse().ok().filter(|number| (least..=most).contains(number));
+        let number = text
+            .parse()
+            .ok()
+            .filter(|number| (least..=most).contains(number));
         if number.is_none() {
             self.wrong(format!("{name}: a number from {least} to {most}"));
         }
@@ -116,14 +139,23 @@ impl Checks {
 
     /// Twilio's URL, and the workers'.
     pub(crate) fn reach(&mut self, reach: &Reach) -> (Option<Url>, Option<Url>) {
-        (self.url("VOICE_OTP_TWILIO_URL", reach.twilio_url.as_ref()), self.public_url(reach))
+        (
+            self.url("VOICE_OTP_TWILIO_URL", reach.twilio_url.as_ref()),
+            self.public_url(reach),
+        )
     }
 
     pub(crate) fn url(&mut self, name: &str, text: Option<&String>) -> Option<Url> {
         // Set to nothing is not set: Compose can't unset a variable.
         let text = text.filter(|text| !text.is_empty())?;
         match Url::parse(text) {
-            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty() => Some(url),
+            Ok(url)
+                if matches!(url.scheme(), "http" | "https")
+                    && url.has_host()
+                    && url.username().is_empty() =>
+            {
+                Some(url)
+            }
             Ok(_) | Err(_) => {
                 self.wrong(format!("{name}: an http or https URL without a user"));
                 None
@@ -166,9 +198,24 @@ pub(crate) fn worker(worker: &Worker) -> Result<WorkerSettings, Wrong> {
     let (twilio_url, public_url) = checks.reach(&worker.reach);
     let lead = checks.duration("VOICE_OTP_LEAD", &worker.lead, seconds(1), seconds(600));
     let grace = checks.duration("VOICE_OTP_GRACE", &worker.grace, seconds(1), seconds(600));
-    let post_timeout = checks.duration("VOICE_OTP_POST_TIMEOUT", &worker.post_timeout, seconds(1), seconds(60));
-    let settle_after = checks.duration("VOICE_OTP_SETTLE_AFTER", &worker.settle_after, seconds(1), seconds(300));
-    let retention = checks.duration("VOICE_OTP_RETENTION", &worker.retention, seconds(24 * 3600), seconds(35 * 24 * 3600));
+    let post_timeout = checks.duration(
+        "VOICE_OTP_POST_TIMEOUT",
+        &worker.post_timeout,
+        seconds(1),
+        seconds(60),
+    );
+    let settle_after = checks.duration(
+        "VOICE_OTP_SETTLE_AFTER",
+        &worker.settle_after,
+        seconds(1),
+        seconds(300),
+    );
+    let retention = checks.duration(
+        "VOICE_OTP_RETENTION",
+        &worker.retention,
+        seconds(24 * 3600),
+        seconds(35 * 24 * 3600),
+    );
     let concurrency = checks.number("VOICE_OTP_CONCURRENCY", &worker.concurrency, 1, 10_000);
     let prefetch = checks.number("VOICE_OTP_PREFETCH", &worker.prefetch, 1, 10_000);
     let pool = checks.number("VOICE_OTP_DATABASE_POOL", &worker.database_pool, 3, 100);

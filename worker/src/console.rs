@@ -15,7 +15,9 @@ use std::time::Duration;
 use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::header::{CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS};
+use axum::http::header::{
+    CACHE_CONTROL, CONTENT_SECURITY_POLICY, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
+};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
@@ -72,10 +74,20 @@ const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; i
                       form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
 
 /// Serves the console until told to stop.
-pub(crate) async fn serve(settings: Settings, listener: TcpListener, stop: CancellationToken) -> anyhow::Result<()> {
-    let pool = voice_otp_store::connect(&settings.database_url, 8).context("use the database URL")?;
-    voice_otp_store::migrate::check(&pool).await.context("check the database")?;
-    let publisher = Publisher::start(voice_otp_publisher::Settings::new(settings.amqp_url.clone(), "/voice-otp/console"))?;
+pub(crate) async fn serve(
+    settings: Settings,
+    listener: TcpListener,
+    stop: CancellationToken,
+) -> anyhow::Result<()> {
+    let pool =
+        voice_otp_store::connect(&settings.database_url, 8).context("use the database URL")?;
+    voice_otp_store::migrate::check(&pool)
+        .await
+        .context("check the database")?;
+    let publisher = Publisher::start(voice_otp_publisher::Settings::new(
+        settings.amqp_url.clone(),
+        "/voice-otp/console",
+    ))?;
     let twilio = Client::new(client::Settings {
         base_url: settings.twilio_url.clone(),
         public_url: settings.public_url.clone(),
@@ -97,7 +109,8 @@ pub(crate) async fn serve(settings: Settings, listener: TcpListener, stop: Cance
         stop: stop.clone(),
         looking: Semaphore::new(LOOKING),
     };
-    let serving = axum::serve(listener, router(Arc::new(console))).with_graceful_shutdown(stop.clone().cancelled_owned());
+    let serving = axum::serve(listener, router(Arc::new(console)))
+        .with_graceful_shutdown(stop.clone().cancelled_owned());
     let served = tokio::select! {
         served = serving.into_future() => served,
         // Whoever doesn't read any more would keep it from ending.
@@ -138,6 +151,8 @@ async fn guarded(mut response: Response) -> Response {
     headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
-    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    headers
+        .entry(CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-store"));
     response
 }

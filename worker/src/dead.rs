@@ -37,16 +37,31 @@ impl DeadLetters {
     /// A body's length and keyed hash: to find out whether two dead letters are one message, and nothing else.
     pub(crate) fn fingerprint(&self, body: &[u8]) -> Fingerprint {
         let (key_id, mac) = self.keys.hash("dead letter", &STANDARD.encode(body));
-        Fingerprint { bytes: body.len(), key_id, mac: STANDARD.encode(mac) }
+        Fingerprint {
+            bytes: body.len(),
+            key_id,
+            mac: STANDARD.encode(mac),
+        }
     }
 
     /// Puts a message with the dead letters. Only when this is confirmed may it be acknowledged.
-    pub(crate) async fn bury(&self, delivery: &Delivery, body: &Fingerprint, cause: &Cause) -> Result<(), PublishError> {
+    pub(crate) async fn bury(
+        &self,
+        delivery: &Delivery,
+        body: &Fingerprint,
+        cause: &Cause,
+    ) -> Result<(), PublishError> {
         tracing::warn!(
             reason = cause.reason,
             detail = cause.detail,
-            tenant.id = cause.key.as_ref().map(|key| tracing::field::display(&key.tenant_id)),
-            delivery.id = cause.key.as_ref().map(|key| tracing::field::display(&key.delivery_id)),
+            tenant.id = cause
+                .key
+                .as_ref()
+                .map(|key| tracing::field::display(&key.tenant_id)),
+            delivery.id = cause
+                .key
+                .as_ref()
+                .map(|key| tracing::field::display(&key.delivery_id)),
             "a message goes to the dead letters"
         );
         let letter = json!({

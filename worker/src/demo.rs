@@ -44,17 +44,30 @@ pub(crate) async fn run(args: Demo) -> Result<(), Failed> {
     let mut checks = Checks::default();
     let (amqp_url, database_url) = (checks.broker(&args.broker), checks.database(&args.database));
     let given = args.sealing.keys.is_some() || args.sealing.keys_file.is_some();
-    let keys = if given { checks.keys(&args.sealing) } else { Keyring::parse(&Keyring::generate("demo")).ok() };
+    let keys = if given {
+        checks.keys(&args.sealing)
+    } else {
+        Keyring::parse(&Keyring::generate("demo")).ok()
+    };
     let elsewhere = checks.url("--simulator", args.simulator.as_ref());
     let console_url = checks.url("--console", args.console.as_ref());
     if elsewhere.is_some() && !given {
-        checks.wrong("VOICE_OTP_KEYS: the ones of the running workers must be given with --simulator");
+        checks.wrong(
+            "VOICE_OTP_KEYS: the ones of the running workers must be given with --simulator",
+        );
     }
-    let (amqp_url, database_url, keys) = checks.done(amqp_url.zip(database_url).zip(keys).map(|((a, d), k)| (a, d, k)))?;
+    let (amqp_url, database_url, keys) = checks.done(
+        amqp_url
+            .zip(database_url)
+            .zip(keys)
+            .map(|((a, d), k)| (a, d, k)),
+    )?;
     let (soft, _) = signals();
 
     let pool = connect(&database_url, 2).context("use the database URL")?;
-    migrate::apply(&pool).await.context("migrate the database")?;
+    migrate::apply(&pool)
+        .await
+        .context("migrate the database")?;
     let stage = match elsewhere {
         Some(simulator) => Stage::find(simulator, &keys, &pool).await?,
         None => Stage::set(&amqp_url, &database_url, &keys, &pool).await?,
@@ -90,7 +103,9 @@ pub(crate) async fn run(args: Demo) -> Result<(), Failed> {
         }
     };
     if !args.once && right {
-        say("\nThe demo goes on until Ctrl-C: publish more in another terminal, after eval \"$(./dev env)\":")?;
+        say(
+            "\nThe demo goes on until Ctrl-C: publish more in another terminal, after eval \"$(./dev env)\":",
+        )?;
         say("  voice-otp publish --tenant demo-acme --to +12125550142 --code 493027 --wait")?;
         if let Some(showing) = &showing {
             say("")?;
@@ -121,18 +136,25 @@ impl Showing {
     async fn start(settings: console::Settings, pool: &Pool) -> anyhow::Result<Self> {
         let mut bound = Err(anyhow!("no port"));
         for port in CONSOLE_PORTS {
-            bound = TcpListener::bind(("127.0.0.1", port)).await.context("listen for the console");
+            bound = TcpListener::bind(("127.0.0.1", port))
+                .await
+                .context("listen for the console");
             if bound.is_ok() {
                 break;
             }
         }
         let listener = bound?;
-        let address = listener.local_addr().context("read the console's address")?;
+        let address = listener
+            .local_addr()
+            .context("read the console's address")?;
         let showing = Self::elsewhere(&format!("http://{address}"), pool).await?;
         let serving = console::serve(settings, listener, showing.stop.clone());
         showing.tasks.spawn(async move {
             if let Err(error) = serving.await {
-                tracing::error!(error = &*error as &dyn std::error::Error, "the console failed");
+                tracing::error!(
+                    error = &*error as &dyn std::error::Error,
+                    "the console failed"
+                );
             }
         });
         Ok(showing)
@@ -141,18 +163,34 @@ impl Showing {
     /// One that runs at this address.
     async fn elsewhere(url: &str, pool: &Pool) -> anyhow::Result<Self> {
         // Good for as long as somebody may look at a demo.
-        let (token, _) = access::create(pool, "demo", &Role::Operator, Duration::from_hours(24)).await.context("make a token")?;
+        let (token, _) = access::create(pool, "demo", &Role::Operator, Duration::from_hours(24))
+            .await
+            .context("make a token")?;
         let url = url.trim_end_matches('/').to_owned();
-        let showing = Self { url, token, stop: CancellationToken::new(), tasks: TaskTracker::new() };
+        let showing = Self {
+            url,
+            token,
+            stop: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+        };
         showing.invite(pool).await?;
         Ok(showing)
     }
 
     /// Prints where the console is, and a link that signs in there once. The code is in the fragment, which no server sees.
     async fn invite(&self, pool: &Pool) -> anyhow::Result<()> {
-        let code = access::sign_in_code(pool, self.token).await.context("make a sign-in link")?;
-        say(&format!("Console: {}  sign in, once and within a minute:", self.url))?;
-        say(&format!("  {}/sign-in#code={}", self.url, code.expose_secret()))
+        let code = access::sign_in_code(pool, self.token)
+            .await
+            .context("make a sign-in link")?;
+        say(&format!(
+            "Console: {}  sign in, once and within a minute:",
+            self.url
+        ))?;
+        say(&format!(
+            "  {}/sign-in#code={}",
+            self.url,
+            code.expose_secret()
+        ))
     }
 
     async fn stop(self) {
@@ -163,7 +201,9 @@ impl Showing {
 }
 
 async fn watch_on(url: &SecretString, soft: &tokio_util::sync::CancellationToken) {
-    let Ok(mut tail) = Tail::start(url, None).await else { return };
+    let Ok(mut tail) = Tail::start(url, None).await else {
+        return;
+    };
     loop {
         tokio::select! {
             next = tail.next() => match next {
@@ -182,11 +222,20 @@ async fn perform(url: &SecretString, stage: &Stage) -> anyhow::Result<bool> {
     let letters_before = dead_letters(url).await?;
     let mut tail = Tail::start(url, None).await?;
     let publisher = Publisher::start(Settings::new(url.clone(), "/voice-otp/demo"))?;
-    say(&format!("{} requests, 4 tenants, {}, simulated phones at 4 times the speed of life\n", cases.len(), stage.workers()))?;
+    say(&format!(
+        "{} requests, 4 tenants, {}, simulated phones at 4 times the speed of life\n",
+        cases.len(),
+        stage.workers()
+    ))?;
 
     let mut endings: Endings = cases.iter().map(|case| (case.id(), Vec::new())).collect();
     // Calls of a run before this one: told before, or of a delivery that isn't of this one.
-    let mut others: HashSet<String> = stage.calls().await?.into_iter().map(|call| call.sid).collect();
+    let mut others: HashSet<String> = stage
+        .calls()
+        .await?
+        .into_iter()
+        .map(|call| call.sid)
+        .collect();
     let publishing = async {
         for case in &cases {
             if !matches!(case.deed, Deed::AfterOthers(_)) {
@@ -194,7 +243,10 @@ async fn perform(url: &SecretString, stage: &Stage) -> anyhow::Result<bool> {
             }
         }
         // Nobody can be answered about this one: it goes to the dead letters.
-        publisher.publish(unreadable(run)).await.context("publish the unreadable message")?;
+        publisher
+            .publish(unreadable(run))
+            .await
+            .context("publish the unreadable message")?;
         anyhow::Ok(())
     };
     let listening = listen(&mut tail, &cases, &publisher, &mut endings, &mut others);
@@ -212,27 +264,56 @@ async fn perform(url: &SecretString, stage: &Stage) -> anyhow::Result<bool> {
 }
 
 async fn publish(publisher: &Publisher, case: &Case) -> anyhow::Result<()> {
-    publisher.request(&case.request).await.with_context(|| format!("publish {}", case.id()))?;
+    publisher
+        .request(&case.request)
+        .await
+        .with_context(|| format!("publish {}", case.id()))?;
     match &case.deed {
-        Deed::Repeat => publisher.request(&case.request).await.context("publish it again")?,
-        Deed::Conflict(other) => publisher.request(other).await.context("publish another under its id")?,
+        Deed::Repeat => publisher
+            .request(&case.request)
+            .await
+            .context("publish it again")?,
+        Deed::Conflict(other) => publisher
+            .request(other)
+            .await
+            .context("publish another under its id")?,
         Deed::CancelAt(_) | Deed::AfterOthers(_) | Deed::None => {}
     }
     Ok(())
 }
 
 /// Publishes what waits for the other requests of this tenant, if all of those have a status.
-async fn publish_after_others(tenant: &TenantId, cases: &[Case], publisher: &Publisher, endings: &Endings) -> anyhow::Result<()> {
-    let told = |case: &Case| endings.get(&case.id()).is_some_and(|statuses| !statuses.is_empty());
-    let of_tenant = || cases.iter().filter(|case| case.request.tenant_id == *tenant);
+async fn publish_after_others(
+    tenant: &TenantId,
+    cases: &[Case],
+    publisher: &Publisher,
+    endings: &Endings,
+) -> anyhow::Result<()> {
+    let told = |case: &Case| {
+        endings
+            .get(&case.id())
+            .is_some_and(|statuses| !statuses.is_empty())
+    };
+    let of_tenant = || {
+        cases
+            .iter()
+            .filter(|case| case.request.tenant_id == *tenant)
+    };
     if !of_tenant().all(|case| matches!(case.deed, Deed::AfterOthers(_)) || told(case)) {
         return Ok(());
     }
     for case in of_tenant() {
         if let Deed::AfterOthers(life) = case.deed {
             let now = publish_clock();
-            let request = Requested { expires_at: now + life, time: Some(now), ..case.request.clone() };
-            publisher.request(&request).await.with_context(|| format!("publish {}", case.id()))?;
+            let request = Requested {
+                expires_at: now + life,
+                time: Some(now),
+                ..case.request.clone()
+            };
+            publisher
+                .request(&request)
+                .await
+                .with_context(|| format!("publish {}", case.id()))?;
         }
     }
     Ok(())
@@ -276,13 +357,17 @@ async fn listen(
             continue;
         };
         say(&line(&event))?;
-        let cancels = |case: &&Case| case.id() == id && case.deed == Deed::CancelAt(event.data.status);
+        let cancels =
+            |case: &&Case| case.id() == id && case.deed == Deed::CancelAt(event.data.status);
         if let Some(case) = cases.iter().find(cancels) {
             let cancelled = Cancelled {
                 tenant_id: case.request.tenant_id.clone(),
                 target: Target::Delivery(case.request.delivery_id.clone()),
             };
-            publisher.cancel(&format!("{id}-cancel"), &cancelled, &Trace::default()).await.context("cancel a request")?;
+            publisher
+                .cancel(&format!("{id}-cancel"), &cancelled, &Trace::default())
+                .await
+                .context("cancel a request")?;
         }
         let (first, tenant) = (statuses.is_empty(), event.data.tenant_id.clone());
         statuses.push(event);
@@ -301,23 +386,50 @@ async fn dead_letters(url: &SecretString) -> anyhow::Result<u32> {
     let link = voice_otp_publisher::link::connect(url, "voice-otp demo").await?;
     topology::declare_all(&link.connection).await?;
     let channel = link.connection.create_channel().await?;
-    let look =
-        lapin::options::QueueDeclareOptions { passive: true, durable: true, exclusive: false, auto_delete: false, nowait: false };
-    let queue = channel.queue_declare(topology::DEAD.into(), look, lapin::types::FieldTable::default()).await?;
+    let look = lapin::options::QueueDeclareOptions {
+        passive: true,
+        durable: true,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+    };
+    let queue = channel
+        .queue_declare(
+            topology::DEAD.into(),
+            look,
+            lapin::types::FieldTable::default(),
+        )
+        .await?;
     let count = queue.message_count();
     link.close().await;
     Ok(count)
 }
 
 /// Prints what became of everything; true if it is what should have.
-fn report(cases: &[Case], endings: &Endings, calls: &[CallReport], letters: u32, all_ended: bool) -> anyhow::Result<bool> {
+fn report(
+    cases: &[Case],
+    endings: &Endings,
+    calls: &[CallReport],
+    letters: u32,
+    all_ended: bool,
+) -> anyhow::Result<bool> {
     let mut rows: Vec<((Status, Option<ReasonCode>), u32, u32)> = Vec::new();
     let mut wrong = Vec::new();
     for case in cases {
         let statuses = endings.get(&case.id()).map_or(&[][..], Vec::as_slice);
-        let finals: Vec<&StatusEvent> = statuses.iter().filter(|event| event.data.is_final).collect();
-        let got = finals.first().map(|event| (event.data.status, event.data.reason.as_ref().map(|reason| reason.code)));
-        let in_order = (1..).zip(statuses).all(|(sequence, event): (u32, _)| event.data.sequence == sequence);
+        let finals: Vec<&StatusEvent> = statuses
+            .iter()
+            .filter(|event| event.data.is_final)
+            .collect();
+        let got = finals.first().map(|event| {
+            (
+                event.data.status,
+                event.data.reason.as_ref().map(|reason| reason.code),
+            )
+        });
+        let in_order = (1..)
+            .zip(statuses)
+            .all(|(sequence, event): (u32, _)| event.data.sequence == sequence);
         let right = finals.len() == 1 && got == Some(case.ends) && in_order;
         if !right {
             wrong.push(format!(
@@ -337,14 +449,35 @@ fn report(cases: &[Case], endings: &Endings, calls: &[CallReport], letters: u32,
         }
     }
     rows.sort_by_key(|(ends, ..)| *ends);
-    say(&format!("\n{:<12} {:<24} {:>8} {:>8}", "ending", "reason", "requests", "as meant"))?;
+    say(&format!(
+        "\n{:<12} {:<24} {:>8} {:>8}",
+        "ending", "reason", "requests", "as meant"
+    ))?;
     for ((status, reason), wanted, matched) in &rows {
-        let reason = reason.and_then(|code| serde_json::to_value(code).ok()).and_then(|code| code.as_str().map(str::to_owned));
-        say(&format!("{status:<12} {:<24} {wanted:>8} {matched:>8}", reason.unwrap_or_default()))?;
+        let reason = reason
+            .and_then(|code| serde_json::to_value(code).ok())
+            .and_then(|code| code.as_str().map(str::to_owned));
+        say(&format!(
+            "{status:<12} {:<24} {wanted:>8} {matched:>8}",
+            reason.unwrap_or_default()
+        ))?;
     }
-    say(&format!("{:<37} {:>8} {letters:>8}", "dead letters", cases::DEAD_LETTERS))?;
-    let spoken = cases.iter().find(|case| case.ends.0 == Status::Delivered && case.deed == Deed::None);
-    let call = spoken.and_then(|case| Some((case, calls.iter().find(|call| call.to == case.request.to.expose())?)));
+    say(&format!(
+        "{:<37} {:>8} {letters:>8}",
+        "dead letters",
+        cases::DEAD_LETTERS
+    ))?;
+    let spoken = cases
+        .iter()
+        .find(|case| case.ends.0 == Status::Delivered && case.deed == Deed::None);
+    let call = spoken.and_then(|case| {
+        Some((
+            case,
+            calls
+                .iter()
+                .find(|call| call.to == case.request.to.expose())?,
+        ))
+    });
     let mut heard_right = false;
     if let Some((case, call)) = call {
         heard_right = call.digits_heard == case.request.code.expose();
@@ -369,9 +502,13 @@ fn report(cases: &[Case], endings: &Endings, calls: &[CallReport], letters: u32,
     if !doubles.is_empty() {
         wrong.push(format!("  called more than once: {doubles:?}"));
     }
-    let right = wrong.is_empty() && all_ended && heard_right && kept_safe && letters == cases::DEAD_LETTERS;
+    let right =
+        wrong.is_empty() && all_ended && heard_right && kept_safe && letters == cases::DEAD_LETTERS;
     if right {
-        say(&format!("\nall {} requests ended as they should, each once", cases.len()))?;
+        say(&format!(
+            "\nall {} requests ended as they should, each once",
+            cases.len()
+        ))?;
     } else {
         say("\nnot as it should be:")?;
         for text in wrong {
@@ -383,6 +520,12 @@ fn report(cases: &[Case], endings: &Endings, calls: &[CallReport], letters: u32,
 
 /// Every number of the demo belongs to one request, so none is called more often than that one allows.
 fn called_twice(calls: &[CallReport], cases: &[Case]) -> Vec<String> {
-    let called = |case: &&Case| calls.iter().filter(|call| call.to == case.request.to.expose()).count() > case.calls();
+    let called = |case: &&Case| {
+        calls
+            .iter()
+            .filter(|call| call.to == case.request.to.expose())
+            .count()
+            > case.calls()
+    };
     cases.iter().filter(called).map(Case::id).collect()
 }

@@ -55,8 +55,15 @@ async fn ready<P: Ports>(State(http): State<Arc<Http<P>>>) -> Response {
         ("intake", http.intake_up.load(Ordering::Relaxed)),
         ("statuses", http.publisher.is_ready()),
     ];
-    let text: String = parts.iter().map(|(name, up)| format!("{name}: {}\n", if *up { "ok" } else { "down" })).collect();
-    let code = if parts.iter().all(|(_, up)| *up) { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let text: String = parts
+        .iter()
+        .map(|(name, up)| format!("{name}: {}\n", if *up { "ok" } else { "down" }))
+        .collect();
+    let code = if parts.iter().all(|(_, up)| *up) {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     (code, text).into_response()
 }
 
@@ -77,8 +84,10 @@ async fn status<P: Ports>(
     body: Bytes,
 ) -> StatusCode {
     let told = async {
-        let (found, attempt, params) =
-            request(&http, &attempt, &headers, &body, |attempt| http.twilio.callback_url(attempt)).await?;
+        let (found, attempt, params) = request(&http, &attempt, &headers, &body, |attempt| {
+            http.twilio.callback_url(attempt)
+        })
+        .await?;
         let call = call(&found, &params)?;
         match http.engine.news(found, attempt, &call).await {
             News::Taken => Ok(StatusCode::NO_CONTENT),
@@ -98,16 +107,28 @@ async fn voice<P: Ports>(
 ) -> Response {
     let told = async {
         let turn = Turn::of_query(query.as_deref()).ok_or(StatusCode::NOT_FOUND)?;
-        let (found, attempt, params) =
-            request(&http, &attempt, &headers, &body, |attempt| http.twilio.voice_url(attempt, turn)).await?;
+        let (found, attempt, params) = request(&http, &attempt, &headers, &body, |attempt| {
+            http.twilio.voice_url(attempt, turn)
+        })
+        .await?;
         let call = call(&found, &params)?;
         let asked = callback::asked(&params, turn);
-        let answer = http.engine.answer(found, attempt, &call, &asked).await.ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
+        let answer = http
+            .engine
+            .answer(found, attempt, &call, &asked)
+            .await
+            .ok_or(StatusCode::SERVICE_UNAVAILABLE)?;
         // The URL of a worker that has one: the request has come to it.
-        Ok(twiml::answer(&answer, |turn| http.twilio.voice_action(attempt, turn).unwrap_or_default()))
+        Ok(twiml::answer(&answer, |turn| {
+            http.twilio.voice_action(attempt, turn).unwrap_or_default()
+        }))
     };
     match told.await {
-        Ok(xml) => ([(CONTENT_TYPE, "text/xml"), (CACHE_CONTROL, "no-store")], xml).into_response(),
+        Ok(xml) => (
+            [(CONTENT_TYPE, "text/xml"), (CACHE_CONTROL, "no-store")],
+            xml,
+        )
+            .into_response(),
         Err(status) => StatusCode::into_response(status),
     }
 }
@@ -120,9 +141,16 @@ async fn request<P: Ports>(
     body: &[u8],
     url: impl FnOnce(AttemptId) -> Option<String>,
 ) -> Result<(Attempt, AttemptId, Vec<(String, String)>), StatusCode> {
-    let attempt = Uuid::try_parse(attempt).map(AttemptId).map_err(|_| StatusCode::NOT_FOUND)?;
+    let attempt = Uuid::try_parse(attempt)
+        .map(AttemptId)
+        .map_err(|_| StatusCode::NOT_FOUND)?;
     let params = form(headers, body)?;
-    let found = http.engine.ledger().find_attempt(attempt).await.map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
+    let found = http
+        .engine
+        .ledger()
+        .find_attempt(attempt)
+        .await
+        .map_err(|_| StatusCode::SERVICE_UNAVAILABLE)?;
     let found = found.ok_or(StatusCode::NOT_FOUND)?;
     // The URL as Twilio was told it: headers that say otherwise are anybody's.
     let url = url(attempt).ok_or(StatusCode::NOT_FOUND)?;
@@ -139,12 +167,21 @@ fn call(found: &Attempt, params: &[(String, String)]) -> Result<Call, StatusCode
 }
 
 /// A probe of the public URL: signed by the tenant's auth token, as a callback is. It changes nothing.
-async fn probe<P: Ports>(State(http): State<Arc<Http<P>>>, headers: HeaderMap, body: Bytes) -> Response {
+async fn probe<P: Ports>(
+    State(http): State<Arc<Http<P>>>,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let probed = async {
         let params = form(&headers, &body)?;
         // Whoever can't sign learns nothing, not even which tenants there are.
-        headers.get("x-twilio-signature").ok_or(StatusCode::FORBIDDEN)?;
-        let tenant = params.iter().find(|(name, _)| name == "Tenant").and_then(|(_, tenant)| TenantId::parse(tenant).ok());
+        headers
+            .get("x-twilio-signature")
+            .ok_or(StatusCode::FORBIDDEN)?;
+        let tenant = params
+            .iter()
+            .find(|(name, _)| name == "Tenant")
+            .and_then(|(_, tenant)| TenantId::parse(tenant).ok());
         let tenant = tenant.ok_or(StatusCode::BAD_REQUEST)?;
         let url = http.twilio.probe_url().ok_or(StatusCode::NOT_FOUND)?;
         signed(&http, &tenant, &url, &params, &headers).await
@@ -158,8 +195,11 @@ async fn probe<P: Ports>(State(http): State<Arc<Http<P>>>, headers: HeaderMap, b
 
 /// The fields of a form; else what to answer.
 fn form(headers: &HeaderMap, body: &[u8]) -> Result<Vec<(String, String)>, StatusCode> {
-    let is_form =
-        headers.get("content-type").is_some_and(|value| value.as_bytes().starts_with(b"application/x-www-form-urlencoded"));
+    let is_form = headers.get("content-type").is_some_and(|value| {
+        value
+            .as_bytes()
+            .starts_with(b"application/x-www-form-urlencoded")
+    });
     if !is_form || std::str::from_utf8(body).is_err() {
         return Err(StatusCode::BAD_REQUEST);
     }
@@ -174,7 +214,12 @@ async fn signed<P: Ports>(
     params: &[(String, String)],
     headers: &HeaderMap,
 ) -> Result<(), StatusCode> {
-    let settings = match http.engine.directory().settings(std::slice::from_ref(tenant)).await {
+    let settings = match http
+        .engine
+        .directory()
+        .settings(std::slice::from_ref(tenant))
+        .await
+    {
         Ok(mut settings) => match settings.remove(tenant) {
             Some(Ok(settings)) => settings,
             Some(Err(_)) => return Err(StatusCode::SERVICE_UNAVAILABLE),
@@ -183,7 +228,10 @@ async fn signed<P: Ports>(
         },
         Err(_) => return Err(StatusCode::SERVICE_UNAVAILABLE),
     };
-    let given = headers.get("x-twilio-signature").and_then(|value| value.to_str().ok()).unwrap_or_default();
+    let given = headers
+        .get("x-twilio-signature")
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
     let credentials = &settings.credentials;
     let tokens: Vec<&str> = std::iter::once(&credentials.auth_token)
         .chain(&credentials.secondary_auth_token)

@@ -11,7 +11,9 @@ use futures_util::future::try_join_all;
 use futures_util::stream::{self, BoxStream, SelectAll, StreamExt as _};
 use lapin::Channel;
 use lapin::message::Delivery;
-use lapin::options::{BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions};
+use lapin::options::{
+    BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+};
 use lapin::types::{AMQPValue, FieldTable};
 use secrecy::SecretString;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -76,10 +78,16 @@ impl<P: Ports> Intake<P> {
             match Arc::clone(&intake).session(&soft, &mut tries).await {
                 Ok(()) => {}
                 Err(error) if tries == 0 => {
-                    tracing::warn!(error = &*error as &dyn std::error::Error, "no messages from the broker, trying again");
+                    tracing::warn!(
+                        error = &*error as &dyn std::error::Error,
+                        "no messages from the broker, trying again"
+                    );
                 }
                 Err(error) => {
-                    tracing::debug!(error = &*error as &dyn std::error::Error, "no messages from the broker, trying again");
+                    tracing::debug!(
+                        error = &*error as &dyn std::error::Error,
+                        "no messages from the broker, trying again"
+                    );
                 }
             }
             intake.up.store(false, Ordering::Relaxed);
@@ -91,14 +99,20 @@ impl<P: Ports> Intake<P> {
     }
 
     /// One connection's life.
-    async fn session(self: Arc<Self>, soft: &CancellationToken, tries: &mut u32) -> Result<(), Failure> {
+    async fn session(
+        self: Arc<Self>,
+        soft: &CancellationToken,
+        tries: &mut u32,
+    ) -> Result<(), Failure> {
         let link = link::connect(&self.url, &format!("{} intake", self.name)).await?;
         topology::declare_all(&link.connection).await?;
         let mut requests = Consumers::open(&link).await?;
         requests.add(topology::REQUESTS, self.prefetch).await?;
         let lane_prefetch = (self.prefetch / LANE_PREFETCH_SHARE).max(1);
         for lane in 0..topology::LANES {
-            requests.add(&topology::lane_queue(lane), lane_prefetch).await?;
+            requests
+                .add(&topology::lane_queue(lane), lane_prefetch)
+                .await?;
         }
         // One at a time: something among these may have killed a worker.
         let mut returned = Consumers::open(&link).await?;
@@ -126,7 +140,8 @@ impl<P: Ports> Intake<P> {
     ) -> Result<(), Failure> {
         let (sender, receiver) = mpsc::channel(consumers.window.max(1));
         let groups = TaskTracker::new();
-        let grouping = groups.spawn(Arc::clone(self).group_up(receiver, most, groups.clone(), ended.clone()));
+        let grouping =
+            groups.spawn(Arc::clone(self).group_up(receiver, most, groups.clone(), ended.clone()));
         let result = loop {
             // Cancel-safe: a message is only taken by the arm that wins.
             let delivery = tokio::select! {
@@ -163,17 +178,38 @@ impl<P: Ports> Intake<P> {
     fn received(&self, mut delivery: Delivery) -> Received {
         let body = self.dead.fingerprint(&delivery.data);
         let headers = text_headers(delivery.properties.headers().as_ref());
-        let content_type = delivery.properties.content_type().as_ref().map(|text| text.as_str().to_owned());
-        let message = Message { content_type: content_type.as_deref(), headers: &headers, body: &delivery.data };
-        let user = delivery.properties.user_id().as_ref().map(|user| user.as_str().to_owned());
-        let read = read(message).map(|incoming| engine::Message { incoming, user }).map_err(|error| {
-            let named = names(message).map(|(tenant_id, delivery_id)| Key { tenant_id, delivery_id });
-            (error, named)
-        });
+        let content_type = delivery
+            .properties
+            .content_type()
+            .as_ref()
+            .map(|text| text.as_str().to_owned());
+        let message = Message {
+            content_type: content_type.as_deref(),
+            headers: &headers,
+            body: &delivery.data,
+        };
+        let user = delivery
+            .properties
+            .user_id()
+            .as_ref()
+            .map(|user| user.as_str().to_owned());
+        let read = read(message)
+            .map(|incoming| engine::Message { incoming, user })
+            .map_err(|error| {
+                let named = names(message).map(|(tenant_id, delivery_id)| Key {
+                    tenant_id,
+                    delivery_id,
+                });
+                (error, named)
+            });
         // It held a code.
         delivery.data.zeroize();
         delivery.data = Vec::new();
-        Received { delivery, body, read }
+        Received {
+            delivery,
+            body,
+            read,
+        }
     }
 
     /// Forms groups and sends them on their way, a few at once.
@@ -188,7 +224,9 @@ impl<P: Ports> Intake<P> {
         let permits = Arc::new(Semaphore::new(at_once));
         let finished = Arc::new(Notify::new());
         loop {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { return };
+            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
+                return;
+            };
             let mut group = Vec::new();
             if receiver.recv_many(&mut group, most).await == 0 {
                 return;
@@ -209,7 +247,8 @@ impl<P: Ports> Intake<P> {
                     () = tokio::time::sleep_until(gathering + patience) => break,
                 }
             }
-            let (intake, ended, finished) = (Arc::clone(&self), ended.clone(), Arc::clone(&finished));
+            let (intake, ended, finished) =
+                (Arc::clone(&self), ended.clone(), Arc::clone(&finished));
             groups.spawn(async move {
                 let (not_here, mut busy) = intake.work_on(group).await;
                 // What follows is in nobody's way.
@@ -240,31 +279,56 @@ impl<P: Ports> Intake<P> {
     async fn work_on(&self, group: Vec<Received>) -> (Vec<Delivery>, Vec<Received>) {
         let mut incoming = Vec::with_capacity(group.len());
         let mut readable = Vec::with_capacity(group.len());
-        for Received { delivery, body, read } in group {
+        for Received {
+            delivery,
+            body,
+            read,
+        } in group
+        {
             match read {
                 Ok(event) => {
                     incoming.push(event);
                     readable.push((delivery, body));
                 }
                 Err((error, key)) => {
-                    let cause = Cause { reason: error.word(), detail: error.to_string(), key };
+                    let cause = Cause {
+                        reason: error.word(),
+                        detail: error.to_string(),
+                        key,
+                    };
                     self.bury(&delivery, &body, &cause).await;
                 }
             }
         }
         let dispositions = self.engine.take_in(&incoming).await;
         let (mut not_here, mut busy) = (Vec::new(), Vec::new());
-        for (((delivery, body), event), disposition) in readable.into_iter().zip(incoming).zip(dispositions) {
+        for (((delivery, body), event), disposition) in
+            readable.into_iter().zip(incoming).zip(dispositions)
+        {
             match disposition {
                 Disposition::Done => ack(&delivery).await,
-                Disposition::Busy => busy.push(Received { delivery, body, read: Ok(event) }),
+                Disposition::Busy => busy.push(Received {
+                    delivery,
+                    body,
+                    read: Ok(event),
+                }),
                 Disposition::Dead(dead) => {
                     let detail = match dead {
-                        Dead::ConflictingDuplicate => "the id is taken by a request with another number, code or extension",
-                        Dead::PublisherNotAllowed => "its publisher is not on the tenant's list; the worker's log names it",
-                        Dead::RefusedByDatabase => "the database refuses it; the worker's log has its reason",
+                        Dead::ConflictingDuplicate => {
+                            "the id is taken by a request with another number, code or extension"
+                        }
+                        Dead::PublisherNotAllowed => {
+                            "its publisher is not on the tenant's list; the worker's log names it"
+                        }
+                        Dead::RefusedByDatabase => {
+                            "the database refuses it; the worker's log has its reason"
+                        }
                     };
-                    let cause = Cause { reason: dead.word(), detail: detail.to_owned(), key: key_of(&event.incoming) };
+                    let cause = Cause {
+                        reason: dead.word(),
+                        detail: detail.to_owned(),
+                        key: key_of(&event.incoming),
+                    };
                     self.bury(&delivery, &body, &cause).await;
                 }
                 Disposition::Again => not_here.push(delivery),
@@ -298,8 +362,14 @@ struct Consumers {
 
 impl Consumers {
     async fn open(link: &Link) -> Result<Self, Failure> {
-        let channel = tokio::time::timeout(BROKER_TIMEOUT, link.connection.create_channel()).await??;
-        Ok(Self { channel, tags: Vec::new(), streams: SelectAll::new(), window: 0 })
+        let channel =
+            tokio::time::timeout(BROKER_TIMEOUT, link.connection.create_channel()).await??;
+        Ok(Self {
+            channel,
+            tags: Vec::new(),
+            streams: SelectAll::new(),
+            window: 0,
+        })
     }
 
     async fn add(&mut self, queue: &str, prefetch: u16) -> Result<(), Failure> {
@@ -307,16 +377,30 @@ impl Consumers {
         let consuming = async {
             // Before the consumer, each of which has its own: without it the broker hands everything over at once. Not global: quorum
             // queues refuse it.
-            channel.basic_qos(prefetch, BasicQosOptions { global: false }).await?;
+            channel
+                .basic_qos(prefetch, BasicQosOptions { global: false })
+                .await?;
             // Shared by all workers, and every message acknowledged by us.
-            let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
-            channel.basic_consume(queue.into(), "".into(), options, FieldTable::default()).await
+            let options = BasicConsumeOptions {
+                no_local: false,
+                no_ack: false,
+                exclusive: false,
+                nowait: false,
+            };
+            channel
+                .basic_consume(queue.into(), "".into(), options, FieldTable::default())
+                .await
         };
         let consumer = tokio::time::timeout(BROKER_TIMEOUT, consuming).await??;
         self.tags.push(consumer.tag().as_str().to_owned());
         self.window += usize::from(prefetch);
         // That one of many has ended must be seen.
-        self.streams.push(consumer.map(Some).chain(stream::once(async { None })).boxed());
+        self.streams.push(
+            consumer
+                .map(Some)
+                .chain(stream::once(async { None }))
+                .boxed(),
+        );
         Ok(())
     }
 
@@ -328,9 +412,14 @@ impl Consumers {
     /// Stops consuming and gives back what was handed over and not taken.
     async fn give_back_buffered(&mut self) {
         let channel = &self.channel;
-        let cancel = |tag: &String| channel.basic_cancel(tag.as_str().into(), BasicCancelOptions { nowait: false });
+        let cancel = |tag: &String| {
+            channel.basic_cancel(tag.as_str().into(), BasicCancelOptions { nowait: false })
+        };
         let cancelling = try_join_all(self.tags.iter().map(cancel));
-        if !matches!(tokio::time::timeout(BROKER_TIMEOUT, cancelling).await, Ok(Ok(_))) {
+        if !matches!(
+            tokio::time::timeout(BROKER_TIMEOUT, cancelling).await,
+            Ok(Ok(_))
+        ) {
             // The broker gives everything back by itself when the connection closes.
             return;
         }
@@ -345,7 +434,10 @@ impl Consumers {
 async fn ack(delivery: &Delivery) {
     // One at a time: groups of one channel end in any order.
     let acking = delivery.acker.ack(BasicAckOptions { multiple: false });
-    if !matches!(tokio::time::timeout(BROKER_TIMEOUT, acking).await, Ok(Ok(true))) {
+    if !matches!(
+        tokio::time::timeout(BROKER_TIMEOUT, acking).await,
+        Ok(Ok(true))
+    ) {
         // It will come again and be known.
         tracing::debug!("an acknowledgement was lost with its channel");
     }
@@ -362,37 +454,55 @@ async fn give_back_later(deliveries: &[Delivery]) {
 }
 
 async fn give_back(delivery: &Delivery) {
-    let nacking = delivery.acker.nack(BasicNackOptions { multiple: false, requeue: true });
-    if !matches!(tokio::time::timeout(BROKER_TIMEOUT, nacking).await, Ok(Ok(true))) {
+    let nacking = delivery.acker.nack(BasicNackOptions {
+        multiple: false,
+        requeue: true,
+    });
+    if !matches!(
+        tokio::time::timeout(BROKER_TIMEOUT, nacking).await,
+        Ok(Ok(true))
+    ) {
         tracing::debug!("a message could not be given back, the broker will do it by itself");
     }
 }
 
 /// The headers that the contract knows, as text.
 fn text_headers(headers: Option<&FieldTable>) -> Vec<(String, String)> {
-    let Some(headers) = headers else { return Vec::new() };
-    let known = |name: &str| name.starts_with("cloudEvents") || name == "traceparent" || name == "tracestate";
+    let Some(headers) = headers else {
+        return Vec::new();
+    };
+    let known = |name: &str| {
+        name.starts_with("cloudEvents") || name == "traceparent" || name == "tracestate"
+    };
     let text = |value: &AMQPValue| match value {
         AMQPValue::LongString(text) => String::from_utf8(text.as_bytes().to_vec()).ok(),
         AMQPValue::ShortString(text) => Some(text.as_str().to_owned()),
         AMQPValue::ByteArray(bytes) => String::from_utf8(bytes.as_slice().to_vec()).ok(),
         _ => None,
     };
-    let entries = headers.inner().iter().filter(|(name, _)| known(name.as_str()));
-    entries.filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?))).collect()
+    let entries = headers
+        .inner()
+        .iter()
+        .filter(|(name, _)| known(name.as_str()));
+    entries
+        .filter_map(|(name, value)| Some((name.as_str().to_owned(), text(value)?)))
+        .collect()
 }
 
 fn key_of(incoming: &Incoming) -> Option<Key> {
     match incoming {
-        Incoming::Requested(request) => {
-            Some(Key { tenant_id: request.tenant_id.clone(), delivery_id: request.delivery_id.clone() })
-        }
-        Incoming::Invalid(invalid) => {
-            Some(Key { tenant_id: invalid.tenant_id.clone(), delivery_id: invalid.delivery_id.clone() })
-        }
-        Incoming::Verified(verified) => {
-            Some(Key { tenant_id: verified.tenant_id.clone(), delivery_id: verified.delivery_id.clone() })
-        }
+        Incoming::Requested(request) => Some(Key {
+            tenant_id: request.tenant_id.clone(),
+            delivery_id: request.delivery_id.clone(),
+        }),
+        Incoming::Invalid(invalid) => Some(Key {
+            tenant_id: invalid.tenant_id.clone(),
+            delivery_id: invalid.delivery_id.clone(),
+        }),
+        Incoming::Verified(verified) => Some(Key {
+            tenant_id: verified.tenant_id.clone(),
+            delivery_id: verified.delivery_id.clone(),
+        }),
         Incoming::Cancelled(_) => None,
     }
 }

@@ -13,7 +13,10 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     // One TLS provider for everything that speaks TLS here. It fails only if there is one already.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             voice_otp_worker::telemetry::complain(&format!("can't start: {error}"));

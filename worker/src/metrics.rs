@@ -46,29 +46,75 @@ impl<P: Ports> Collector for Counts<P> {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
         let counts = self.0.counts();
         let counters: [(&str, &str, &AtomicU64); 9] = [
-            ("deliveries_admitted", "Deliveries that became durable here", &counts.admitted),
-            ("calls_placed", "Calls that Twilio took from here", &counts.placed),
-            ("deliveries_ended", "Final statuses said by this worker", &counts.ended),
-            ("redials", "Calls to be placed again, since one reached nobody", &counts.redials),
+            (
+                "deliveries_admitted",
+                "Deliveries that became durable here",
+                &counts.admitted,
+            ),
+            (
+                "calls_placed",
+                "Calls that Twilio took from here",
+                &counts.placed,
+            ),
+            (
+                "deliveries_ended",
+                "Final statuses said by this worker",
+                &counts.ended,
+            ),
+            (
+                "redials",
+                "Calls to be placed again, since one reached nobody",
+                &counts.redials,
+            ),
             ("prices", "Prices of calls that were told", &counts.prices),
-            ("stray_calls", "Calls that were no delivery's any more, hung up", &counts.strays),
-            ("account_circuits", "Circuits opened for an account whose calls met trouble at Twilio", &counts.account_circuits),
-            ("credential_circuits", "Circuits opened for a tenant whose credentials Twilio refused", &counts.credential_circuits),
-            ("finals_double", "Deliveries of which a second final status was published: must be 0", &counts.finals_double),
+            (
+                "stray_calls",
+                "Calls that were no delivery's any more, hung up",
+                &counts.strays,
+            ),
+            (
+                "account_circuits",
+                "Circuits opened for an account whose calls met trouble at Twilio",
+                &counts.account_circuits,
+            ),
+            (
+                "credential_circuits",
+                "Circuits opened for a tenant whose credentials Twilio refused",
+                &counts.credential_circuits,
+            ),
+            (
+                "finals_double",
+                "Deliveries of which a second final status was published: must be 0",
+                &counts.finals_double,
+            ),
         ];
         for (name, help, count) in counters {
             let counter = ConstCounter::new(count.load(Ordering::Relaxed));
             counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
         }
-        let missing = i64::try_from(counts.finals_missing.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
+        let missing =
+            i64::try_from(counts.finals_missing.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         let held = i64::try_from(self.0.holds()).unwrap_or(i64::MAX);
         let in_flight = i64::try_from(self.0.places()).unwrap_or(i64::MAX);
         for (name, help, value) in [
-            ("placements_in_flight", "Places taken by calls being placed", in_flight),
+            (
+                "placements_in_flight",
+                "Places taken by calls being placed",
+                in_flight,
+            ),
             ("deliveries_held", "Deliveries in this worker's hands", held),
-            ("finals_missing", "Deliveries without an ending long after their codes' ends: must be 0", missing),
+            (
+                "finals_missing",
+                "Deliveries without an ending long after their codes' ends: must be 0",
+                missing,
+            ),
         ] {
-            ConstGauge::new(value).encode(encoder.encode_descriptor(name, help, None, MetricType::Gauge)?)?;
+            ConstGauge::new(value).encode(encoder.encode_descriptor(
+                name,
+                help,
+                None,
+                MetricType::Gauge,
+            )?)?;
         }
         Ok(())
     }

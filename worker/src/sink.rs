@@ -20,7 +20,10 @@ pub struct Sink {
 impl Sink {
     /// A sink over a publisher, which keeps the connection.
     pub fn new(publisher: Publisher) -> Self {
-        Self { publisher, unbound: Arc::default() }
+        Self {
+            publisher,
+            unbound: Arc::default(),
+        }
     }
 }
 

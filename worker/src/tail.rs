@@ -3,7 +3,8 @@
 use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions,
+    QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Consumer, ExchangeKind};
@@ -37,16 +38,39 @@ impl Tail {
     /// Binds to the statuses of a tenant, or of all. What is published from now on is seen.
     pub(crate) async fn start(url: &SecretString, tenant: Option<&str>) -> anyhow::Result<Self> {
         let link = link::connect(url, "voice-otp watch").await?;
-        let channel = link.connection.create_channel().await.context("open a channel")?;
-        let durable =
-            ExchangeDeclareOptions { passive: false, durable: true, auto_delete: false, internal: false, nowait: false };
+        let channel = link
+            .connection
+            .create_channel()
+            .await
+            .context("open a channel")?;
+        let durable = ExchangeDeclareOptions {
+            passive: false,
+            durable: true,
+            auto_delete: false,
+            internal: false,
+            nowait: false,
+        };
         channel
-            .exchange_declare(topology::STATUS.into(), ExchangeKind::Topic, durable, FieldTable::default())
+            .exchange_declare(
+                topology::STATUS.into(),
+                ExchangeKind::Topic,
+                durable,
+                FieldTable::default(),
+            )
             .await
             .context("declare the exchange of statuses")?;
         // Exclusive: it goes with this connection, and nobody else reads from it.
-        let own = QueueDeclareOptions { passive: false, durable: false, exclusive: true, auto_delete: true, nowait: false };
-        let queue = channel.queue_declare("".into(), own, FieldTable::default()).await.context("declare a queue")?;
+        let own = QueueDeclareOptions {
+            passive: false,
+            durable: false,
+            exclusive: true,
+            auto_delete: true,
+            nowait: false,
+        };
+        let queue = channel
+            .queue_declare("".into(), own, FieldTable::default())
+            .await
+            .context("declare a queue")?;
         let tenant = tenant.unwrap_or("*");
         for key in [format!("status.*.{tenant}"), format!("price.{tenant}")] {
             channel
@@ -61,24 +85,54 @@ impl Tail {
                 .context("bind to the statuses")?;
         }
         // Nothing to acknowledge: what is missed was missed.
-        let options = BasicConsumeOptions { no_local: false, no_ack: true, exclusive: true, nowait: false };
+        let options = BasicConsumeOptions {
+            no_local: false,
+            no_ack: true,
+            exclusive: true,
+            nowait: false,
+        };
         let consumer = channel
-            .basic_consume(queue.name().clone(), "".into(), options, FieldTable::default())
+            .basic_consume(
+                queue.name().clone(),
+                "".into(),
+                options,
+                FieldTable::default(),
+            )
             .await
             .context("consume statuses")?;
-        Ok(Self { link, consumer, wanted: None })
+        Ok(Self {
+            link,
+            consumer,
+            wanted: None,
+        })
     }
 
     /// Reads the log of statuses, of a tenant or of all, from a time on; then what happens.
-    pub(crate) async fn since(url: &SecretString, tenant: Option<&str>, since: Timestamp) -> anyhow::Result<Self> {
+    pub(crate) async fn since(
+        url: &SecretString,
+        tenant: Option<&str>,
+        since: Timestamp,
+    ) -> anyhow::Result<Self> {
         let link = link::connect(url, "voice-otp watch").await?;
-        let channel = link.connection.create_channel().await.context("open a channel")?;
-        channel.basic_qos(LOG_PREFETCH, BasicQosOptions { global: false }).await.context("set the prefetch")?;
+        let channel = link
+            .connection
+            .create_channel()
+            .await
+            .context("open a channel")?;
+        channel
+            .basic_qos(LOG_PREFETCH, BasicQosOptions { global: false })
+            .await
+            .context("set the prefetch")?;
         let mut arguments = FieldTable::default();
         // The broker begins with the chunk that holds this time, so some may be older.
         let seconds = u64::try_from(since.timestamp()).unwrap_or(0);
         arguments.insert("x-stream-offset".into(), AMQPValue::Timestamp(seconds));
-        let options = BasicConsumeOptions { no_local: false, no_ack: false, exclusive: false, nowait: false };
+        let options = BasicConsumeOptions {
+            no_local: false,
+            no_ack: false,
+            exclusive: false,
+            nowait: false,
+        };
         let consumer =
             channel.basic_consume(topology::STATUS_LOG.into(), "".into(), options, arguments).await.with_context(|| {
                 format!(
@@ -86,7 +140,11 @@ impl Tail {
                     topology::STATUS_LOG
                 )
             })?;
-        Ok(Self { link, consumer, wanted: Some((tenant.map(str::to_owned), since)) })
+        Ok(Self {
+            link,
+            consumer,
+            wanted: Some((tenant.map(str::to_owned), since)),
+        })
     }
 
     /// The next event, as it came and understood; what isn't one is passed over. None when the connection is lost.
@@ -98,11 +156,19 @@ impl Tail {
             };
             if self.wanted.is_some() {
                 // A log keeps what is acknowledged; it only lets more come.
-                delivery.ack(BasicAckOptions { multiple: false }).await.ok()?;
+                delivery
+                    .ack(BasicAckOptions { multiple: false })
+                    .await
+                    .ok()?;
             }
-            let Ok(text) = String::from_utf8(delivery.data) else { continue };
+            let Ok(text) = String::from_utf8(delivery.data) else {
+                continue;
+            };
             if let Some(told) = told(&text)
-                && self.wanted.as_ref().is_none_or(|(tenant, since)| told.is_wanted(tenant.as_deref(), *since))
+                && self
+                    .wanted
+                    .as_ref()
+                    .is_none_or(|(tenant, since)| told.is_wanted(tenant.as_deref(), *since))
             {
                 return Some((text, told));
             }
@@ -120,8 +186,14 @@ impl Tail {
 }
 
 fn told(text: &str) -> Option<Told> {
-    let status = serde_json::from_str(text).ok().map(|event| Told::Status(Box::new(event)));
-    status.or_else(|| serde_json::from_str(text).ok().map(|event| Told::Price(Box::new(event))))
+    let status = serde_json::from_str(text)
+        .ok()
+        .map(|event| Told::Status(Box::new(event)));
+    status.or_else(|| {
+        serde_json::from_str(text)
+            .ok()
+            .map(|event| Told::Price(Box::new(event)))
+    })
 }
 
 impl Told {
@@ -157,7 +229,8 @@ impl Told {
 
 /// Only time of day and milliseconds: the day is today.
 fn time_of_day(time: &str) -> &str {
-    time.split_once('T').map_or(time, |(_, time)| time.trim_end_matches('Z'))
+    time.split_once('T')
+        .map_or(time, |(_, time)| time.trim_end_matches('Z'))
 }
 
 /// One line for a person.
@@ -165,7 +238,9 @@ pub(crate) fn line(event: &StatusEvent) -> String {
     let data = &event.data;
     let style = match (data.is_final, data.status.as_str()) {
         (true, "delivered") => console::Style::new().green(),
-        (true, "busy" | "no_answer" | "hung_up" | "voicemail" | "cancelled" | "expired") => console::Style::new().yellow(),
+        (true, "busy" | "no_answer" | "hung_up" | "voicemail" | "cancelled" | "expired") => {
+            console::Style::new().yellow()
+        }
         (true, _) => console::Style::new().red(),
         (false, "deferred") => console::Style::new().magenta(),
         (false, _) => console::Style::new().cyan(),
@@ -189,7 +264,10 @@ pub(crate) fn line(event: &StatusEvent) -> String {
         line.push_str("  test");
     }
     if let Some(reason) = &data.reason {
-        let code = serde_json::to_value(reason.code).ok().and_then(|code| code.as_str().map(str::to_owned)).unwrap_or_default();
+        let code = serde_json::to_value(reason.code)
+            .ok()
+            .and_then(|code| code.as_str().map(str::to_owned))
+            .unwrap_or_default();
         line.push_str(&format!("  {code}: {}", reason.message));
     }
     line

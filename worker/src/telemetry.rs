@@ -26,7 +26,12 @@ pub(crate) fn start(log: &Log, usual: &str) -> Result<(), String> {
     };
     let layer = layer.with_filter(filter_fn(is_fit_to_print));
     // It has been set up already where the program runs inside another.
-    drop(tracing_subscriber::registry().with(levels).with(layer).try_init());
+    drop(
+        tracing_subscriber::registry()
+            .with(levels)
+            .with(layer)
+            .try_init(),
+    );
     Ok(())
 }
 

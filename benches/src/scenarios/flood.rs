@@ -18,33 +18,53 @@ const RATE: f64 = 100.0;
 pub(crate) async fn run() -> anyhow::Result<()> {
     println!("{TENANTS} tenants at {RATE}/s together, one worker; one tenant floods {FLOOD}");
     let mut accounts = alone(TENANTS);
-    accounts.push(Account { number: TENANTS, calls_per_second: 1.0, tenants: vec!["flood".to_owned()] });
+    accounts.push(Account {
+        number: TENANTS,
+        calls_per_second: 1.0,
+        tenants: vec!["flood".to_owned()],
+    });
     let stage = Stage::start(&accounts, Recorder::start(calm()).await?).await?;
     let worker = Worker::start(&stage.vhost, &stage.database, &stage.twilio.url, &[]).await?;
     let tenant = |n: usize| format!("t{}", n * 7 % TENANTS);
-    let load =
-        |first_number, seconds| Steady { rate: RATE, seconds, tenant: &tenant, first_number, life: Duration::from_mins(3) };
+    let load = |first_number, seconds| Steady {
+        rate: RATE,
+        seconds,
+        tenant: &tenant,
+        first_number,
+        life: Duration::from_mins(3),
+    };
 
     drop(publish(&stage.vhost, &load(0, 5.0)).await?);
     let published = publish(&stage.vhost, &load(10_000, 15.0)).await?;
     let before = waits_ms(&stage.twilio, &published, Duration::from_secs(20)).await;
     tell("the others, before", &before, published.len());
 
-    let bodies =
-        (0..FLOOD).map(|n| load::request(&format!("flood-{n}"), "flood", &load::number(1_000_000 + n), Duration::from_mins(3)));
+    let bodies = (0..FLOOD).map(|n| {
+        load::request(
+            &format!("flood-{n}"),
+            "flood",
+            &load::number(1_000_000 + n),
+            Duration::from_mins(3),
+        )
+    });
     let start = Instant::now();
     let drained = async {
         // Until all of it is in the ledger, but for the few that have a slot.
         let sql = "select count(*) from deliveries where tenant_id = 'flood'";
-        while stage.database.count(sql).await? < i64::try_from(FLOOD)? && start.elapsed() < Duration::from_mins(2) {
+        while stage.database.count(sql).await? < i64::try_from(FLOOD)?
+            && start.elapsed() < Duration::from_mins(2)
+        {
             tokio::time::sleep(Duration::from_millis(250)).await;
         }
         Ok::<_, anyhow::Error>(start.elapsed())
     };
     let flood_load = load(20_000, 25.0);
     let key = load::routing_key("flood")?;
-    let (flooded, drained, published) =
-        tokio::join!(load::publish(&stage.vhost, Format::CloudEvents, &key, bodies), drained, publish(&stage.vhost, &flood_load));
+    let (flooded, drained, published) = tokio::join!(
+        load::publish(&stage.vhost, Format::CloudEvents, &key, bodies),
+        drained,
+        publish(&stage.vhost, &flood_load)
+    );
     flooded?;
     let published = published?;
     let during = waits_ms(&stage.twilio, &published, Duration::from_mins(1)).await;

@@ -19,19 +19,38 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     );
     let mut committed = Series::new("first to last refusal");
     for _ in 0..ROUNDS {
-        let stage = Stage::start(&[Account::alone(0, 0.01)], Recorder::start(calm()).await?).await?;
-        let bodies = (0..REQUESTS).map(|n| load::request(&format!("h{n}"), "t0", &load::number(n), Duration::from_mins(3)));
-        load::publish(&stage.vhost, Format::CloudEvents, &load::routing_key("t0")?, bodies).await?;
+        let stage =
+            Stage::start(&[Account::alone(0, 0.01)], Recorder::start(calm()).await?).await?;
+        let bodies = (0..REQUESTS).map(|n| {
+            load::request(
+                &format!("h{n}"),
+                "t0",
+                &load::number(n),
+                Duration::from_mins(3),
+            )
+        });
+        load::publish(
+            &stage.vhost,
+            Format::CloudEvents,
+            &load::routing_key("t0")?,
+            bodies,
+        )
+        .await?;
         let worker = Worker::spawn(&stage.vhost, &stage.database, &stage.twilio.url, &[])?;
         let start = Instant::now();
         let sql = "select count(*) from deliveries where state = 'final'";
         while stage.database.count(sql).await? < i64::try_from(REQUESTS - 5)? {
-            anyhow::ensure!(start.elapsed() < Duration::from_mins(1), "they are not refused");
+            anyhow::ensure!(
+                start.elapsed() < Duration::from_mins(1),
+                "they are not refused"
+            );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         let sql = "select (extract(epoch from max(ended_at) - min(admitted_at)) * 1000)::bigint from deliveries";
         #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
-        committed.values.push(stage.database.count(sql).await? as f64);
+        committed
+            .values
+            .push(stage.database.count(sql).await? as f64);
         worker.stop().await?;
         stage.stop().await?;
     }

@@ -18,7 +18,13 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     let mut first_number = 0;
     // The first is to warm up.
     for rate in [100.0, 100.0, 500.0, 2_000.0] {
-        let load = Steady { rate, seconds: SECONDS, tenant: &tenant, first_number, life: Duration::from_mins(3) };
+        let load = Steady {
+            rate,
+            seconds: SECONDS,
+            tenant: &tenant,
+            first_number,
+            life: Duration::from_mins(3),
+        };
         let publishing = publish(&stage.vhost, &load);
         let published = publishing.await?;
         let waits = waits_ms(&stage.twilio, &published, Duration::from_secs(30)).await;

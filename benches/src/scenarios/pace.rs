@@ -28,8 +28,13 @@ async fn round(kills: bool) -> anyhow::Result<()> {
     for _ in 0..4 {
         workers.push(Worker::start(&stage.vhost, &stage.database, &stage.twilio.url, &[]).await?);
     }
-    let load =
-        Steady { rate: ASKED, seconds: SECONDS, tenant: &|_| "t0".to_owned(), first_number: 0, life: Duration::from_mins(10) };
+    let load = Steady {
+        rate: ASKED,
+        seconds: SECONDS,
+        tenant: &|_| "t0".to_owned(),
+        first_number: 0,
+        life: Duration::from_mins(10),
+    };
     let victim = if kills { workers.pop() } else { None };
     let killing = async {
         tokio::time::sleep(Duration::from_secs_f64(SECONDS / 2.0)).await;
@@ -46,9 +51,16 @@ async fn round(kills: bool) -> anyhow::Result<()> {
     while stage.twilio.len() < wanted && start.elapsed() < Duration::from_secs(30) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    let mut times: Vec<Instant> = stage.twilio.take().into_iter().map(|post| post.at).collect();
+    let mut times: Vec<Instant> = stage
+        .twilio
+        .take()
+        .into_iter()
+        .map(|post| post.at)
+        .collect();
     times.sort();
-    let (Some(first), Some(last)) = (times.first(), times.last()) else { anyhow::bail!("nothing was placed") };
+    let (Some(first), Some(last)) = (times.first(), times.last()) else {
+        anyhow::bail!("nothing was placed")
+    };
     #[expect(clippy::cast_precision_loss, reason = "a number of calls")]
     let used = (times.len() - 1) as f64 / last.duration_since(*first).as_secs_f64() / RATE;
     let most = |window| {
@@ -56,14 +68,20 @@ async fn round(kills: bool) -> anyhow::Result<()> {
             times
                 .iter()
                 .skip(from)
-                .take_while(|at| at.duration_since(times.get(from).copied().unwrap_or(*first)) < window)
+                .take_while(|at| {
+                    at.duration_since(times.get(from).copied().unwrap_or(*first)) < window
+                })
                 .count()
         };
         (0..times.len()).map(within).max().unwrap_or(0)
     };
     println!(
         "  {:<44} any 1 s {:>4}, any 10 s {:>4}, {:.1} % used, {} of {wanted} placed",
-        if kills { "a worker killed half-way" } else { "undisturbed" },
+        if kills {
+            "a worker killed half-way"
+        } else {
+            "undisturbed"
+        },
         most(Duration::from_secs(1)),
         most(Duration::from_secs(10)),
         used * 100.0,

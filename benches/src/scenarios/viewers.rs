@@ -22,25 +22,51 @@ const VIEWERS: usize = 200;
 const RATE: f64 = 250.0;
 
 pub(crate) async fn run() -> anyhow::Result<()> {
-    println!("{RATE} requests/s of one tenant, two statuses each; then {VIEWERS} viewers of that tenant on one console");
-    let accounts = [Account { number: 0, calls_per_second: 10_000.0, tenants: vec!["watched".to_owned()] }];
+    println!(
+        "{RATE} requests/s of one tenant, two statuses each; then {VIEWERS} viewers of that tenant on one console"
+    );
+    let accounts = [Account {
+        number: 0,
+        calls_per_second: 10_000.0,
+        tenants: vec!["watched".to_owned()],
+    }];
     let stage = Stage::start(&accounts, Recorder::start(calm()).await?).await?;
     let worker = Worker::start(&stage.vhost, &stage.database, &stage.twilio.url, &[]).await?;
     let tenant = |_: usize| "watched".to_owned();
-    let load =
-        |first_number, seconds| Steady { rate: RATE, seconds, tenant: &tenant, first_number, life: Duration::from_mins(3) };
+    let load = |first_number, seconds| Steady {
+        rate: RATE,
+        seconds,
+        tenant: &tenant,
+        first_number,
+        life: Duration::from_mins(3),
+    };
     drop(publish(&stage.vhost, &load(0, 5.0)).await?);
     let published = publish(&stage.vhost, &load(10_000, 15.0)).await?;
-    tell("without viewers", &waits_ms(&stage.twilio, &published, Duration::from_secs(20)).await, published.len());
+    tell(
+        "without viewers",
+        &waits_ms(&stage.twilio, &published, Duration::from_secs(20)).await,
+        published.len(),
+    );
 
     let console = Console::start(&stage).await?;
-    let (told, over) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicBool::new(false)));
+    let (told, over) = (
+        Arc::new(AtomicU64::new(0)),
+        Arc::new(AtomicBool::new(false)),
+    );
     let mut viewers = Vec::new();
     for _ in 0..VIEWERS {
-        viewers.push(tokio::spawn(look(console.stream().await?, Arc::clone(&told), Arc::clone(&over))));
+        viewers.push(tokio::spawn(look(
+            console.stream().await?,
+            Arc::clone(&told),
+            Arc::clone(&over),
+        )));
     }
     let published = publish(&stage.vhost, &load(20_000, 15.0)).await?;
-    tell("with viewers", &waits_ms(&stage.twilio, &published, Duration::from_secs(20)).await, published.len());
+    tell(
+        "with viewers",
+        &waits_ms(&stage.twilio, &published, Duration::from_secs(20)).await,
+        published.len(),
+    );
     tokio::time::sleep(Duration::from_secs(1)).await;
     over.store(true, Ordering::Relaxed);
     let mut gaps = Vec::new();
@@ -62,14 +88,27 @@ pub(crate) async fn run() -> anyhow::Result<()> {
 
 /// Reads a stream to its end; gives the times between its pictures, in milliseconds.
 async fn look(stream: reqwest::Response, told: Arc<AtomicU64>, over: Arc<AtomicBool>) -> Vec<f64> {
-    let (mut stream, mut text, mut gaps, mut last) = (stream.bytes_stream(), String::new(), Vec::new(), None);
+    let (mut stream, mut text, mut gaps, mut last) =
+        (stream.bytes_stream(), String::new(), Vec::new(), None);
     while let Some(Ok(bytes)) = stream.next().await {
         text.push_str(&String::from_utf8_lossy(&bytes));
         while let Some((event, rest)) = text.split_once("\n\n") {
             let data = event.lines().find_map(|line| line.strip_prefix("data: "));
-            if let Some(data) = data.and_then(|data| serde_json::from_str::<serde_json::Value>(data).ok()) {
-                let statuses = data.get("statuses").and_then(|list| list.as_array()).map_or(0, Vec::len) as u64;
-                told.fetch_add(statuses + data.get("missed").and_then(serde_json::Value::as_u64).unwrap_or(0), Ordering::Relaxed);
+            if let Some(data) =
+                data.and_then(|data| serde_json::from_str::<serde_json::Value>(data).ok())
+            {
+                let statuses = data
+                    .get("statuses")
+                    .and_then(|list| list.as_array())
+                    .map_or(0, Vec::len) as u64;
+                told.fetch_add(
+                    statuses
+                        + data
+                            .get("missed")
+                            .and_then(serde_json::Value::as_u64)
+                            .unwrap_or(0),
+                    Ordering::Relaxed,
+                );
                 if let Some(last) = last.replace(Instant::now())
                     && !over.load(Ordering::Relaxed)
                 {
@@ -104,12 +143,29 @@ impl Console {
                 .kill_on_drop(true);
             Ok(command)
         };
-        let made = command()?.args(["token", "create", "--role", "operator", "--name", "bench"]).output().await?;
+        let made = command()?
+            .args(["token", "create", "--role", "operator", "--name", "bench"])
+            .output()
+            .await?;
         let token = String::from_utf8(made.stdout)?.trim().to_owned();
-        let child = command()?.arg("console").spawn().context("start the console")?;
-        let console = Self { child, address, token, http: reqwest::Client::new() };
+        let child = command()?
+            .arg("console")
+            .spawn()
+            .context("start the console")?;
+        let console = Self {
+            child,
+            address,
+            token,
+            http: reqwest::Client::new(),
+        };
         for _ in 0..1000 {
-            if console.http.get(format!("http://{}/livez", console.address)).send().await.is_ok() {
+            if console
+                .http
+                .get(format!("http://{}/livez", console.address))
+                .send()
+                .await
+                .is_ok()
+            {
                 return Ok(console);
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
@@ -119,12 +175,22 @@ impl Console {
 
     async fn stream(&self) -> anyhow::Result<reqwest::Response> {
         let url = format!("http://{}/api/v1/tenants/watched/events", self.address);
-        Ok(self.http.get(url).bearer_auth(&self.token).send().await?.error_for_status()?)
+        Ok(self
+            .http
+            .get(url)
+            .bearer_auth(&self.token)
+            .send()
+            .await?
+            .error_for_status()?)
     }
 
     #[expect(clippy::cast_precision_loss, reason = "megabytes")]
     async fn stop(mut self) -> anyhow::Result<()> {
-        println!("  {:<44} {:.0} MB at the most", "the console's memory", peak_memory_bytes(&self.child)? as f64 / 1_048_576.0);
+        println!(
+            "  {:<44} {:.0} MB at the most",
+            "the console's memory",
+            peak_memory_bytes(&self.child)? as f64 / 1_048_576.0
+        );
         terminate(&mut self.child).await
     }
 }

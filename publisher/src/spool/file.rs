@@ -4,7 +4,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
-use redb::{Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _, TableDefinition};
+use redb::{
+    Database, ReadableDatabase as _, ReadableTable as _, ReadableTableMetadata as _,
+    TableDefinition,
+};
 use serde::{Deserialize, Serialize};
 use tokio::sync::Notify;
 use voice_otp_schemas::Timestamp;
@@ -57,16 +60,30 @@ impl Record {
     /// The event as it was going to be published. None for one that this program doesn't know.
     pub(super) fn message(self) -> Option<Message> {
         let kind = kind_of(&self.routing_key)?;
-        let trace = Trace { traceparent: self.traceparent, tracestate: self.tracestate };
-        event(self.routing_key.clone(), kind, self.message_id, Zeroizing::new(self.body.as_bytes().to_vec()), &trace).ok()
+        let trace = Trace {
+            traceparent: self.traceparent,
+            tracestate: self.tracestate,
+        };
+        event(
+            self.routing_key.clone(),
+            kind,
+            self.message_id,
+            Zeroizing::new(self.body.as_bytes().to_vec()),
+            &trace,
+        )
+        .ok()
     }
 
     pub(super) fn has_expired(&self) -> bool {
-        self.expires_at_ms.is_some_and(|at| at <= now().timestamp_millis())
+        self.expires_at_ms
+            .is_some_and(|at| at <= now().timestamp_millis())
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "a publisher's clock is its machine's")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a publisher's clock is its machine's"
+)]
 fn now() -> Timestamp {
     std::time::SystemTime::now().into()
 }
@@ -158,7 +175,9 @@ impl File {
     pub(super) fn unseal(&self, place: u64, bytes: &[u8]) -> Result<Record, OpenError> {
         let broken = || OpenError::Broken("?".to_owned());
         let (length, rest) = bytes.split_first().ok_or_else(broken)?;
-        let (key_id, sealed) = rest.split_at_checked(usize::from(*length)).ok_or_else(broken)?;
+        let (key_id, sealed) = rest
+            .split_at_checked(usize::from(*length))
+            .ok_or_else(broken)?;
         let key_id = std::str::from_utf8(key_id).map_err(|_| broken())?;
         let text = self.keys.open(&belongs_to(place), key_id, sealed)?;
         serde_json::from_slice(&text).map_err(|_| broken())
@@ -173,13 +192,19 @@ fn belongs_to(place: u64) -> String {
 fn make(path: &Path) -> Result<Database, Error> {
     let failed = |error: redb::DatabaseError| {
         let why = match &error {
-            redb::DatabaseError::DatabaseAlreadyOpen => "another process has it; give each process a file of its own",
+            redb::DatabaseError::DatabaseAlreadyOpen => {
+                "another process has it; give each process a file of its own"
+            }
             redb::DatabaseError::Storage(redb::StorageError::Io(_)) => {
                 "is the directory there, and may this process write in it?"
             }
             _ => "it is damaged, or not a spool",
         };
-        Error::Open { path: path.to_owned(), why, source: Box::new(error.into()) }
+        Error::Open {
+            path: path.to_owned(),
+            why,
+            source: Box::new(error.into()),
+        }
     };
     Database::create(path).map_err(failed)
 }

@@ -23,10 +23,16 @@ type Answers = Vec<Option<Verdict>>;
 /// Somebody may insert the same delivery at the same moment: then the question is asked again.
 const RACES: usize = 5;
 
-pub(super) async fn admit(ledger: &PgLedger, worker: WorkerEpoch, group: &[Admission]) -> Result<Vec<Verdict>, LedgerError> {
+pub(super) async fn admit(
+    ledger: &PgLedger,
+    worker: WorkerEpoch,
+    group: &[Admission],
+) -> Result<Vec<Verdict>, LedgerError> {
     let mut answers: Answers = vec![None; group.len()];
     let twins = twins(group);
-    let mut open: Vec<usize> = (0..group.len()).filter(|place| !twins.contains_key(place)).collect();
+    let mut open: Vec<usize> = (0..group.len())
+        .filter(|place| !twins.contains_key(place))
+        .collect();
     let mut held_back: Vec<usize> = twins.keys().copied().collect();
     for _ in 0..RACES {
         let asked: Vec<&Admission> = open.iter().filter_map(|place| group.get(*place)).collect();
@@ -47,10 +53,16 @@ pub(super) async fn admit(ledger: &PgLedger, worker: WorkerEpoch, group: &[Admis
             // Now that their firsts are known, twins are compared with what stands in the row, like any repeat.
             for place in std::mem::take(&mut held_back) {
                 let first = twins.get(&place).and_then(|first| answers.get(*first));
-                if let Some(Some(wait @ (Verdict::StaleSettings | Verdict::Unwanted(_) | Verdict::Busy))) = first {
+                if let Some(Some(
+                    wait @ (Verdict::StaleSettings | Verdict::Unwanted(_) | Verdict::Busy),
+                )) = first
+                {
                     // A twin of what wasn't admitted for now waits with it.
                     let wait = wait.clone();
-                    answers.get_mut(place).map(|answer| *answer = Some(wait)).unwrap_or_default();
+                    answers
+                        .get_mut(place)
+                        .map(|answer| *answer = Some(wait))
+                        .unwrap_or_default();
                 } else {
                     open.push(place);
                 }
@@ -58,7 +70,9 @@ pub(super) async fn admit(ledger: &PgLedger, worker: WorkerEpoch, group: &[Admis
         }
     }
     let complete: Option<Vec<Verdict>> = answers.into_iter().collect();
-    complete.ok_or_else(|| LedgerError::Unavailable("an admission was overtaken again and again".into()))
+    complete.ok_or_else(|| {
+        LedgerError::Unavailable("an admission was overtaken again and again".into())
+    })
 }
 
 /// The same delivery twice in one group: where each other one stands, and where the first.
@@ -74,14 +88,22 @@ fn twins(group: &[Admission]) -> BTreeMap<usize, usize> {
     twins
 }
 
-async fn ask(ledger: &PgLedger, worker: WorkerEpoch, group: &[&Admission]) -> Result<Vec<Row>, LedgerError> {
+async fn ask(
+    ledger: &PgLedger,
+    worker: WorkerEpoch,
+    group: &[&Admission],
+) -> Result<Vec<Row>, LedgerError> {
     let mut columns = Columns::of(group, &ledger.keys);
     let client = ledger.client().await?;
     let mut skip = ledger.is_impatient();
     loop {
         match columns.ask(&client, ledger, worker, skip).await {
             // Another worker began a placement on one of the lines at this moment: these wait for their turn.
-            Err(error) if is_line_conflict(&error) && columns.attempt.iter().any(Option::is_some) => columns.attempt.fill(None),
+            Err(error)
+                if is_line_conflict(&error) && columns.attempt.iter().any(Option::is_some) =>
+            {
+                columns.attempt.fill(None)
+            }
             // Somebody holds an account's pace: whom that concerns is left out.
             Err(error) if is_locked(&error) && !skip => {
                 ledger.lose_patience();
@@ -92,7 +114,11 @@ async fn ask(ledger: &PgLedger, worker: WorkerEpoch, group: &[&Admission]) -> Re
     }
 }
 
-fn verdict(admission: &Admission, row: &Row, keys: &Keyring) -> Result<Option<Verdict>, LedgerError> {
+fn verdict(
+    admission: &Admission,
+    row: &Row,
+    keys: &Keyring,
+) -> Result<Option<Verdict>, LedgerError> {
     let slot = || match (row.get("slot_at"), row.get("slot_epoch")) {
         (Some(at), Some(epoch)) => Ok(Slot { at, epoch }),
         _ => Err(LedgerError::Nonsense("a slot is missing")),
@@ -113,14 +139,19 @@ fn verdict(admission: &Admission, row: &Row, keys: &Keyring) -> Result<Option<Ve
                 slot,
             }))
         }
-        ("parked", Plan::Place(placement)) => {
-            Verdict::Parked(std::iter::once(placement.accepted.clone()).chain(placement.parked.clone()).collect())
-        }
+        ("parked", Plan::Place(placement)) => Verdict::Parked(
+            std::iter::once(placement.accepted.clone())
+                .chain(placement.parked.clone())
+                .collect(),
+        ),
         ("busy", Plan::Place(_)) => Verdict::Busy,
-        ("backlog", Plan::Place(placement)) => Verdict::Ended(vec![placement.backlog.clone().filled(slot()?.at, wait_ms)]),
+        ("backlog", Plan::Place(placement)) => {
+            Verdict::Ended(vec![placement.backlog.clone().filled(slot()?.at, wait_ms)])
+        }
         ("end", Plan::End(events)) => Verdict::Ended(events.clone()),
         ("known", _) => {
-            let (key_id, mac): (String, Vec<u8>) = (row.get("identity_key"), row.get("identity_mac"));
+            let (key_id, mac): (String, Vec<u8>) =
+                (row.get("identity_key"), row.get("identity_mac"));
             match keys.hash_with(&key_id, "identity", admission.identity.expose()) {
                 Some(ours) if ours != mac => Verdict::Conflict,
                 // Without the key there is nothing to compare; a repeat is by far the likelier.
@@ -173,8 +204,10 @@ struct Events<'a> {
 
 impl<'a> Events<'a> {
     fn push(&mut self, event: Option<&'a Event>) {
-        self.status.push(event.map(|event| event.status.map_or("", Status::as_str)));
-        self.route.push(event.map(|event| event.routing_key.as_str()));
+        self.status
+            .push(event.map(|event| event.status.map_or("", Status::as_str)));
+        self.route
+            .push(event.map(|event| event.routing_key.as_str()));
         self.body.push(event.map(|event| event.body.as_str()));
     }
 }
@@ -193,11 +226,10 @@ impl<'a> Columns<'a> {
         let (identity_key, identity_mac) = keys.hash("identity", admission.identity.expose());
         // Only what may be called takes a user's older requests back.
         let places = matches!(admission.plan, Plan::Place(_));
-        let user_mac = admission
-            .user_ref
-            .as_ref()
-            .filter(|_| places)
-            .map(|user| keys.hash("user", &format!("{}\0{}", key.tenant_id, user.as_str())).1);
+        let user_mac = admission.user_ref.as_ref().filter(|_| places).map(|user| {
+            keys.hash("user", &format!("{}\0{}", key.tenant_id, user.as_str()))
+                .1
+        });
         self.tenant.push(key.tenant_id.as_str());
         self.delivery.push(key.delivery_id.as_str());
         self.identity_key.push(identity_key);
@@ -206,8 +238,10 @@ impl<'a> Columns<'a> {
         self.requested_at.push(admission.requested_at);
         self.expires_at.push(admission.expires_at);
         self.to_masked.push(admission.to_masked.as_deref());
-        self.context.push(serde_json::to_value(&admission.context).unwrap_or_default());
-        self.traceparent.push(admission.trace.traceparent.as_deref());
+        self.context
+            .push(serde_json::to_value(&admission.context).unwrap_or_default());
+        self.traceparent
+            .push(admission.trace.traceparent.as_deref());
         self.tracestate.push(admission.trace.tracestate.as_deref());
         self.version.push(match admission.basis {
             Basis::Nothing => Some(-1),
@@ -228,16 +262,30 @@ impl<'a> Columns<'a> {
         let sealed = row::seal(key, &placement.order, keys);
         self.sealed_key.push(Some(sealed.key_id));
         self.sealed.push(Some(sealed.sealed));
-        self.locale.push(placement.locale.as_ref().map(voice_otp_schemas::Locale::as_str));
+        self.locale.push(
+            placement
+                .locale
+                .as_ref()
+                .map(voice_otp_schemas::Locale::as_str),
+        );
         self.account.push(Some(placement.account_sid.as_str()));
         self.pace_key.push(Some(&placement.pace_key));
         self.parked.push(placement.parked.is_some());
         self.place_by.push(Some(placement.place_by));
-        self.heard_after_ms.push(i32::try_from(placement.heard_after.as_millis()).ok());
-        self.attempt.push(placement.attempt_id.map(|attempt| attempt.0));
-        self.line.push(Some(super::begin::line(keys, placement.account_sid.as_str(), &placement.from, &placement.order.to)));
+        self.heard_after_ms
+            .push(i32::try_from(placement.heard_after.as_millis()).ok());
+        self.attempt
+            .push(placement.attempt_id.map(|attempt| attempt.0));
+        self.line.push(Some(super::begin::line(
+            keys,
+            placement.account_sid.as_str(),
+            &placement.from,
+            &placement.order.to,
+        )));
         self.first.push(Some(&placement.accepted));
-        self.second.push(Some(placement.parked.as_ref().unwrap_or(&placement.backlog)));
+        self.second.push(Some(
+            placement.parked.as_ref().unwrap_or(&placement.backlog),
+        ));
     }
 
     fn push_nothing(&mut self) {
@@ -253,7 +301,13 @@ impl<'a> Columns<'a> {
         self.line.push(None);
     }
 
-    async fn ask(&self, client: &Client, ledger: &PgLedger, worker: WorkerEpoch, skip: bool) -> Result<Vec<Row>, LedgerError> {
+    async fn ask(
+        &self,
+        client: &Client,
+        ledger: &PgLedger,
+        worker: WorkerEpoch,
+        skip: bool,
+    ) -> Result<Vec<Row>, LedgerError> {
         let sql = "select * from admit($1, $2, $3::double precision * interval '1 second', $4::double precision * interval '1 second', \
                    $5::double precision * interval '1 second', $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, \
                    $20, $21, $22, $23, $24, $25, $26, $27, $28, $29, $30, $31, $32, $33)";

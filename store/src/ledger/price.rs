@@ -9,8 +9,7 @@ use voice_otp_schemas::{Context, DeliveryId, TenantId};
 use super::PgLedger;
 
 /// What nobody has told for a day.
-const OLD: &str =
-    "delete from unpriced_calls u using (select clock_timestamp() as t offset 0) c where u.ended_at < c.t - interval '1 day'";
+const OLD: &str = "delete from unpriced_calls u using (select clock_timestamp() as t offset 0) c where u.ended_at < c.t - interval '1 day'";
 
 /// What is due is put off, by longer each time, and given out.
 const UNPRICED: &str = "with due as (select call_sid from (select clock_timestamp() as t offset 0) c cross join lateral ( \
@@ -22,7 +21,10 @@ const UNPRICED: &str = "with due as (select call_sid from (select clock_timestam
 pub(super) async fn unpriced(ledger: &PgLedger, most: usize) -> Result<Vec<Unpriced>, LedgerError> {
     let forgotten = ledger.execute(OLD, &[]).await?;
     if forgotten > 0 {
-        tracing::warn!(calls = forgotten, "Twilio hasn't told for a day what calls cost; they are not asked for any more");
+        tracing::warn!(
+            calls = forgotten,
+            "Twilio hasn't told for a day what calls cost; they are not asked for any more"
+        );
     }
     let most = i64::try_from(most).unwrap_or(i64::MAX);
     let rows = ledger.query(UNPRICED, &[&most]).await?;
@@ -37,20 +39,32 @@ const PRICED: &str = "with gone as (delete from unpriced_calls where call_sid = 
        group by 1, 2, 3 order by 1, 2, 3 \
     on conflict (tenant_id, hour, unit) do update set amount = s.amount + excluded.amount, calls = s.calls + excluded.calls";
 
-pub(super) async fn priced(ledger: &PgLedger, told: &[(CallSid, Price)]) -> Result<(), LedgerError> {
+pub(super) async fn priced(
+    ledger: &PgLedger,
+    told: &[(CallSid, Price)],
+) -> Result<(), LedgerError> {
     let sids: Vec<&str> = told.iter().map(|(sid, _)| sid.as_str()).collect();
-    let amounts: Vec<f64> = told.iter().map(|(_, price)| price.amount.parse().unwrap_or(0.0)).collect();
+    let amounts: Vec<f64> = told
+        .iter()
+        .map(|(_, price)| price.amount.parse().unwrap_or(0.0))
+        .collect();
     let units: Vec<&str> = told.iter().map(|(_, price)| price.unit.as_str()).collect();
-    ledger.query(PRICED, &[&sids, &amounts, &units]).await.map(drop)
+    ledger
+        .query(PRICED, &[&sids, &amounts, &units])
+        .await
+        .map(drop)
 }
 
 fn read(row: &Row) -> Result<Unpriced, LedgerError> {
     let context: serde_json::Value = row.get("context");
     Ok(Unpriced {
-        call_sid: CallSid::parse(row.get("call_sid")).map_err(|_| LedgerError::Nonsense("call_sid"))?,
+        call_sid: CallSid::parse(row.get("call_sid"))
+            .map_err(|_| LedgerError::Nonsense("call_sid"))?,
         key: Key {
-            tenant_id: TenantId::parse(row.get("tenant_id")).map_err(|_| LedgerError::Nonsense("tenant_id"))?,
-            delivery_id: DeliveryId::parse(row.get("delivery_id")).map_err(|_| LedgerError::Nonsense("delivery_id"))?,
+            tenant_id: TenantId::parse(row.get("tenant_id"))
+                .map_err(|_| LedgerError::Nonsense("tenant_id"))?,
+            delivery_id: DeliveryId::parse(row.get("delivery_id"))
+                .map_err(|_| LedgerError::Nonsense("delivery_id"))?,
         },
         attempt: row.get::<_, i32>("attempt").cast_unsigned(),
         ended_at: row.get("ended_at"),

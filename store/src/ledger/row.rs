@@ -12,7 +12,9 @@ use voice_otp::ports::LedgerError;
 use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::status::Status;
-use voice_otp_schemas::{Context, DeliveryId, Extension, Locale, OtpCode, PhoneNumber, TenantId, Timestamp};
+use voice_otp_schemas::{
+    Context, DeliveryId, Extension, Locale, OtpCode, PhoneNumber, TenantId, Timestamp,
+};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::keys::{Keyring, Sealed};
@@ -34,7 +36,10 @@ pub(super) fn seal(key: &Key, order: &Order, keys: &Keyring) -> Sealed {
     let secret = Secret {
         to: order.to.expose().to_owned(),
         code: order.code.expose().to_owned(),
-        extension: order.extension.as_ref().map(|extension| extension.expose().to_owned()),
+        extension: order
+            .extension
+            .as_ref()
+            .map(|extension| extension.expose().to_owned()),
     };
     // Three strings always have a JSON form.
     let text = Zeroizing::new(serde_json::to_vec(&secret).unwrap_or_default());
@@ -50,15 +55,20 @@ fn open(key: &Key, key_id: &str, sealed: &[u8], keys: &Keyring) -> Option<Order>
     Some(Order {
         to: PhoneNumber::parse(&secret.to).ok()?,
         code: OtpCode::parse(&secret.code).ok()?,
-        extension: secret.extension.as_deref().and_then(|text| Extension::parse(text).ok()),
+        extension: secret
+            .extension
+            .as_deref()
+            .and_then(|text| Extension::parse(text).ok()),
     })
 }
 
 /// Reads a row with every column of `deliveries`.
 pub(super) fn delivery(row: &Row, keys: &Keyring) -> Result<Delivery, LedgerError> {
     let key = Key {
-        tenant_id: TenantId::parse(row.get("tenant_id")).map_err(|_| LedgerError::Nonsense("tenant_id"))?,
-        delivery_id: DeliveryId::parse(row.get("delivery_id")).map_err(|_| LedgerError::Nonsense("delivery_id"))?,
+        tenant_id: TenantId::parse(row.get("tenant_id"))
+            .map_err(|_| LedgerError::Nonsense("tenant_id"))?,
+        delivery_id: DeliveryId::parse(row.get("delivery_id"))
+            .map_err(|_| LedgerError::Nonsense("delivery_id"))?,
     };
     let sealed: (Option<&str>, Option<&[u8]>) = (row.get("sealed_key"), row.get("sealed"));
     let order = match sealed {
@@ -80,7 +90,10 @@ pub(super) fn delivery(row: &Row, keys: &Keyring) -> Result<Delivery, LedgerErro
         to_masked: row.get("to_masked"),
         locale: text("locale").and_then(|text| Locale::parse(text).ok()),
         context: Context::from_json(&context).unwrap_or_default(),
-        trace: Trace { traceparent: row.get("traceparent"), tracestate: row.get("tracestate") },
+        trace: Trace {
+            traceparent: row.get("traceparent"),
+            tracestate: row.get("tracestate"),
+        },
         account_sid: text("account_sid").and_then(|text| AccountSid::parse(text).ok()),
         pace_key: row.get("pace_key"),
         requested_at: row.get("requested_at"),
@@ -90,7 +103,9 @@ pub(super) fn delivery(row: &Row, keys: &Keyring) -> Result<Delivery, LedgerErro
         slot,
         announced_at: row.get("announced_at"),
         attempt: count("attempt"),
-        attempt_id: row.get::<_, Option<uuid::Uuid>>("attempt_id").map(AttemptId),
+        attempt_id: row
+            .get::<_, Option<uuid::Uuid>>("attempt_id")
+            .map(AttemptId),
         intent_at: row.get("intent_at"),
         line: row.get::<_, Option<Vec<u8>>>("line").map(Line),
         settle_after: row.get("settle_after"),
@@ -100,7 +115,8 @@ pub(super) fn delivery(row: &Row, keys: &Keyring) -> Result<Delivery, LedgerErro
         ringing_at: row.get("ringing_at"),
         answered_at: row.get("answered_at"),
         withdrawn: text("withdrawn").and_then(reason_code),
-        voicemail: Voicemail::from_word(row.get("voicemail")).ok_or(LedgerError::Nonsense("voicemail"))?,
+        voicemail: Voicemail::from_word(row.get("voicemail"))
+            .ok_or(LedgerError::Nonsense("voicemail"))?,
         said: text("said").and_then(Said::from_word),
         answered_by: row.get("answered_by"),
         redials: count("redials"),
@@ -117,5 +133,7 @@ pub(super) fn reason_code(word: &str) -> Option<ReasonCode> {
 }
 
 pub(super) fn reason_word(code: ReasonCode) -> Option<String> {
-    serde_json::to_value(code).ok().and_then(|value| value.as_str().map(str::to_owned))
+    serde_json::to_value(code)
+        .ok()
+        .and_then(|value| value.as_str().map(str::to_owned))
 }

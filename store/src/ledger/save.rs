@@ -54,53 +54,119 @@ const SAVE: &str = "with input as (select * from unnest($2::text[], $3::text[], 
       and d.revision = i.revision and d.ended is null) \
     from input i left join saved s on s.ord = i.ord order by i.ord";
 
-pub(super) async fn save(ledger: &PgLedger, worker: WorkerEpoch, group: &[Change]) -> Result<Vec<Saved>, LedgerError> {
+pub(super) async fn save(
+    ledger: &PgLedger,
+    worker: WorkerEpoch,
+    group: &[Change],
+) -> Result<Vec<Saved>, LedgerError> {
     let all = |column: fn(&Delivery) -> Option<Timestamp>| -> Vec<Option<Timestamp>> {
-        group.iter().map(|change| column(&change.delivery)).collect()
+        group
+            .iter()
+            .map(|change| column(&change.delivery))
+            .collect()
     };
-    let numbers = |column: fn(&Change) -> u32| -> Vec<i32> { group.iter().map(|change| column(change).cast_signed()).collect() };
+    let numbers = |column: fn(&Change) -> u32| -> Vec<i32> {
+        group
+            .iter()
+            .map(|change| column(change).cast_signed())
+            .collect()
+    };
     let deliveries = || group.iter().map(|change| &change.delivery);
 
-    let tenants: Vec<&str> = deliveries().map(|delivery| delivery.key.tenant_id.as_str()).collect();
-    let ids: Vec<&str> = deliveries().map(|delivery| delivery.key.delivery_id.as_str()).collect();
+    let tenants: Vec<&str> = deliveries()
+        .map(|delivery| delivery.key.tenant_id.as_str())
+        .collect();
+    let ids: Vec<&str> = deliveries()
+        .map(|delivery| delivery.key.delivery_id.as_str())
+        .collect();
     let revisions: Vec<i64> = deliveries().map(|delivery| delivery.revision).collect();
-    let states: Vec<&str> = deliveries().map(|delivery| delivery.state.as_str()).collect();
+    let states: Vec<&str> = deliveries()
+        .map(|delivery| delivery.state.as_str())
+        .collect();
     let wake: Vec<Timestamp> = deliveries().map(|delivery| delivery.wake_at).collect();
     let slots = all(|delivery| delivery.slot.map(|slot| slot.at));
-    let slot_epochs: Vec<Option<i64>> = deliveries().map(|delivery| delivery.slot.map(|slot| slot.epoch)).collect();
+    let slot_epochs: Vec<Option<i64>> = deliveries()
+        .map(|delivery| delivery.slot.map(|slot| slot.epoch))
+        .collect();
     let announced = all(|delivery| delivery.announced_at);
     let attempts = numbers(|change| change.delivery.attempt);
-    let attempt_ids: Vec<Option<Uuid>> = deliveries().map(|delivery| delivery.attempt_id.map(|id| id.0)).collect();
+    let attempt_ids: Vec<Option<Uuid>> = deliveries()
+        .map(|delivery| delivery.attempt_id.map(|id| id.0))
+        .collect();
     let intents = all(|delivery| delivery.intent_at);
     let settle = all(|delivery| delivery.settle_after);
-    let sids: Vec<Option<&str>> = deliveries().map(|delivery| delivery.call_sid.as_ref().map(CallSid::as_str)).collect();
-    let heard = numbers(|change| u32::try_from(change.delivery.heard_after.as_millis()).unwrap_or(u32::MAX >> 1));
-    let (placed, ringing, answered) =
-        (all(|delivery| delivery.placed_at), all(|delivery| delivery.ringing_at), all(|delivery| delivery.answered_at));
-    let withdrawn: Vec<Option<String>> = deliveries().map(|delivery| delivery.withdrawn.and_then(row::reason_word)).collect();
+    let sids: Vec<Option<&str>> = deliveries()
+        .map(|delivery| delivery.call_sid.as_ref().map(CallSid::as_str))
+        .collect();
+    let heard = numbers(|change| {
+        u32::try_from(change.delivery.heard_after.as_millis()).unwrap_or(u32::MAX >> 1)
+    });
+    let (placed, ringing, answered) = (
+        all(|delivery| delivery.placed_at),
+        all(|delivery| delivery.ringing_at),
+        all(|delivery| delivery.answered_at),
+    );
+    let withdrawn: Vec<Option<String>> = deliveries()
+        .map(|delivery| delivery.withdrawn.and_then(row::reason_word))
+        .collect();
     let tries = numbers(|change| change.delivery.tries);
     let sequences = numbers(|change| change.delivery.sequence);
-    let ended: Vec<Option<&str>> = deliveries().map(|delivery| delivery.ended.map(Status::as_str)).collect();
-    let retired: Vec<Option<Uuid>> =
-        group.iter().map(|change| change.retired.as_ref().map(|retired| retired.attempt.0)).collect();
-    let retired_calls: Vec<Option<&str>> =
-        group.iter().map(|change| change.retired.as_ref()?.call.as_ref().map(CallSid::as_str)).collect();
-    let unpriced: Vec<Option<&str>> = group.iter().map(|change| change.unpriced.as_ref().map(CallSid::as_str)).collect();
-    let voicemail: Vec<&str> = deliveries().map(|delivery| delivery.voicemail.as_str()).collect();
-    let said: Vec<Option<&str>> = deliveries().map(|delivery| delivery.said.map(Said::as_str)).collect();
-    let answered_by: Vec<Option<&str>> = deliveries().map(|delivery| delivery.answered_by.as_deref()).collect();
+    let ended: Vec<Option<&str>> = deliveries()
+        .map(|delivery| delivery.ended.map(Status::as_str))
+        .collect();
+    let retired: Vec<Option<Uuid>> = group
+        .iter()
+        .map(|change| change.retired.as_ref().map(|retired| retired.attempt.0))
+        .collect();
+    let retired_calls: Vec<Option<&str>> = group
+        .iter()
+        .map(|change| change.retired.as_ref()?.call.as_ref().map(CallSid::as_str))
+        .collect();
+    let unpriced: Vec<Option<&str>> = group
+        .iter()
+        .map(|change| change.unpriced.as_ref().map(CallSid::as_str))
+        .collect();
+    let voicemail: Vec<&str> = deliveries()
+        .map(|delivery| delivery.voicemail.as_str())
+        .collect();
+    let said: Vec<Option<&str>> = deliveries()
+        .map(|delivery| delivery.said.map(Said::as_str))
+        .collect();
+    let answered_by: Vec<Option<&str>> = deliveries()
+        .map(|delivery| delivery.answered_by.as_deref())
+        .collect();
     let redials = numbers(|change| change.delivery.redials);
     let event_counts = numbers(|change| u32::try_from(change.events.len()).unwrap_or(0));
 
-    let events: Vec<(i64, &voice_otp::event::Event)> =
-        (1..).zip(group).flat_map(|(ord, change)| change.events.iter().map(move |event| (ord, event))).collect();
+    let events: Vec<(i64, &voice_otp::event::Event)> = (1..)
+        .zip(group)
+        .flat_map(|(ord, change)| change.events.iter().map(move |event| (ord, event)))
+        .collect();
     let event_ords: Vec<i64> = events.iter().map(|(ord, _)| *ord).collect();
-    let event_sequences: Vec<i32> = events.iter().map(|(_, event)| event.sequence.cast_signed()).collect();
-    let event_statuses: Vec<&str> = events.iter().map(|(_, event)| event.status.map_or("", Status::as_str)).collect();
-    let routes: Vec<&str> = events.iter().map(|(_, event)| event.routing_key.as_str()).collect();
-    let bodies: Vec<&str> = events.iter().map(|(_, event)| event.body.as_str()).collect();
-    let parents: Vec<Option<&str>> = events.iter().map(|(_, event)| event.trace.traceparent.as_deref()).collect();
-    let trace_states: Vec<Option<&str>> = events.iter().map(|(_, event)| event.trace.tracestate.as_deref()).collect();
+    let event_sequences: Vec<i32> = events
+        .iter()
+        .map(|(_, event)| event.sequence.cast_signed())
+        .collect();
+    let event_statuses: Vec<&str> = events
+        .iter()
+        .map(|(_, event)| event.status.map_or("", Status::as_str))
+        .collect();
+    let routes: Vec<&str> = events
+        .iter()
+        .map(|(_, event)| event.routing_key.as_str())
+        .collect();
+    let bodies: Vec<&str> = events
+        .iter()
+        .map(|(_, event)| event.body.as_str())
+        .collect();
+    let parents: Vec<Option<&str>> = events
+        .iter()
+        .map(|(_, event)| event.trace.traceparent.as_deref())
+        .collect();
+    let trace_states: Vec<Option<&str>> = events
+        .iter()
+        .map(|(_, event)| event.trace.tracestate.as_deref())
+        .collect();
 
     let params: [&(dyn ToSql + Sync); 37] = [
         &worker.0,
@@ -150,7 +216,11 @@ pub(super) async fn save(ledger: &PgLedger, worker: WorkerEpoch, group: &[Change
 
 fn answer(worker: WorkerEpoch, row: &tokio_postgres::Row) -> Saved {
     if !row.get::<_, bool>(0) {
-        return if row.get(2) { Saved::Busy } else { Saved::Conflict };
+        return if row.get(2) {
+            Saved::Busy
+        } else {
+            Saved::Conflict
+        };
     }
     Saved::Saved {
         lower: match row.get::<_, Option<i64>>(1) {

@@ -61,7 +61,12 @@ pub async fn uses(pool: &Pool, account: &AccountSid, besides: &TenantId) -> Resu
 ///
 /// # Errors
 /// [`Error`] when the database can't be asked.
-pub async fn offer(pool: &Pool, tenant: &TenantId, offered: bool, version: i64) -> Result<bool, Error> {
+pub async fn offer(
+    pool: &Pool,
+    tenant: &TenantId,
+    offered: bool,
+    version: i64,
+) -> Result<bool, Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
     let sql = "update voice_settings set offered = $2, version = nextval('voice_settings_version'), updated_at = clock_timestamp() \
                where tenant_id = $1 and version = $3";

@@ -129,32 +129,72 @@ impl Operation {
     pub(super) fn random(rng: &mut StdRng, step: u32) -> Self {
         let session = rng.random_range(0..2);
         match rng.random_range(0..100) {
-            0..22 => Self::Admit { session, group: (0..rng.random_range(1..6)).map(|_| wish(rng)).collect() },
-            22..38 => Self::Begin { session, picks: picks(rng, step) },
-            38..60 => Self::Save { session, picks: picks(rng, step) },
-            60..64 => Self::Cancel { session, key: any_key(rng) },
+            0..22 => Self::Admit {
+                session,
+                group: (0..rng.random_range(1..6)).map(|_| wish(rng)).collect(),
+            },
+            22..38 => Self::Begin {
+                session,
+                picks: picks(rng, step),
+            },
+            38..60 => Self::Save {
+                session,
+                picks: picks(rng, step),
+            },
+            60..64 => Self::Cancel {
+                session,
+                key: any_key(rng),
+            },
             64..70 => Self::Claim { session },
-            70 => {
-                Self::Pause { tenant: any(rng, &TENANTS[..3]), whole_account: rng.random_bool(0.4), paused: rng.random_bool(0.4) }
-            }
+            70 => Self::Pause {
+                tenant: any(rng, &TENANTS[..3]),
+                whole_account: rng.random_bool(0.4),
+                paused: rng.random_bool(0.4),
+            },
             71 => Self::Limit {
                 account: rng.random_range(1..3),
                 max_calls: any(rng, &[None, Some(1), Some(2)]),
                 tenant_share: any(rng, &[0.1, 0.5, 1.0]),
             },
-            72 => Self::Trip { tenant: any(rng, &TENANTS[..3]) },
-            73 => Self::Mend { tenant: any(rng, &TENANTS[..3]) },
+            72 => Self::Trip {
+                tenant: any(rng, &TENANTS[..3]),
+            },
+            73 => Self::Mend {
+                tenant: any(rng, &TENANTS[..3]),
+            },
             74 => Self::Retire { session },
-            75..79 => Self::Publish { session, every: rng.random_range(1..4), from: rng.random_range(0..3) },
+            75..79 => Self::Publish {
+                session,
+                every: rng.random_range(1..4),
+                from: rng.random_range(0..3),
+            },
             79..83 => Self::Sweep { session },
-            83..85 => Self::Hold { tenant: any(rng, &TENANTS[..3]), wait: Duration::from_secs(rng.random_range(1..20)) },
-            85 => Self::Prove { tenant: any(rng, &TENANTS[..3]) },
-            86 => Self::Repace { tenant: any(rng, &TENANTS[..3]), pace: any(rng, &[0.1, 0.5, 7.0]) },
-            87 => Self::Forbid { session, key: any_key(rng) },
+            83..85 => Self::Hold {
+                tenant: any(rng, &TENANTS[..3]),
+                wait: Duration::from_secs(rng.random_range(1..20)),
+            },
+            85 => Self::Prove {
+                tenant: any(rng, &TENANTS[..3]),
+            },
+            86 => Self::Repace {
+                tenant: any(rng, &TENANTS[..3]),
+                pace: any(rng, &[0.1, 0.5, 7.0]),
+            },
+            87 => Self::Forbid {
+                session,
+                key: any_key(rng),
+            },
             88 => Self::Tidy { session },
             89..91 => Self::AdmitAgain { session },
-            91..93 => Self::LookUp { nth_attempt: rng.random_range(0..1000), key: any_key(rng), user: any(rng, &USERS) },
-            _ => Self::Wait { time: some_time(rng), beats: [rng.random_bool(0.7), rng.random_bool(0.7)] },
+            91..93 => Self::LookUp {
+                nth_attempt: rng.random_range(0..1000),
+                key: any_key(rng),
+                user: any(rng, &USERS),
+            },
+            _ => Self::Wait {
+                time: some_time(rng),
+                beats: [rng.random_bool(0.7), rng.random_bool(0.7)],
+            },
         }
     }
 }
@@ -163,12 +203,21 @@ fn wish(rng: &mut StdRng) -> Wish {
     let mut ask = Ask::new(any(rng, &TENANTS), any(rng, &IDS))
         .calling(rng.random_range(0..4))
         .reading(any(rng, &["111111", "111111", "111111", "222222", "3"]))
-        .living(Duration::from_secs(any(rng, &[20, 31, 36, 45, 70, 180, 600])));
+        .living(Duration::from_secs(any(
+            rng,
+            &[20, 31, 36, 45, 70, 180, 600],
+        )));
     if rng.random_bool(0.5) {
         // What was asked for earlier may come later.
-        ask = ask.of_user(any(rng, &USERS)).asked_ago(Duration::from_millis(any(rng, &[0, 0, 0, 300, 5_000])));
+        ask = ask
+            .of_user(any(rng, &USERS))
+            .asked_ago(Duration::from_millis(any(rng, &[0, 0, 0, 300, 5_000])));
     }
-    Wish { ask, attempt: rng.random_bool(0.7).then(|| attempt(rng)), stale: rng.random_bool(0.05) }
+    Wish {
+        ask,
+        attempt: rng.random_bool(0.7).then(|| attempt(rng)),
+        stale: rng.random_bool(0.05),
+    }
 }
 
 /// Some deliveries, none twice.
@@ -176,11 +225,22 @@ fn picks(rng: &mut StdRng, step: u32) -> Vec<Pick> {
     let mut picks: Vec<Pick> = Vec::new();
     for n in 0..rng.random_range(1..8) {
         let key = any_key(rng);
-        let (attempt, outdated, choice) = (attempt(rng), rng.random_bool(0.08), rng.random_range(0..8));
+        let (attempt, outdated, choice) =
+            (attempt(rng), rng.random_bool(0.08), rng.random_range(0..8));
         // Now and then two are taken for one call.
-        let sid = if rng.random_bool(0.08) { 1 } else { 100 + step * 10 + n };
+        let sid = if rng.random_bool(0.08) {
+            1
+        } else {
+            100 + step * 10 + n
+        };
         if picks.iter().all(|pick| pick.key != key) {
-            picks.push(Pick { key, attempt, outdated, choice, sid });
+            picks.push(Pick {
+                key,
+                attempt,
+                outdated,
+                choice,
+                sid,
+            });
         }
     }
     picks
@@ -200,6 +260,11 @@ fn any<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
 
 /// Around all that anything waits for: moments, slots, leases, rescues.
 fn some_time(rng: &mut StdRng) -> Duration {
-    let about = any(rng, &[0, 40, 150, 250, 900, 2_000, 3_500, 6_000, 11_000, 37_000, 61_500, 7_300_000]);
+    let about = any(
+        rng,
+        &[
+            0, 40, 150, 250, 900, 2_000, 3_500, 6_000, 11_000, 37_000, 61_500, 7_300_000,
+        ],
+    );
     Duration::from_millis(about + rng.random_range(0..60))
 }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::options::{
-    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueBindOptions,
+    QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties, Consumer};
@@ -28,25 +29,43 @@ pub(crate) struct Statuses {
 }
 
 fn from_environment(name: &str) -> String {
-    std::env::var(name).unwrap_or_else(|_| panic!("{name} is missing: run the tests with ./dev test"))
+    std::env::var(name)
+        .unwrap_or_else(|_| panic!("{name} is missing: run the tests with ./dev test"))
 }
 
 fn management() -> (reqwest::Client, String) {
-    (reqwest::Client::new(), from_environment("VOICE_OTP_TEST_RABBITMQ_API"))
+    (
+        reqwest::Client::new(),
+        from_environment("VOICE_OTP_TEST_RABBITMQ_API"),
+    )
 }
 
 impl Broker {
     pub(crate) async fn fresh() -> Self {
         let vhost = format!("t-{}", uuid::Uuid::new_v4().simple());
         let (client, api) = management();
-        let made = client.put(format!("{api}/api/vhosts/{vhost}")).send().await.unwrap();
-        assert!(made.status().is_success(), "make a vhost: {}", made.status());
+        let made = client
+            .put(format!("{api}/api/vhosts/{vhost}"))
+            .send()
+            .await
+            .unwrap();
+        assert!(
+            made.status().is_success(),
+            "make a vhost: {}",
+            made.status()
+        );
         let base = from_environment("VOICE_OTP_AMQP_URL");
         let authority = base.split('/').nth(2).unwrap();
         let url = format!("amqp://{authority}/{vhost}");
-        let connection = Connection::connect(&url, ConnectionProperties::default()).await.unwrap();
+        let connection = Connection::connect(&url, ConnectionProperties::default())
+            .await
+            .unwrap();
         topology::declare_all(&connection).await.unwrap();
-        Self { url: SecretString::from(url), vhost, connection }
+        Self {
+            url: SecretString::from(url),
+            vhost,
+            connection,
+        }
     }
 
     /// Sees every status from now on.
@@ -63,7 +82,10 @@ impl Broker {
                 }
             }
         });
-        Statuses { receiver, seen: Vec::new() }
+        Statuses {
+            receiver,
+            seen: Vec::new(),
+        }
     }
 
     /// Sees every price from now on.
@@ -72,7 +94,10 @@ impl Broker {
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio_util::task::TaskTracker::new().spawn(async move {
             while let Some(Ok(delivery)) = consumer.next().await {
-                if sender.send(String::from_utf8(delivery.data).unwrap()).is_err() {
+                if sender
+                    .send(String::from_utf8(delivery.data).unwrap())
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -83,13 +108,26 @@ impl Broker {
     /// Publishes many requests, confirmed together.
     pub(crate) async fn publish_all(&self, bodies: &[String]) {
         let channel = self.connection.create_channel().await.unwrap();
-        channel.confirm_select(lapin::options::ConfirmSelectOptions::default()).await.unwrap();
+        channel
+            .confirm_select(lapin::options::ConfirmSelectOptions::default())
+            .await
+            .unwrap();
         let mut confirms = Vec::new();
         for body in bodies {
-            let properties = BasicProperties::default().with_content_type("application/cloudevents+json".into());
-            let options = BasicPublishOptions { mandatory: true, immediate: false };
+            let properties =
+                BasicProperties::default().with_content_type("application/cloudevents+json".into());
+            let options = BasicPublishOptions {
+                mandatory: true,
+                immediate: false,
+            };
             let key = topology::REQUESTED_KEY;
-            let published = channel.basic_publish(topology::REQUESTS.into(), key.into(), options, body.as_bytes(), properties);
+            let published = channel.basic_publish(
+                topology::REQUESTS.into(),
+                key.into(),
+                options,
+                body.as_bytes(),
+                properties,
+            );
             confirms.push(published.await.unwrap());
         }
         for confirm in confirms {
@@ -100,12 +138,19 @@ impl Broker {
 
     /// A copy of every message of an exchange with such a routing key, as JSON, from now on.
     #[cfg(feature = "interop")]
-    pub(crate) async fn copy_of(&self, exchange: &str, key: &str) -> mpsc::UnboundedReceiver<serde_json::Value> {
+    pub(crate) async fn copy_of(
+        &self,
+        exchange: &str,
+        key: &str,
+    ) -> mpsc::UnboundedReceiver<serde_json::Value> {
         let mut consumer = self.bound_to(exchange, key).await;
         let (sender, receiver) = mpsc::unbounded_channel();
         tokio_util::task::TaskTracker::new().spawn(async move {
             while let Some(Ok(delivery)) = consumer.next().await {
-                if sender.send(serde_json::from_slice(&delivery.data).unwrap()).is_err() {
+                if sender
+                    .send(serde_json::from_slice(&delivery.data).unwrap())
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -116,34 +161,81 @@ impl Broker {
     /// A consumer on a queue of its own, bound to an exchange. It keeps its channel.
     async fn bound_to(&self, exchange: &str, key: &str) -> Consumer {
         let channel = self.connection.create_channel().await.unwrap();
-        let own = QueueDeclareOptions { exclusive: true, auto_delete: true, ..QueueDeclareOptions::default() };
-        let queue = channel.queue_declare("".into(), own, FieldTable::default()).await.unwrap();
+        let own = QueueDeclareOptions {
+            exclusive: true,
+            auto_delete: true,
+            ..QueueDeclareOptions::default()
+        };
+        let queue = channel
+            .queue_declare("".into(), own, FieldTable::default())
+            .await
+            .unwrap();
         let (name, none) = (queue.name().clone(), FieldTable::default());
-        channel.queue_bind(name.clone(), exchange.into(), key.into(), QueueBindOptions::default(), none).await.unwrap();
-        let options = BasicConsumeOptions { no_ack: true, ..BasicConsumeOptions::default() };
-        channel.basic_consume(name, "".into(), options, FieldTable::default()).await.unwrap()
+        channel
+            .queue_bind(
+                name.clone(),
+                exchange.into(),
+                key.into(),
+                QueueBindOptions::default(),
+                none,
+            )
+            .await
+            .unwrap();
+        let options = BasicConsumeOptions {
+            no_ack: true,
+            ..BasicConsumeOptions::default()
+        };
+        channel
+            .basic_consume(name, "".into(), options, FieldTable::default())
+            .await
+            .unwrap()
     }
 
     /// Publishes to the requests, whatever it is.
     pub(crate) async fn publish(&self, content_type: &[u8], body: &[u8]) {
-        self.publish_with(BasicProperties::default().with_content_type(std::str::from_utf8(content_type).unwrap().into()), body)
-            .await;
+        self.publish_with(
+            BasicProperties::default()
+                .with_content_type(std::str::from_utf8(content_type).unwrap().into()),
+            body,
+        )
+        .await;
     }
 
     /// Publishes to the requests with properties.
     pub(crate) async fn publish_with(&self, properties: BasicProperties, body: &[u8]) {
         let channel = self.connection.create_channel().await.unwrap();
-        let options = BasicPublishOptions { mandatory: true, immediate: false };
+        let options = BasicPublishOptions {
+            mandatory: true,
+            immediate: false,
+        };
         let key = topology::REQUESTED_KEY;
-        channel.basic_publish(topology::REQUESTS.into(), key.into(), options, body, properties).await.unwrap().await.unwrap();
+        channel
+            .basic_publish(
+                topology::REQUESTS.into(),
+                key.into(),
+                options,
+                body,
+                properties,
+            )
+            .await
+            .unwrap()
+            .await
+            .unwrap();
         channel.close(200, "done".into()).await.unwrap();
     }
 
     /// How many messages a queue holds, given back ones included.
     pub(crate) async fn depth(&self, queue: &str) -> u32 {
         let channel = self.connection.create_channel().await.unwrap();
-        let look = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        let depth = channel.queue_declare(queue.into(), look, FieldTable::default()).await.unwrap().message_count();
+        let look = QueueDeclareOptions {
+            passive: true,
+            ..QueueDeclareOptions::default()
+        };
+        let depth = channel
+            .queue_declare(queue.into(), look, FieldTable::default())
+            .await
+            .unwrap()
+            .message_count();
         channel.close(200, "done".into()).await.unwrap();
         depth
     }
@@ -151,7 +243,10 @@ impl Broker {
     /// Deletes a queue.
     pub(crate) async fn delete_queue(&self, queue: &str) {
         let channel = self.connection.create_channel().await.unwrap();
-        channel.queue_delete(queue.into(), QueueDeleteOptions::default()).await.unwrap();
+        channel
+            .queue_delete(queue.into(), QueueDeleteOptions::default())
+            .await
+            .unwrap();
         channel.close(200, "done".into()).await.unwrap();
     }
 
@@ -161,10 +256,15 @@ impl Broker {
         let mut letters = Vec::new();
         let taking = async {
             while letters.len() < wanted {
-                match channel.basic_get(topology::DEAD.into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+                match channel
+                    .basic_get(topology::DEAD.into(), BasicGetOptions { no_ack: true })
+                    .await
+                    .unwrap()
+                {
                     Some(message) => {
                         let headers = format!("{:?}", message.delivery.properties);
-                        let mut letter: serde_json::Value = serde_json::from_slice(&message.delivery.data).unwrap();
+                        let mut letter: serde_json::Value =
+                            serde_json::from_slice(&message.delivery.data).unwrap();
                         letter["properties"] = headers.into();
                         letters.push(letter);
                     }
@@ -173,7 +273,11 @@ impl Broker {
             }
         };
         let in_time = tokio::time::timeout(Duration::from_secs(20), taking).await;
-        assert!(in_time.is_ok(), "{} of {wanted} dead letters", letters.len());
+        assert!(
+            in_time.is_ok(),
+            "{} of {wanted} dead letters",
+            letters.len()
+        );
         letters
     }
 
@@ -181,34 +285,57 @@ impl Broker {
     pub(crate) async fn delete(self) {
         drop(self.connection.close(200, "done".into()).await);
         let (client, api) = management();
-        let deleted = client.delete(format!("{api}/api/vhosts/{}", self.vhost)).send().await.unwrap();
+        let deleted = client
+            .delete(format!("{api}/api/vhosts/{}", self.vhost))
+            .send()
+            .await
+            .unwrap();
         assert!(deleted.status().is_success());
     }
 
     /// Where the broker listens: for a proxy.
     pub(crate) fn address(&self) -> String {
-        let authority = self.url.expose_secret().split('/').nth(2).unwrap().to_owned();
+        let authority = self
+            .url
+            .expose_secret()
+            .split('/')
+            .nth(2)
+            .unwrap()
+            .to_owned();
         authority.rsplit('@').next().unwrap().to_owned()
     }
 }
 
 impl Statuses {
     /// Waits until this holds of what has been seen.
-    pub(crate) async fn until(&mut self, what: &str, longest: Duration, holds: impl Fn(&[(String, StatusEvent)]) -> bool) {
+    pub(crate) async fn until(
+        &mut self,
+        what: &str,
+        longest: Duration,
+        holds: impl Fn(&[(String, StatusEvent)]) -> bool,
+    ) {
         let waiting = async {
             while !holds(&self.seen) {
                 self.seen.push(self.receiver.recv().await.unwrap());
             }
         };
         let in_time = tokio::time::timeout(longest, waiting).await;
-        assert!(in_time.is_ok(), "{what}: not in {longest:?}; seen: {:#?}", self.summary());
+        assert!(
+            in_time.is_ok(),
+            "{what}: not in {longest:?}; seen: {:#?}",
+            self.summary()
+        );
     }
 
     /// Waits until this many deliveries have ended.
     pub(crate) async fn finals(&mut self, wanted: usize, longest: Duration) {
         let mut ended = 0;
         let waiting = async {
-            ended = self.seen.iter().filter(|(_, event)| event.data.is_final).count();
+            ended = self
+                .seen
+                .iter()
+                .filter(|(_, event)| event.data.is_final)
+                .count();
             while ended < wanted {
                 let next = self.receiver.recv().await.unwrap();
                 ended += usize::from(next.1.data.is_final);
@@ -216,7 +343,11 @@ impl Statuses {
             }
         };
         let in_time = tokio::time::timeout(longest, waiting).await;
-        assert!(in_time.is_ok(), "{ended} of {wanted} ended in {longest:?}; seen: {:#?}", self.summary());
+        assert!(
+            in_time.is_ok(),
+            "{ended} of {wanted} ended in {longest:?}; seen: {:#?}",
+            self.summary()
+        );
     }
 
     /// Takes in what comes within this time.
@@ -229,17 +360,27 @@ impl Statuses {
 
     /// The statuses of a delivery, as words, in the order they came.
     pub(crate) fn words(&self, id: &str) -> Vec<&'static str> {
-        self.of(id).iter().map(|event| event.data.status.as_str()).collect()
+        self.of(id)
+            .iter()
+            .map(|event| event.data.status.as_str())
+            .collect()
     }
 
     /// The events of a delivery.
     pub(crate) fn of(&self, id: &str) -> Vec<&StatusEvent> {
-        self.seen.iter().map(|(_, event)| event).filter(|event| event.data.delivery_id.as_str() == id).collect()
+        self.seen
+            .iter()
+            .map(|(_, event)| event)
+            .filter(|event| event.data.delivery_id.as_str() == id)
+            .collect()
     }
 
     /// The reason of a delivery's last event.
     pub(crate) fn reason(&self, id: &str) -> String {
-        let last = self.of(id).last().and_then(|event| event.data.reason.as_ref().map(|reason| reason.code));
+        let last = self
+            .of(id)
+            .last()
+            .and_then(|event| event.data.reason.as_ref().map(|reason| reason.code));
         last.and_then(|code| serde_json::to_value(code).ok())
             .and_then(|code| code.as_str().map(str::to_owned))
             .unwrap_or_default()
@@ -250,28 +391,45 @@ impl Statuses {
             .iter()
             .rev()
             .take(40)
-            .map(|(_, event)| format!("{} {} {}", event.id, event.data.status, event.data.tenant_id))
+            .map(|(_, event)| {
+                format!(
+                    "{} {} {}",
+                    event.id, event.data.status, event.data.tenant_id
+                )
+            })
             .collect()
     }
 
     /// Asserts that every delivery ended once, with its statuses in order and without gaps.
     pub(crate) fn assert_sound(&self) {
-        let mut deliveries: std::collections::HashMap<(&str, &str), Vec<&StatusEvent>> = std::collections::HashMap::new();
+        let mut deliveries: std::collections::HashMap<(&str, &str), Vec<&StatusEvent>> =
+            std::collections::HashMap::new();
         for (_, event) in &self.seen {
-            deliveries.entry((&event.source, &event.subject)).or_default().push(event);
+            deliveries
+                .entry((&event.source, &event.subject))
+                .or_default()
+                .push(event);
         }
         for (id, events) in deliveries {
             let sequences: Vec<u32> = events.iter().map(|event| event.data.sequence).collect();
             let wanted: Vec<u32> = (1..).take(events.len()).collect();
             assert_eq!(sequences, wanted, "{id:?}");
-            assert_eq!(events.iter().filter(|event| event.data.is_final).count(), 1, "{id:?}");
+            assert_eq!(
+                events.iter().filter(|event| event.data.is_final).count(),
+                1,
+                "{id:?}"
+            );
             assert!(events.last().unwrap().data.is_final, "{id:?}");
         }
     }
 
     /// Waits until this many statuses of this kind have been seen.
     pub(crate) async fn count(&mut self, word: &str, wanted: usize, longest: Duration) {
-        let mut seen = self.seen.iter().filter(|(_, event)| event.data.status.as_str() == word).count();
+        let mut seen = self
+            .seen
+            .iter()
+            .filter(|(_, event)| event.data.status.as_str() == word)
+            .count();
         let waiting = async {
             while seen < wanted {
                 let next = self.receiver.recv().await.unwrap();

@@ -34,15 +34,35 @@ impl Console {
         environment.push(("VOICE_OTP_LOG", "trace".to_owned()));
         let log = tempfile::NamedTempFile::new().unwrap();
         let file = log.reopen().unwrap();
-        let child = command(&environment).arg("console").stdout(Stdio::null()).stderr(file).spawn().unwrap();
-        let console = Self { child, address, log, http: reqwest::Client::new() };
+        let child = command(&environment)
+            .arg("console")
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        let console = Self {
+            child,
+            address,
+            log,
+            http: reqwest::Client::new(),
+        };
         let waiting = async {
-            while console.http.get(console.url("/livez")).send().await.is_err() {
+            while console
+                .http
+                .get(console.url("/livez"))
+                .send()
+                .await
+                .is_err()
+            {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         let in_time = tokio::time::timeout(Duration::from_secs(30), waiting).await;
-        assert!(in_time.is_ok(), "the console does not answer:\n{}", console.log());
+        assert!(
+            in_time.is_ok(),
+            "the console does not answer:\n{}",
+            console.log()
+        );
         console
     }
 
@@ -58,9 +78,20 @@ impl Console {
     /// Asks it to stop, and waits for its end.
     pub(crate) async fn stop(mut self) {
         let pid = self.child.id().expect("it runs").to_string();
-        assert!(std::process::Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+        assert!(
+            std::process::Command::new("kill")
+                .args(["-TERM", &pid])
+                .status()
+                .unwrap()
+                .success()
+        );
         let ended = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
-        assert!(ended.unwrap_or_else(|_| panic!("it does not stop:\n{}", self.log())).unwrap().success());
+        assert!(
+            ended
+                .unwrap_or_else(|_| panic!("it does not stop:\n{}", self.log()))
+                .unwrap()
+                .success()
+        );
     }
 }
 
@@ -71,7 +102,11 @@ fn binary() -> PathBuf {
     }
     let here = std::env::current_exe().unwrap();
     let path = here.parent().unwrap().parent().unwrap().join("voice-otp");
-    assert!(path.exists(), "{} is missing: cargo build --workspace, or ./dev test", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: cargo build --workspace, or ./dev test",
+        path.display()
+    );
     path
 }
 
@@ -92,26 +127,57 @@ impl Program {
     /// Runs it to its end.
     pub(crate) async fn run(environment: &[(&'static str, String)], args: &[&str]) -> Output {
         let running = command(environment).args(args).output();
-        tokio::time::timeout(Duration::from_mins(1), running).await.expect("the program ends").unwrap()
+        tokio::time::timeout(Duration::from_mins(1), running)
+            .await
+            .expect("the program ends")
+            .unwrap()
     }
 
     /// Runs it to its end, with something on standard input.
-    pub(crate) async fn run_with_input(environment: &[(&'static str, String)], args: &[&str], input: &str) -> Output {
+    pub(crate) async fn run_with_input(
+        environment: &[(&'static str, String)],
+        args: &[&str],
+        input: &str,
+    ) -> Output {
         use tokio::io::AsyncWriteExt as _;
         let mut command = command(environment);
-        let mut child = command.args(args).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        child.stdin.take().unwrap().write_all(input.as_bytes()).await.unwrap();
-        tokio::time::timeout(Duration::from_mins(1), child.wait_with_output()).await.expect("the program ends").unwrap()
+        let mut child = command
+            .args(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        child
+            .stdin
+            .take()
+            .unwrap()
+            .write_all(input.as_bytes())
+            .await
+            .unwrap();
+        tokio::time::timeout(Duration::from_mins(1), child.wait_with_output())
+            .await
+            .expect("the program ends")
+            .unwrap()
     }
 
     /// Starts it, its output piped.
     pub(crate) fn start(environment: &[(&'static str, String)], args: &[&str]) -> Child {
-        command(environment).args(args).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+        command(environment)
+            .args(args)
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap()
     }
 }
 
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
+        .port()
 }
 
 impl Worker {
@@ -131,8 +197,17 @@ impl Worker {
         environment.extend(settings.iter().cloned());
         let log = tempfile::NamedTempFile::new().unwrap();
         let file = log.reopen().unwrap();
-        let child = command(&environment).arg("worker").stdout(Stdio::null()).stderr(file).spawn().unwrap();
-        Self { child, address, log }
+        let child = command(&environment)
+            .arg("worker")
+            .stdout(Stdio::null())
+            .stderr(file)
+            .spawn()
+            .unwrap();
+        Self {
+            child,
+            address,
+            log,
+        }
     }
 
     /// Waits until it is ready.
@@ -145,7 +220,10 @@ impl Worker {
         let client = reqwest::Client::new();
         let waiting = async {
             loop {
-                let answer = client.get(format!("http://{}/readyz", self.address)).send().await;
+                let answer = client
+                    .get(format!("http://{}/readyz", self.address))
+                    .send()
+                    .await;
                 if answer.is_ok_and(|answer| answer.status().is_success() == wanted) {
                     return;
                 }
@@ -153,7 +231,11 @@ impl Worker {
             }
         };
         let in_time = tokio::time::timeout(Duration::from_secs(30), waiting).await;
-        assert!(in_time.is_ok(), "readiness {wanted} did not come:\n{}", self.log());
+        assert!(
+            in_time.is_ok(),
+            "readiness {wanted} did not come:\n{}",
+            self.log()
+        );
     }
 
     /// What it logged so far, at level trace.
@@ -164,7 +246,10 @@ impl Worker {
     /// Sends it a signal.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().expect("it runs").to_string();
-        let done = std::process::Command::new("kill").args([format!("-{name}"), pid]).status().unwrap();
+        let done = std::process::Command::new("kill")
+            .args([format!("-{name}"), pid])
+            .status()
+            .unwrap();
         assert!(done.success());
     }
 
@@ -172,7 +257,9 @@ impl Worker {
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
         let ended = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
-        ended.unwrap_or_else(|_| panic!("it does not stop:\n{}", self.log())).unwrap()
+        ended
+            .unwrap_or_else(|_| panic!("it does not stop:\n{}", self.log()))
+            .unwrap()
     }
 
     /// Kills it.

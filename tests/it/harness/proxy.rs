@@ -29,7 +29,9 @@ impl Proxy {
                 }
                 let (server, cut) = (server.clone(), Arc::clone(&is_cut));
                 connections.spawn(async move {
-                    let Ok(mut server) = TcpStream::connect(server).await else { return };
+                    let Ok(mut server) = TcpStream::connect(server).await else {
+                        return;
+                    };
                     tokio::select! {
                         _ = tokio::io::copy_bidirectional(&mut client, &mut server) => {}
                         () = cut.notified() => {}
@@ -37,7 +39,12 @@ impl Proxy {
                 });
             }
         });
-        Self { address, shut, cut, _task: AbortOnDropHandle::new(task) }
+        Self {
+            address,
+            shut,
+            cut,
+            _task: AbortOnDropHandle::new(task),
+        }
     }
 
     /// A server's URL, by way of this door.

@@ -27,8 +27,12 @@ impl Servers {
         servers.dev(&["up"]).await;
         let exports = servers.dev(&["env"]).await;
         let value = |name: &str| {
-            let line = exports.lines().find_map(|line| line.strip_prefix(&format!("export {name}='")));
-            line.and_then(|rest| rest.strip_suffix('\'')).unwrap_or_else(|| panic!("{name} is not in: {exports}")).to_owned()
+            let line = exports
+                .lines()
+                .find_map(|line| line.strip_prefix(&format!("export {name}='")));
+            line.and_then(|rest| rest.strip_suffix('\''))
+                .unwrap_or_else(|| panic!("{name} is not in: {exports}"))
+                .to_owned()
         };
         servers.amqp_url = value("VOICE_OTP_AMQP_URL").into();
         servers.database_url = value("VOICE_OTP_DATABASE_URL").into();
@@ -57,8 +61,15 @@ impl Servers {
 
     async fn dev(&self, args: &[&str]) -> String {
         let running = self.command(args).stderr(Stdio::piped()).output();
-        let output = tokio::time::timeout(Duration::from_mins(3), running).await.expect("./dev ends").unwrap();
-        assert!(output.status.success(), "./dev {args:?}: {}", String::from_utf8_lossy(&output.stderr));
+        let output = tokio::time::timeout(Duration::from_mins(3), running)
+            .await
+            .expect("./dev ends")
+            .unwrap();
+        assert!(
+            output.status.success(),
+            "./dev {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
         String::from_utf8(output.stdout).unwrap()
     }
 
@@ -67,7 +78,10 @@ impl Servers {
         for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("VOICE_OTP_")) {
             command.env_remove(name);
         }
-        command.env("VOICE_OTP_DEV_SERVICES_DIR", self.directory.path().join("services"));
+        command.env(
+            "VOICE_OTP_DEV_SERVICES_DIR",
+            self.directory.path().join("services"),
+        );
         command.args(args).stdin(Stdio::null());
         command
     }
@@ -76,9 +90,16 @@ impl Servers {
 impl Drop for Servers {
     fn drop(&mut self) {
         // Whatever became of the test.
-        let stopped = self.command(&["down"]).as_std_mut().stderr(Stdio::null()).status();
+        let stopped = self
+            .command(&["down"])
+            .as_std_mut()
+            .stderr(Stdio::null())
+            .status();
         if !stopped.is_ok_and(|status| status.success()) {
-            eprintln!("the servers in {} could not be stopped", self.directory.path().display());
+            eprintln!(
+                "the servers in {} could not be stopped",
+                self.directory.path().display()
+            );
         }
     }
 }

@@ -22,22 +22,34 @@ struct Follower {
 impl Follower {
     /// Starts it, and waits until it is bound.
     async fn start(mut command: Command) -> Self {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut child = command
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
-        let ready = tokio::time::timeout(Duration::from_secs(20), said.next_line()).await.expect("it is ready in time");
+        let ready = tokio::time::timeout(Duration::from_secs(20), said.next_line())
+            .await
+            .expect("it is ready in time");
         assert_eq!(ready.unwrap().as_deref(), Some("ready"));
         // It goes on talking, and must not meet a closed pipe.
         tokio_util::task::TaskTracker::new()
             .spawn(async move { while said.next_line().await.is_ok_and(|line| line.is_some()) {} });
-        Self { lines: BufReader::new(child.stdout.take().unwrap()).lines(), _child: child }
+        Self {
+            lines: BufReader::new(child.stdout.take().unwrap()).lines(),
+            _child: child,
+        }
     }
 
     /// The statuses of these deliveries, up to the end of each.
     async fn until_over(&mut self, mut ids: BTreeSet<String>) -> Vec<serde_json::Value> {
         let mut events = Vec::new();
         while !ids.is_empty() {
-            let line = tokio::time::timeout(Duration::from_secs(30), self.lines.next_line()).await.expect("it prints in time");
-            let event: serde_json::Value = serde_json::from_str(&line.unwrap().expect("it goes on")).unwrap();
+            let line = tokio::time::timeout(Duration::from_secs(30), self.lines.next_line())
+                .await
+                .expect("it prints in time");
+            let event: serde_json::Value =
+                serde_json::from_str(&line.unwrap().expect("it goes on")).unwrap();
             if event["data"]["final"] == true {
                 assert_eq!(event["data"]["status"], "delivered", "{event}");
                 ids.remove(event["subject"].as_str().unwrap());
@@ -49,7 +61,10 @@ impl Follower {
 }
 
 fn schema(file: &str) -> jsonschema::Validator {
-    let document = documents().into_iter().find(|document| document.file == file).unwrap();
+    let document = documents()
+        .into_iter()
+        .find(|document| document.file == file)
+        .unwrap();
     jsonschema::draft202012::new(&document.schema).unwrap()
 }
 
@@ -58,23 +73,37 @@ async fn python_and_node_publish_and_follow_and_every_message_fits_its_schema() 
     let system = System::start(50.0).await;
     // Only who the broker vouches for may speak for this tenant, so the clients must say who they are.
     let user = link::user(&system.broker.url).unwrap();
-    system.tenant("acme", 50.0, |draft| draft.publishers = vec![user]).await;
+    system
+        .tenant("acme", 50.0, |draft| draft.publishers = vec![user])
+        .await;
     let mut requests = system.broker.copy_of(topology::REQUESTS, "otp.#").await;
     let mut statuses = system.broker.statuses().await;
     let _worker = system.worker().await;
     let clients = repository().join("schemas/clients");
     let with_url = |mut command: Command, args: &[&str]| {
-        command.args(args).env("VOICE_OTP_AMQP_URL", system.broker.url.expose_secret());
+        command
+            .args(args)
+            .env("VOICE_OTP_AMQP_URL", system.broker.url.expose_secret());
         command
     };
     let mut followers = [
-        Follower::start(with_url(python(&clients.join("python/statuses.py")), &["acme"])).await,
+        Follower::start(with_url(
+            python(&clients.join("python/statuses.py")),
+            &["acme"],
+        ))
+        .await,
         Follower::start(with_url(node("statuses.mjs"), &["acme"])).await,
     ];
     let mut ids = BTreeSet::new();
     for n in 0..3 {
         let (one, other) = (number(2 * n), number(2 * n + 1));
-        ids.insert(run(with_url(python(&clients.join("python/publish.py")), &["acme", &one, "493027"])).await);
+        ids.insert(
+            run(with_url(
+                python(&clients.join("python/publish.py")),
+                &["acme", &one, "493027"],
+            ))
+            .await,
+        );
         ids.insert(run(with_url(node("publish.mjs"), &["acme", &other, "00A1B2"])).await);
     }
     assert_eq!(ids.len(), 6);
@@ -104,12 +133,26 @@ async fn a_client_says_that_nothing_is_stored_when_nothing_is() {
     system.publisher.ready().await;
     system.broker.delete_queue(topology::REQUESTS).await;
     let clients = repository().join("schemas/clients");
-    for mut command in [python(&clients.join("python/publish.py")), node("publish.mjs")] {
-        command.args(["acme", &number(1), "493027"]).env("VOICE_OTP_AMQP_URL", system.broker.url.expose_secret());
-        let output = tokio::time::timeout(Duration::from_secs(30), command.output()).await.expect("it ends").unwrap();
+    for mut command in [
+        python(&clients.join("python/publish.py")),
+        node("publish.mjs"),
+    ] {
+        command
+            .args(["acme", &number(1), "493027"])
+            .env("VOICE_OTP_AMQP_URL", system.broker.url.expose_secret());
+        let output = tokio::time::timeout(Duration::from_secs(30), command.output())
+            .await
+            .expect("it ends")
+            .unwrap();
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(!output.status.success() && output.stdout.is_empty(), "{command:?}: {said}");
-        assert!(said.contains("not stored: no worker has declared the queue yet"), "{command:?}: {said}");
+        assert!(
+            !output.status.success() && output.stdout.is_empty(),
+            "{command:?}: {said}"
+        );
+        assert!(
+            said.contains("not stored: no worker has declared the queue yet"),
+            "{command:?}: {said}"
+        );
     }
     system.stop().await;
 }

@@ -25,11 +25,23 @@ struct Prism {
 
 impl Prism {
     async fn of(description: &str) -> Self {
-        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .unwrap()
+            .local_addr()
+            .unwrap()
+            .port();
         let mut command = Command::new("node");
         command.arg(folder().join("node_modules/.bin/prism"));
         // Dynamic: every call gets a SID of its own. With errors: what isn't valid is refused.
-        command.args(["mock", "--dynamic", "--errors", "--host", "127.0.0.1", "--port", &port.to_string()]);
+        command.args([
+            "mock",
+            "--dynamic",
+            "--errors",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            &port.to_string(),
+        ]);
         command
             .arg(folder().join(description))
             .stdin(Stdio::null())
@@ -44,15 +56,26 @@ impl Prism {
                 tokio::time::sleep(Duration::from_millis(100)).await;
             }
         };
-        tokio::time::timeout(Duration::from_mins(1), answers).await.expect("Prism starts");
+        tokio::time::timeout(Duration::from_mins(1), answers)
+            .await
+            .expect("Prism starts");
         Self { url, _child: child }
     }
 
     fn client(&self) -> Client {
         drop(rustls::crypto::ring::default_provider().install_default());
-        let (base_url, public_url) = (self.url.parse().ok(), "https://otp.example.com".parse().ok());
+        let (base_url, public_url) = (
+            self.url.parse().ok(),
+            "https://otp.example.com".parse().ok(),
+        );
         let timeout = Duration::from_secs(20);
-        Client::new(Settings { base_url, public_url, connect_timeout: timeout, timeout }).unwrap()
+        Client::new(Settings {
+            base_url,
+            public_url,
+            connect_timeout: timeout,
+            timeout,
+        })
+        .unwrap()
     }
 }
 
@@ -72,7 +95,8 @@ async fn every_request_of_ours_is_one_that_twilio_describes() {
     let (prism, tenant) = (Prism::of("api.json").await, tenant());
     let (client, to) = (prism.client(), PhoneNumber::parse(&number(1)).unwrap());
     let manner = Manner::default();
-    let script = Speaker::new(None, None, to.country(), &manner).message(&OtpCode::parse("A1B2").unwrap(), Duration::ZERO);
+    let script = Speaker::new(None, None, to.country(), &manner)
+        .message(&OtpCode::parse("A1B2").unwrap(), Duration::ZERO);
     let order = CallOrder {
         to: &to,
         speech: Speech::Inline(&script),
@@ -86,23 +110,51 @@ async fn every_request_of_ours_is_one_that_twilio_describes() {
     assert_ne!(call.sid, again.sid, "the mock's answers are its own");
     client.fetch(&tenant, &call.sid).await.expect("fetching");
     for policy in Voicemail::ALL {
-        let asks = CallOrder { speech: Speech::Ask(policy), extension: None, ..order };
-        client.place(&tenant, &asks).await.expect("placing a call that asks");
+        let asks = CallOrder {
+            speech: Speech::Ask(policy),
+            extension: None,
+            ..order
+        };
+        client
+            .place(&tenant, &asks)
+            .await
+            .expect("placing a call that asks");
     }
     let since = chrono::DateTime::UNIX_EPOCH;
-    client.fetch_all(&tenant, &[call.sid.clone(), again.sid], since).await.expect("listing from a number");
+    client
+        .fetch_all(&tenant, &[call.sid.clone(), again.sid], since)
+        .await
+        .expect("listing from a number");
     client.list(&tenant, &to).await.expect("listing");
-    client.hang_up(&tenant, &call.sid, false).await.expect("cancelling");
-    client.hang_up(&tenant, &call.sid, true).await.expect("hanging up");
-    client.account(&tenant, &tenant.credentials.auth_token, None).await.expect("reading the account");
+    client
+        .hang_up(&tenant, &call.sid, false)
+        .await
+        .expect("cancelling");
+    client
+        .hang_up(&tenant, &call.sid, true)
+        .await
+        .expect("hanging up");
+    client
+        .account(&tenant, &tenant.credentials.auth_token, None)
+        .await
+        .expect("reading the account");
     client.balance(&tenant).await.expect("reading the balance");
-    client.may_list_calls(&tenant).await.expect("listing one call");
-    client.ownership(&tenant, &tenant.from).await.expect("looking for a number");
+    client
+        .may_list_calls(&tenant)
+        .await
+        .expect("listing one call");
+    client
+        .ownership(&tenant, &tenant.from)
+        .await
+        .expect("looking for a number");
 
     // The mock does refuse: or all of this would show nothing.
     let sid = CallSid::parse(&format!("CA{}", "0".repeat(32))).unwrap();
     let wrong = reqwest::Client::new()
-        .post(format!("{}/2010-04-01/Accounts/{ACCOUNT}/Calls/{sid}.json", prism.url))
+        .post(format!(
+            "{}/2010-04-01/Accounts/{ACCOUNT}/Calls/{sid}.json",
+            prism.url
+        ))
         .basic_auth(ACCOUNT, Some("x"))
         .form(&[("Status", "hung-up")]);
     assert_eq!(wrong.send().await.unwrap().status().as_u16(), 422);
@@ -112,7 +164,11 @@ async fn every_request_of_ours_is_one_that_twilio_describes() {
 async fn the_voice_product_describes_the_geographic_permissions_as_we_read_them() {
     let (prism, tenant) = (Prism::of("voice.json").await, tenant());
     let country = tenant.from.country().unwrap();
-    prism.client().dialing_permission(&tenant, country).await.expect("reading a country's permission");
+    prism
+        .client()
+        .dialing_permission(&tenant, country)
+        .await
+        .expect("reading a country's permission");
 }
 
 #[tokio::test]
@@ -120,9 +176,18 @@ async fn a_worker_places_calls_that_the_description_accepts() {
     let prism = Prism::of("api.json").await;
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
-    let _worker = system.worker_with(&[("VOICE_OTP_TWILIO_URL", prism.url.clone())]).await;
+    let _worker = system
+        .worker_with(&[("VOICE_OTP_TWILIO_URL", prism.url.clone())])
+        .await;
     for n in 0..5 {
-        system.publish_json(&request(&format!("prism-{n}"), &number(n), "493027", Duration::from_mins(3))).await;
+        system
+            .publish_json(&request(
+                &format!("prism-{n}"),
+                &number(n),
+                "493027",
+                Duration::from_mins(3),
+            ))
+            .await;
     }
     statuses.count("placed", 5, Duration::from_mins(1)).await;
     system.stop().await;

@@ -11,7 +11,10 @@ use crate::harness::{AUTH_TOKEN, System, request};
 /// Signs by both libraries.
 async fn sign(token: &str, url: &str, params: &Value) -> [String; 2] {
     let text = params.to_string();
-    let (mut in_python, mut in_node) = (python(&repository().join("tests/interop/sign.py")), node("sign.mjs"));
+    let (mut in_python, mut in_node) = (
+        python(&repository().join("tests/interop/sign.py")),
+        node("sign.mjs"),
+    );
     in_python.args([token, url, &text]);
     in_node.args([token, url, &text]);
     [run(in_python).await, run(in_node).await]
@@ -21,15 +24,29 @@ async fn sign(token: &str, url: &str, params: &Value) -> [String; 2] {
 async fn what_twilios_libraries_sign_is_taken_and_what_was_tampered_with_is_not() {
     let system = System::start(50.0).await;
     // Signing takes other programs their time.
-    system.tenant("acme", 50.0, |draft| draft.ring_timeout = Some(Duration::from_mins(10))).await;
+    system
+        .tenant("acme", 50.0, |draft| {
+            draft.ring_timeout = Some(Duration::from_mins(10))
+        })
+        .await;
     let mut statuses = system.broker.statuses().await;
     let worker = system.worker().await;
     // This number rings and rings: the callbacks that end it are ours.
-    system.publish_json(&request("signed", "+12025550102", "493027", Duration::from_mins(3))).await;
+    system
+        .publish_json(&request(
+            "signed",
+            "+12025550102",
+            "493027",
+            Duration::from_mins(3),
+        ))
+        .await;
     let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
-        seen.iter().any(|(_, event)| event.data.status.as_str() == "placed")
+        seen.iter()
+            .any(|(_, event)| event.data.status.as_str() == "placed")
     };
-    statuses.until("it is placed", Duration::from_secs(20), placed).await;
+    statuses
+        .until("it is placed", Duration::from_secs(20), placed)
+        .await;
     let call = system.simulator.calls().pop().unwrap();
     let path = call.callback_path.unwrap();
     let url = format!("http://{}{path}", worker.address);
@@ -41,15 +58,34 @@ async fn what_twilios_libraries_sign_is_taken_and_what_was_tampered_with_is_not(
         "ToState": "", "ToCity": "SAN JOSE + DEL MONTE", "CallerName": "Zoë 北京 & Söhne=",
     });
     // No keep-alive: each answer stands for itself.
-    let client = reqwest::Client::builder().pool_max_idle_per_host(0).build().unwrap();
+    let client = reqwest::Client::builder()
+        .pool_max_idle_per_host(0)
+        .build()
+        .unwrap();
     let post = async |params: &Value, signature: &str| {
-        let form: Vec<(&String, &str)> =
-            params.as_object().unwrap().iter().map(|(name, value)| (name, value.as_str().unwrap())).collect();
-        client.post(&url).header("x-twilio-signature", signature).form(&form).send().await.unwrap().status().as_u16()
+        let form: Vec<(&String, &str)> = params
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(name, value)| (name, value.as_str().unwrap()))
+            .collect();
+        client
+            .post(&url)
+            .header("x-twilio-signature", signature)
+            .form(&form)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .as_u16()
     };
     let signatures = sign(AUTH_TOKEN, &url, &params).await;
     assert_eq!(signatures[0], signatures[1], "Twilio's libraries agree");
-    for (name, value) in [("CallStatus", "completed"), ("CallSid", "CA00000000000000000000000000000000"), ("ToState", "x")] {
+    for (name, value) in [
+        ("CallStatus", "completed"),
+        ("CallSid", "CA00000000000000000000000000000000"),
+        ("ToState", "x"),
+    ] {
         let mut tampered = params.clone();
         tampered[name] = json!(value);
         assert_eq!(post(&tampered, &signatures[0]).await, 403, "{name}");
@@ -60,14 +96,20 @@ async fn what_twilios_libraries_sign_is_taken_and_what_was_tampered_with_is_not(
     for elsewhere in sign(AUTH_TOKEN, &format!("{url}x"), &params).await {
         assert_eq!(post(&params, &elsewhere).await, 403);
     }
-    assert!(!statuses.words("signed").contains(&"answered"), "nothing of it counted");
+    assert!(
+        !statuses.words("signed").contains(&"answered"),
+        "nothing of it counted"
+    );
     for signature in &signatures {
         assert_eq!(post(&params, signature).await, 204);
     }
     let answered = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
-        seen.iter().any(|(_, event)| event.data.status.as_str() == "answered")
+        seen.iter()
+            .any(|(_, event)| event.data.status.as_str() == "answered")
     };
-    statuses.until("the callback counts", Duration::from_secs(5), answered).await;
+    statuses
+        .until("the callback counts", Duration::from_secs(5), answered)
+        .await;
     system.stop().await;
 }
 
@@ -75,10 +117,17 @@ async fn what_twilios_libraries_sign_is_taken_and_what_was_tampered_with_is_not(
 async fn what_we_sign_twilios_libraries_take() {
     let url = "https://otp.example.com/twilio/status/5f37bafb85164428a12da54345fb754d";
     let params = json!({ "CallSid": "CA1", "CallStatus": "completed", "ToCity": "Zürich + 北京", "Empty": "" });
-    let pairs: Vec<(String, String)> =
-        params.as_object().unwrap().iter().map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned())).collect();
+    let pairs: Vec<(String, String)> = params
+        .as_object()
+        .unwrap()
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
+        .collect();
     let ours = signature::sign(AUTH_TOKEN, url, &pairs);
-    for (mut command, right) in [(python(&repository().join("tests/interop/sign.py")), "true"), (node("sign.mjs"), "true")] {
+    for (mut command, right) in [
+        (python(&repository().join("tests/interop/sign.py")), "true"),
+        (node("sign.mjs"), "true"),
+    ] {
         command.args([AUTH_TOKEN, url, &params.to_string(), &ours]);
         assert_eq!(run(command).await, right);
     }

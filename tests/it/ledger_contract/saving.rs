@@ -25,17 +25,28 @@ contract!(
     a_saver_is_told_where_the_earlier_events_are,
 );
 
-const SAVED: Saved = Saved::Saved { lower: Lower::Published };
+const SAVED: Saved = Saved::Saved {
+    lower: Lower::Published,
+};
 
 async fn of_two_changes_from_one_revision_only_the_first_is_saved<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
     let worker = enlist(stage).await;
     let row = begun(stage, worker, &Ask::new("acme", "a")).await;
-    let (placed, back) = (news(&row, &call(1, CallStatus::Queued), stage.now()), row.unbegin(stage.now()));
-    assert!(matches!(save(stage, worker, &placed).await, Saved::Saved { .. }));
+    let (placed, back) = (
+        news(&row, &call(1, CallStatus::Queued), stage.now()),
+        row.unbegin(stage.now()),
+    );
+    assert!(matches!(
+        save(stage, worker, &placed).await,
+        Saved::Saved { .. }
+    ));
     assert_eq!(save(stage, worker, &back).await, Saved::Conflict);
     let row = find(stage, &row.key).await;
-    assert_eq!((row.revision, row.state, row.sequence), (2, State::Calling, 2));
+    assert_eq!(
+        (row.revision, row.state, row.sequence),
+        (2, State::Calling, 2)
+    );
     let mut stranger = Change::of(&row);
     stranger.delivery.key = key("acme", "never-admitted");
     assert_eq!(save(stage, worker, &stranger).await, Saved::Conflict);
@@ -45,11 +56,22 @@ async fn final_is_final<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
     let worker = enlist(stage).await;
     let row = waiting(stage, worker, &Ask::new("acme", "a")).await;
-    let withdrawn = row.withdraw(ReasonCode::CancelledByRequest, stage.now()).expect("it waits");
-    assert!(matches!(save(stage, worker, &withdrawn).await, Saved::Saved { .. }));
+    let withdrawn = row
+        .withdraw(ReasonCode::CancelledByRequest, stage.now())
+        .expect("it waits");
+    assert!(matches!(
+        save(stage, worker, &withdrawn).await,
+        Saved::Saved { .. }
+    ));
     let row = find(stage, &row.key).await;
-    assert_eq!((row.state, row.ended), (State::Final, Some(Status::Cancelled)));
-    assert!(row.order.is_none(), "the secret part goes with the final status");
+    assert_eq!(
+        (row.state, row.ended),
+        (State::Final, Some(Status::Cancelled))
+    );
+    assert!(
+        row.order.is_none(),
+        "the secret part goes with the final status"
+    );
     assert_eq!(row.withdrawn, Some(ReasonCode::CancelledByRequest));
     let mut revived = Change::of(&row);
     revived.delivery.state = State::Waiting;
@@ -66,7 +88,10 @@ async fn what_is_saved_can_be_read_back<S: Stage>(stage: &S) {
     let next = &mut change.delivery;
     next.state = State::Calling;
     next.wake_at = later(3_001);
-    next.slot = Some(Slot { at: later(7), epoch: 3 });
+    next.slot = Some(Slot {
+        at: later(7),
+        epoch: 3,
+    });
     next.announced_at = Some(later(8));
     next.attempt = 2;
     next.attempt_id = Some(AttemptId(Uuid::new_v4()));
@@ -88,7 +113,10 @@ async fn what_is_saved_can_be_read_back<S: Stage>(stage: &S) {
     next.sequence = 5;
     assert_eq!(save(stage, worker, &change).await, SAVED);
     change.delivery.revision += 1;
-    assert_eq!(format!("{:#?}", find(stage, &row.key).await), format!("{:#?}", change.delivery));
+    assert_eq!(
+        format!("{:#?}", find(stage, &row.key).await),
+        format!("{:#?}", change.delivery)
+    );
 }
 
 async fn what_no_change_may_change_stays<S: Stage>(stage: &S) {
@@ -134,13 +162,22 @@ async fn a_call_is_one_deliverys_or_nothing_of_the_group_is_done<S: Stage>(stage
         rows.push(begun_on(stage, worker, id, n).await);
     }
     let theirs = call(1, CallStatus::Queued);
-    assert!(matches!(save(stage, worker, &news(&rows[0], &theirs, now)).await, Saved::Saved { .. }));
-    let group = [news(&rows[2], &call(3, CallStatus::Queued), now), news(&rows[1], &theirs, now)];
+    assert!(matches!(
+        save(stage, worker, &news(&rows[0], &theirs, now)).await,
+        Saved::Saved { .. }
+    ));
+    let group = [
+        news(&rows[2], &call(3, CallStatus::Queued), now),
+        news(&rows[1], &theirs, now),
+    ];
     let refused = stage.ledger().save(worker, &group).await;
     assert!(matches!(refused, Err(LedgerError::Data(_))), "{refused:?}");
     for row in &rows[1..] {
         let untouched = find(stage, &row.key).await;
-        assert_eq!((untouched.revision, untouched.state), (row.revision, State::Placing));
+        assert_eq!(
+            (untouched.revision, untouched.state),
+            (row.revision, State::Placing)
+        );
     }
 }
 
@@ -154,11 +191,21 @@ async fn begun_on<S: Stage>(stage: &S, worker: WorkerEpoch, id: &str, to: u32) -
 
 async fn who_saves_becomes_the_owner<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
-    let (first, second, third) = (enlist(stage).await, enlist(stage).await, enlist(stage).await);
+    let (first, second, third) = (
+        enlist(stage).await,
+        enlist(stage).await,
+        enlist(stage).await,
+    );
     let row = waiting(stage, first, &Ask::new("acme", "a")).await;
-    assert!(matches!(save(stage, second, &Change::of(&row)).await, Saved::Saved { .. }));
+    assert!(matches!(
+        save(stage, second, &Change::of(&row)).await,
+        Saved::Saved { .. }
+    ));
     stage.ledger().retire(first).await.unwrap();
-    assert!(stage.ledger().claim(third, 10).await.unwrap().is_empty(), "its owner lives");
+    assert!(
+        stage.ledger().claim(third, 10).await.unwrap().is_empty(),
+        "its owner lives"
+    );
     stage.ledger().retire(second).await.unwrap();
     assert_eq!(stage.ledger().claim(third, 10).await.unwrap().len(), 1);
 }
@@ -177,14 +224,40 @@ async fn a_saver_is_told_where_the_earlier_events_are<S: Stage>(stage: &S) {
     };
     let lower = |lower| Saved::Saved { lower };
     // 1 is the first worker's, and not published.
-    assert_eq!(save(stage, first, &deferral().await).await, lower(Lower::Mine));
-    assert_eq!(save(stage, second, &deferral().await).await, lower(Lower::Others));
-    stage.ledger().published(&[(ask.key(), 1), (ask.key(), 2)]).await.unwrap();
+    assert_eq!(
+        save(stage, first, &deferral().await).await,
+        lower(Lower::Mine)
+    );
+    assert_eq!(
+        save(stage, second, &deferral().await).await,
+        lower(Lower::Others)
+    );
+    stage
+        .ledger()
+        .published(&[(ask.key(), 1), (ask.key(), 2)])
+        .await
+        .unwrap();
     // 3 is the second worker's.
-    assert_eq!(save(stage, second, &deferral().await).await, lower(Lower::Mine));
-    assert_eq!(save(stage, first, &deferral().await).await, lower(Lower::Others));
+    assert_eq!(
+        save(stage, second, &deferral().await).await,
+        lower(Lower::Mine)
+    );
+    assert_eq!(
+        save(stage, first, &deferral().await).await,
+        lower(Lower::Others)
+    );
     // A change that says nothing needs nobody's events out of the way.
-    assert_eq!(save(stage, first, &Change::of(&find(stage, &ask.key()).await)).await, lower(Lower::Published));
-    stage.ledger().published(&[(ask.key(), 3), (ask.key(), 4), (ask.key(), 5)]).await.unwrap();
-    assert_eq!(save(stage, first, &deferral().await).await, lower(Lower::Published));
+    assert_eq!(
+        save(stage, first, &Change::of(&find(stage, &ask.key()).await)).await,
+        lower(Lower::Published)
+    );
+    stage
+        .ledger()
+        .published(&[(ask.key(), 3), (ask.key(), 4), (ask.key(), 5)])
+        .await
+        .unwrap();
+    assert_eq!(
+        save(stage, first, &deferral().await).await,
+        lower(Lower::Published)
+    );
 }

@@ -66,7 +66,12 @@ impl MemoryStage {
     pub(crate) fn new() -> Self {
         let clock = HandClock::new();
         let ledger = MemoryLedger::new(clock.reader(), limits());
-        Self { clock, second: ledger.clone(), directory: ledger.directory(), ledger }
+        Self {
+            clock,
+            second: ledger.clone(),
+            directory: ledger.directory(),
+            ledger,
+        }
     }
 }
 
@@ -129,18 +134,34 @@ impl PgStage {
         let database = Database::with_clock(clock.now()).await;
         let ledger = PgLedger::new(database.pool.clone(), keys.clone(), limits());
         let second = PgLedger::new(database.another_pool(), keys.clone(), limits());
-        Self { clock, database, keys, ledger, second }
+        Self {
+            clock,
+            database,
+            keys,
+            ledger,
+            second,
+        }
     }
 
     /// Runs a statement of a test's own.
     pub(crate) async fn execute(&self, sql: &str) {
-        self.database.pool.get().await.expect("Postgres answers").batch_execute(sql).await.expect("it is right");
+        self.database
+            .pool
+            .get()
+            .await
+            .expect("Postgres answers")
+            .batch_execute(sql)
+            .await
+            .expect("it is right");
     }
 
     /// Changes the text of a function, which must be there.
     pub(crate) async fn change_function(&self, function: &str, from: &str, to: &str) {
         let client = self.database.pool.get().await.expect("Postgres answers");
-        let text = client.query_one("select pg_get_functiondef($1::text::regproc)", &[&function]).await.expect("it is there");
+        let text = client
+            .query_one("select pg_get_functiondef($1::text::regproc)", &[&function])
+            .await
+            .expect("it is there");
         let text: String = text.get(0);
         assert!(text.contains(from), "{function} has no: {from}");
         drop(client);
@@ -177,41 +198,77 @@ impl Stage for PgStage {
     }
 
     async fn settings(&self, tenant: &TenantId) -> Option<VoiceSettings> {
-        settings::load_one(&self.database.pool, &self.keys, tenant).await.expect("the settings can be read")
+        settings::load_one(&self.database.pool, &self.keys, tenant)
+            .await
+            .expect("the settings can be read")
     }
 
     async fn prove(&self, settings: &VoiceSettings) {
-        settings::prove(&self.database.pool, settings).await.expect("it can be noted");
+        settings::prove(&self.database.pool, settings)
+            .await
+            .expect("it can be noted");
     }
 
     async fn pause(&self, tenant: &TenantId, paused: bool) {
-        assert!(settings::pause(&self.database.pool, tenant, paused).await.expect("it can be changed"));
+        assert!(
+            settings::pause(&self.database.pool, tenant, paused)
+                .await
+                .expect("it can be changed")
+        );
     }
 
     async fn pause_account(&self, account: &AccountSid, paused: bool) {
-        assert!(accounts::pause(&self.database.pool, account, paused).await.expect("it can be changed"));
+        assert!(
+            accounts::pause(&self.database.pool, account, paused)
+                .await
+                .expect("it can be changed")
+        );
     }
 
     async fn limit(&self, account: &AccountSid, max_calls: Option<i32>, tenant_share: f64) {
         let pool = &self.database.pool;
-        assert!(accounts::set_max_calls(pool, account, max_calls).await.expect("it can be changed"));
-        assert!(accounts::set_tenant_share(pool, account, tenant_share).await.expect("it can be changed"));
+        assert!(
+            accounts::set_max_calls(pool, account, max_calls)
+                .await
+                .expect("it can be changed")
+        );
+        assert!(
+            accounts::set_tenant_share(pool, account, tenant_share)
+                .await
+                .expect("it can be changed")
+        );
     }
 }
 
 /// A tenant that goes through an account at a pace in calls a second.
-pub(crate) async fn tenant<S: Stage>(stage: &S, name: &str, account: u32, pace: f64) -> VoiceSettings {
+pub(crate) async fn tenant<S: Stage>(
+    stage: &S,
+    name: &str,
+    account: u32,
+    pace: f64,
+) -> VoiceSettings {
     stage.save_tenant(name, &draft(account, pace)).await
 }
 
 pub(crate) async fn enlist<S: Stage>(stage: &S) -> WorkerEpoch {
-    stage.ledger().enlist("a worker").await.expect("a worker can enlist").0
+    stage
+        .ledger()
+        .enlist("a worker")
+        .await
+        .expect("a worker can enlist")
+        .0
 }
 
 /// Plans a request by the tenant's present settings; its placement may begin at once.
 pub(crate) async fn plan<S: Stage>(stage: &S, ask: &Ask) -> Admission {
     let (now, settings) = (stage.now(), stage.settings(&ask.key().tenant_id).await);
-    let planned = voice_otp::plan::plan(&ask.incoming(now), settings.as_ref(), true, &Tuning::default(), now);
+    let planned = voice_otp::plan::plan(
+        &ask.incoming(now),
+        settings.as_ref(),
+        true,
+        &Tuning::default(),
+        now,
+    );
     let mut admission = planned.expect("it is a request");
     if let Plan::Place(placement) = &mut admission.plan {
         placement.attempt_id = Some(AttemptId(Uuid::new_v4()));
@@ -228,8 +285,16 @@ pub(crate) async fn plan_to_wait<S: Stage>(stage: &S, ask: &Ask) -> Admission {
     admission
 }
 
-pub(crate) async fn admit_group<S: Stage>(stage: &S, worker: WorkerEpoch, group: &[Admission]) -> Vec<Verdict> {
-    stage.ledger().admit(worker, group).await.expect("the group is admitted")
+pub(crate) async fn admit_group<S: Stage>(
+    stage: &S,
+    worker: WorkerEpoch,
+    group: &[Admission],
+) -> Vec<Verdict> {
+    stage
+        .ledger()
+        .admit(worker, group)
+        .await
+        .expect("the group is admitted")
 }
 
 pub(crate) async fn admit<S: Stage>(stage: &S, worker: WorkerEpoch, ask: &Ask) -> Verdict {
@@ -250,7 +315,10 @@ pub(crate) async fn begun<S: Stage>(stage: &S, worker: WorkerEpoch, ask: &Ask) -
 pub(crate) async fn waiting<S: Stage>(stage: &S, worker: WorkerEpoch, ask: &Ask) -> Delivery {
     let admission = plan_to_wait(stage, ask).await;
     let verdicts = admit_group(stage, worker, &[admission]).await;
-    assert!(!placing(&verdicts[0]).begun, "nothing can begin without an attempt");
+    assert!(
+        !placing(&verdicts[0]).begun,
+        "nothing can begin without an attempt"
+    );
     find(stage, &ask.key()).await
 }
 
@@ -264,7 +332,10 @@ pub(crate) fn placing(verdict: &Verdict) -> &Admitted {
 
 /// What was said of a delivery that is new and to be placed.
 pub(crate) fn said(verdict: &Verdict) -> Event {
-    placing(verdict).event.clone().expect("it was said just now")
+    placing(verdict)
+        .event
+        .clone()
+        .expect("it was said just now")
 }
 
 /// What a verdict says of a delivery that is new and over.
@@ -276,12 +347,20 @@ pub(crate) fn over(verdict: &Verdict) -> &[Event] {
 }
 
 pub(crate) async fn find<S: Stage>(stage: &S, key: &Key) -> Delivery {
-    stage.ledger().find(key).await.expect("it can be looked for").expect("it is there")
+    stage
+        .ledger()
+        .find(key)
+        .await
+        .expect("it can be looked for")
+        .expect("it is there")
 }
 
 /// Makes what a worker asks for when a delivery is due, by the tenant's present settings.
 pub(crate) async fn due<S: Stage>(stage: &S, delivery: &Delivery) -> Begin {
-    let settings = stage.settings(&delivery.key.tenant_id).await.expect("the tenant is there");
+    let settings = stage
+        .settings(&delivery.key.tenant_id)
+        .await
+        .expect("the tenant is there");
     Begin {
         delivery: Arc::new(delivery.clone()),
         attempt_id: AttemptId(Uuid::new_v4()),
@@ -293,13 +372,21 @@ pub(crate) async fn due<S: Stage>(stage: &S, delivery: &Delivery) -> Begin {
 
 pub(crate) async fn begin<S: Stage>(stage: &S, worker: WorkerEpoch, delivery: &Delivery) -> Begun {
     let asked = due(stage, delivery).await;
-    let answers = stage.ledger().begin(worker, &[asked]).await.expect("it is answered");
+    let answers = stage
+        .ledger()
+        .begin(worker, &[asked])
+        .await
+        .expect("it is answered");
     assert_eq!(answers.len(), 1, "one answer per placement");
     answers[0]
 }
 
 pub(crate) async fn save<S: Stage>(stage: &S, worker: WorkerEpoch, change: &Change) -> Saved {
-    let answers = stage.ledger().save(worker, std::slice::from_ref(change)).await.expect("it is answered");
+    let answers = stage
+        .ledger()
+        .save(worker, std::slice::from_ref(change))
+        .await
+        .expect("it is answered");
     assert_eq!(answers.len(), 1, "one answer per change");
     answers[0]
 }
@@ -322,7 +409,14 @@ pub(crate) fn call(n: u32, status: CallStatus) -> Call {
 
 /// The change that news of a call makes.
 pub(crate) fn news(delivery: &Delivery, call: &Call, now: Timestamp) -> Change {
-    match progress(delivery, call, &Policy::default(), &Tuning::default(), false, now) {
+    match progress(
+        delivery,
+        call,
+        &Policy::default(),
+        &Tuning::default(),
+        false,
+        now,
+    ) {
         Progress::Change(change) => *change,
         other => panic!("no change: {other:?}"),
     }

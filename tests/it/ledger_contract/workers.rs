@@ -26,7 +26,10 @@ const SECOND: Duration = Duration::from_secs(1);
 /// The ids of what a worker claims, each once, in order.
 async fn claim<S: Stage>(stage: &S, worker: WorkerEpoch, most: usize) -> Vec<String> {
     let claimed = stage.ledger().claim(worker, most).await.unwrap();
-    let mut ids: Vec<String> = claimed.iter().map(|row: &Delivery| row.key.delivery_id.to_string()).collect();
+    let mut ids: Vec<String> = claimed
+        .iter()
+        .map(|row: &Delivery| row.key.delivery_id.to_string())
+        .collect();
     ids.sort();
     ids.dedup();
     ids
@@ -36,7 +39,10 @@ async fn claim<S: Stage>(stage: &S, worker: WorkerEpoch, most: usize) -> Vec<Str
 async fn live_on<S: Stage>(stage: &S, workers: &[WorkerEpoch], time: Duration) {
     let end = stage.now() + time;
     while stage.now() < end {
-        let step = (end - stage.now()).to_std().unwrap().min(limits().lease.checked_sub(SECOND).unwrap());
+        let step = (end - stage.now())
+            .to_std()
+            .unwrap()
+            .min(limits().lease.checked_sub(SECOND).unwrap());
         stage.advance(step).await;
         for worker in workers {
             assert!(stage.ledger().beat(*worker).await.unwrap().alive);
@@ -49,8 +55,15 @@ async fn a_worker_lives_as_long_as_it_beats<S: Stage>(stage: &S) {
     live_on(stage, &[worker], 20 * SECOND).await;
     stage.advance(limits().lease).await;
     let beat = stage.ledger().beat(worker).await.unwrap();
-    assert_eq!((beat.alive, beat.now), (false, stage.now()), "a lease that has just ended has ended");
-    assert!(!stage.ledger().beat(worker).await.unwrap().alive, "nobody rises from the dead");
+    assert_eq!(
+        (beat.alive, beat.now),
+        (false, stage.now()),
+        "a lease that has just ended has ended"
+    );
+    assert!(
+        !stage.ledger().beat(worker).await.unwrap().alive,
+        "nobody rises from the dead"
+    );
     assert!(!stage.ledger().beat(WorkerEpoch(9_999)).await.unwrap().alive);
 }
 
@@ -72,10 +85,19 @@ async fn a_dead_workers_due_deliveries_are_claimed_and_a_living_ones_are_not<S: 
     live_on(stage, &[second], limits().lease).await;
     let claimed = stage.ledger().claim(second, 10).await.unwrap();
     let taken = claimed.first().expect("its owner is dead");
-    assert_eq!((&taken.key, taken.revision, taken.state), (&row.key, row.revision + 1, State::Waiting));
-    assert_eq!(format!("{taken:?}"), format!("{:?}", find(stage, &row.key).await));
+    assert_eq!(
+        (&taken.key, taken.revision, taken.state),
+        (&row.key, row.revision + 1, State::Waiting)
+    );
+    assert_eq!(
+        format!("{taken:?}"),
+        format!("{:?}", find(stage, &row.key).await)
+    );
     let third = enlist(stage).await;
-    assert!(claim(stage, third, 10).await.is_empty(), "it is the second worker's now");
+    assert!(
+        claim(stage, third, 10).await.is_empty(),
+        "it is the second worker's now"
+    );
 }
 
 async fn what_is_not_due_is_not_claimed<S: Stage>(stage: &S) {
@@ -103,10 +125,16 @@ async fn a_begun_placement_is_taken_over_only_after_its_rescue<S: Stage>(stage: 
     let (first, second) = (enlist(stage).await, enlist(stage).await);
     let row = begun(stage, first, &Ask::new("acme", "a")).await;
     stage.ledger().retire(first).await.unwrap();
-    assert!(claim(stage, second, 10).await.is_empty(), "its POST may be on its way");
+    assert!(
+        claim(stage, second, 10).await.is_empty(),
+        "its POST may be on its way"
+    );
     live_on(stage, &[second], limits().rescue).await;
     let claimed = stage.ledger().claim(second, 10).await.unwrap();
-    assert_eq!((claimed[0].state, claimed[0].attempt_id), (State::Placing, row.attempt_id));
+    assert_eq!(
+        (claimed[0].state, claimed[0].attempt_id),
+        (State::Placing, row.attempt_id)
+    );
 }
 
 async fn a_worker_lists_its_own_that_are_overdue<S: Stage>(stage: &S) {
@@ -114,10 +142,17 @@ async fn a_worker_lists_its_own_that_are_overdue<S: Stage>(stage: &S) {
     let worker = enlist(stage).await;
     let row = waiting(stage, worker, &Ask::new("acme", "a")).await;
     live_on(stage, &[worker], limits().forgotten).await;
-    assert!(claim(stage, worker, 10).await.is_empty(), "not overdue enough");
+    assert!(
+        claim(stage, worker, 10).await.is_empty(),
+        "not overdue enough"
+    );
     live_on(stage, &[worker], Duration::from_millis(1)).await;
     assert_eq!(claim(stage, worker, 10).await, ["a"]);
-    assert_eq!(find(stage, &row.key).await.revision, row.revision, "it was its own already");
+    assert_eq!(
+        find(stage, &row.key).await.revision,
+        row.revision,
+        "it was its own already"
+    );
 }
 
 async fn what_is_long_overdue_is_taken_even_from_a_living_worker<S: Stage>(stage: &S) {

@@ -59,16 +59,25 @@ pub(super) fn admit(
         }
     }
     let candidates: Vec<&Admission> = fresh.iter().map(|place| &group[*place]).collect();
-    fresh.retain(|&place| match unwanted(tables, &candidates, &group[place], now) {
-        Some(why) => {
-            answers[place] = Some(Verdict::Unwanted(why));
-            false
-        }
-        None => true,
-    });
+    fresh.retain(
+        |&place| match unwanted(tables, &candidates, &group[place], now) {
+            Some(why) => {
+                answers[place] = Some(Verdict::Unwanted(why));
+                false
+            }
+            None => true,
+        },
+    );
     let slots = reserve(tables, group, &fresh, now);
     for place in fresh {
-        let verdict = insert(tables, limits, worker, &group[place], slots.get(&place).copied(), now);
+        let verdict = insert(
+            tables,
+            limits,
+            worker,
+            &group[place],
+            slots.get(&place).copied(),
+            now,
+        );
         answers[place] = Some(verdict);
     }
     // Twins are compared with what stands in the row; a twin of what wasn't admitted for now waits with it.
@@ -85,26 +94,44 @@ pub(super) fn admit(
             }
         };
     }
-    answers.into_iter().map(|answer| answer.expect("every admission has a verdict")).collect()
+    answers
+        .into_iter()
+        .map(|answer| answer.expect("every admission has a verdict"))
+        .collect()
 }
 
 /// The same delivery twice in one group: where each other one stands, and where the first.
 fn twins(group: &[Admission]) -> Vec<(usize, usize)> {
     let mut firsts = HashMap::new();
-    let firsts_of = group.iter().enumerate().map(|(place, admission)| (place, *firsts.entry(&admission.key).or_insert(place)));
+    let firsts_of = group
+        .iter()
+        .enumerate()
+        .map(|(place, admission)| (place, *firsts.entry(&admission.key).or_insert(place)));
     firsts_of.filter(|(place, first)| place != first).collect()
 }
 
 fn known_or_stale(tables: &Tables, admission: &Admission) -> Option<Verdict> {
-    let compared = |identity: &str| if identity == admission.identity.expose() { Verdict::Repeat } else { Verdict::Conflict };
-    if let Some((row, identity)) = tables.rows.get(&admission.key).and_then(|row| Some((row, row.identity.as_ref()?))) {
+    let compared = |identity: &str| {
+        if identity == admission.identity.expose() {
+            Verdict::Repeat
+        } else {
+            Verdict::Conflict
+        }
+    };
+    if let Some((row, identity)) = tables
+        .rows
+        .get(&admission.key)
+        .and_then(|row| Some((row, row.identity.as_ref()?)))
+    {
         let attempt = match &admission.plan {
             Plan::Place(placement) => placement.attempt_id,
             Plan::End(_) => None,
         };
         let delivery = &row.delivery;
-        let ours =
-            delivery.state == State::Placing && delivery.revision == 1 && attempt.is_some() && delivery.attempt_id == attempt;
+        let ours = delivery.state == State::Placing
+            && delivery.revision == 1
+            && attempt.is_some()
+            && delivery.attempt_id == attempt;
         return Some(match delivery.slot {
             // The admission's own row, whose answer was lost.
             Some(slot) if ours => Verdict::Placing(Box::new(Admitted {
@@ -122,7 +149,10 @@ fn known_or_stale(tables: &Tables, admission: &Admission) -> Option<Verdict> {
     if let Some((identity, _)) = tables.finished.get(&admission.key) {
         return Some(compared(identity));
     }
-    let version = tables.tenants.get(&admission.key.tenant_id).map(|tenant| tenant.settings.version);
+    let version = tables
+        .tenants
+        .get(&admission.key.tenant_id)
+        .map(|tenant| tenant.settings.version);
     let current = match admission.basis {
         Basis::Nothing => true,
         Basis::NoSettings => version.is_none(),
@@ -132,7 +162,12 @@ fn known_or_stale(tables: &Tables, admission: &Admission) -> Option<Verdict> {
 }
 
 /// Why a fresh placement must not be made: it was taken back before it came, or a newer one of its user is known.
-fn unwanted(tables: &Tables, group: &[&Admission], admission: &Admission, now: Timestamp) -> Option<ReasonCode> {
+fn unwanted(
+    tables: &Tables,
+    group: &[&Admission],
+    admission: &Admission,
+    now: Timestamp,
+) -> Option<ReasonCode> {
     if !matches!(admission.plan, Plan::Place(_)) {
         return None;
     }
@@ -141,28 +176,49 @@ fn unwanted(tables: &Tables, group: &[&Admission], admission: &Admission, now: T
     }
     let (tenant, own) = (&admission.key.tenant_id, asked(admission, now)?);
     let user = admission.user_ref.as_ref()?;
-    let others = group.iter().filter(|other| other.key.tenant_id == *tenant && other.user_ref.as_ref() == Some(user));
+    let others = group
+        .iter()
+        .filter(|other| other.key.tenant_id == *tenant && other.user_ref.as_ref() == Some(user));
     let others = others.filter(|other| !tables.rows.contains_key(&other.key));
-    let newer_here = others.filter_map(|other| asked(other, now)).any(|other| other > own);
-    let newer = newer_here || tables.of_user(tenant, user).filter_map(Row::asked).any(|other| other > own);
+    let newer_here = others
+        .filter_map(|other| asked(other, now))
+        .any(|other| other > own);
+    let newer = newer_here
+        || tables
+            .of_user(tenant, user)
+            .filter_map(Row::asked)
+            .any(|other| other > own);
     newer.then_some(ReasonCode::Superseded)
 }
 
 /// The place of a placement among its user's requests.
 fn asked(admission: &Admission, now: Timestamp) -> Option<(Timestamp, &DeliveryId)> {
     let places = matches!(admission.plan, Plan::Place(_)) && admission.user_ref.is_some();
-    places.then(|| (admission.requested_at.unwrap_or(now).min(now), &admission.key.delivery_id))
+    places.then(|| {
+        (
+            admission.requested_at.unwrap_or(now).min(now),
+            &admission.key.delivery_id,
+        )
+    })
 }
 
 /// Slots for the fresh placements of a group. As if every one got a slot; who is too late even so, or only because of
 /// those before, gets none, and the others move up.
-fn reserve(tables: &mut Tables, group: &[Admission], fresh: &[usize], now: Timestamp) -> HashMap<usize, Reserved> {
+fn reserve(
+    tables: &mut Tables,
+    group: &[Admission],
+    fresh: &[usize],
+    now: Timestamp,
+) -> HashMap<usize, Reserved> {
     let mut wanted: BTreeMap<&str, Vec<(usize, Timestamp)>> = BTreeMap::new();
     for &place in fresh {
         if let Plan::Place(placement) = &group[place].plan
             && placement.parked.is_none()
         {
-            wanted.entry(&placement.pace_key).or_default().push((place, placement.place_by));
+            wanted
+                .entry(&placement.pace_key)
+                .or_default()
+                .push((place, placement.place_by));
         }
     }
     let mut slots = HashMap::new();
@@ -172,19 +228,42 @@ fn reserve(tables: &mut Tables, group: &[Admission], fresh: &[usize], now: Times
         let base = pace.base(now);
         for (nth, (place, _)) in (0..).zip(&places) {
             if over.contains(place) {
-                slots.insert(*place, Reserved { at: pace.after(base, nth), epoch: pace.epoch, verdict: Chance::Late });
+                slots.insert(
+                    *place,
+                    Reserved {
+                        at: pace.after(base, nth),
+                        epoch: pace.epoch,
+                        verdict: Chance::Late,
+                    },
+                );
             }
         }
         let mut in_time = 0;
-        for (n, (place, place_by)) in (0..).zip(places.into_iter().filter(|(place, _)| !over.contains(place))) {
+        for (n, (place, place_by)) in (0..).zip(
+            places
+                .into_iter()
+                .filter(|(place, _)| !over.contains(place)),
+        ) {
             let late_at = pace.after(base, n);
             let reserved = if late_at <= place_by {
                 in_time += 1;
-                Reserved { at: pace.after(base, in_time - 1), epoch: pace.epoch, verdict: Chance::InTime }
+                Reserved {
+                    at: pace.after(base, in_time - 1),
+                    epoch: pace.epoch,
+                    verdict: Chance::InTime,
+                }
             } else if pace.may_reopen(place_by, now) {
-                Reserved { at: place_by, epoch: pace.epoch, verdict: Chance::Hopes }
+                Reserved {
+                    at: place_by,
+                    epoch: pace.epoch,
+                    verdict: Chance::Hopes,
+                }
             } else {
-                Reserved { at: late_at, epoch: pace.epoch, verdict: Chance::Late }
+                Reserved {
+                    at: late_at,
+                    epoch: pace.epoch,
+                    verdict: Chance::Late,
+                }
             };
             slots.insert(place, reserved);
         }
@@ -196,17 +275,32 @@ fn reserve(tables: &mut Tables, group: &[Admission], fresh: &[usize], now: Times
 }
 
 /// Of a pace that several tenants share: whose tenant has its share of the slots before its last moment already.
-#[expect(clippy::cast_possible_truncation, clippy::cast_precision_loss, reason = "as in SQL")]
-fn over_share(tables: &Tables, group: &[Admission], pace_key: &str, places: &[(usize, Timestamp)], now: Timestamp) -> Vec<usize> {
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    reason = "as in SQL"
+)]
+fn over_share(
+    tables: &Tables,
+    group: &[Admission],
+    pace_key: &str,
+    places: &[(usize, Timestamp)],
+    now: Timestamp,
+) -> Vec<usize> {
     let pace = &tables.paces[pace_key];
     let of_account = |tenant: &&super::tables::Tenant| {
         let settings = &tenant.settings;
-        settings.account_sid.as_str() == pace.account && tenant.proven && settings.enabled && !settings.test_mode
+        settings.account_sid.as_str() == pace.account
+            && tenant.proven
+            && settings.enabled
+            && !settings.test_mode
     };
     if pace_key != pace.account || tables.tenants.values().filter(of_account).count() < 2 {
         return Vec::new();
     }
-    let share = tables.account(&pace.account).map_or(1.0, |account| account.tenant_share);
+    let share = tables
+        .account(&pace.account)
+        .map_or(1.0, |account| account.tenant_share);
     let mut counts: HashMap<&TenantId, i64> = HashMap::new();
     let mut over = Vec::new();
     for (place, place_by) in places {
@@ -221,7 +315,9 @@ fn over_share(tables: &Tables, group: &[Admission], pace_key: &str, places: &[(u
         let waiting = || i64::try_from(tables.rows.values().filter(ahead).count()).unwrap();
         let count = counts.entry(tenant).or_insert_with(waiting);
         *count += 1;
-        let left = (*place_by - now).num_microseconds().expect("a wait is short");
+        let left = (*place_by - now)
+            .num_microseconds()
+            .expect("a wait is short");
         if *count > 1 && *count * pace.interval_us > (share * left as f64) as i64 {
             over.push(*place);
         }
@@ -238,8 +334,12 @@ fn insert(
     slot: Option<Reserved>,
     now: Timestamp,
 ) -> Verdict {
-    let user = asked(admission, now).and_then(|(time, _)| Some((admission.user_ref.clone()?, time)));
-    let of_user = || user.iter().flat_map(|(name, _)| tables.of_user(&admission.key.tenant_id, name));
+    let user =
+        asked(admission, now).and_then(|(time, _)| Some((admission.user_ref.clone()?, time)));
+    let of_user = || {
+        user.iter()
+            .flat_map(|(name, _)| tables.of_user(&admission.key.tenant_id, name))
+    };
     let user_is_busy = of_user().any(|row| row.user_line);
     let own = asked(admission, now);
     let has_rivals = of_user().any(|row| row.delivery.state != State::Final && row.asked() < own);
@@ -248,21 +348,44 @@ fn insert(
             let in_time = slot.verdict == Chance::InTime;
             let line = Line::of_placement(placement);
             let soon = in_time && slot.at <= now + limits.begin_ahead;
-            let counted = tables.account(placement.account_sid.as_str()).is_some_and(|account| account.max_calls.is_some());
-            let begun = soon && placement.attempt_id.is_some() && !counted && !tables.line_is_taken(&line) && !user_is_busy;
+            let counted = tables
+                .account(placement.account_sid.as_str())
+                .is_some_and(|account| account.max_calls.is_some());
+            let begun = soon
+                && placement.attempt_id.is_some()
+                && !counted
+                && !tables.line_is_taken(&line)
+                && !user_is_busy;
             let admitted = Admitted {
-                slot: Slot { at: slot.at, epoch: slot.epoch },
+                slot: Slot {
+                    at: slot.at,
+                    epoch: slot.epoch,
+                },
                 admitted_at: now,
                 begun,
                 held: begun || in_time && slot.at <= now + limits.hold_ahead,
-                wake_at: if begun { now + limits.rescue } else { slot.at.min(placement.place_by) },
-                event: Some(placement.accepted.clone().filled(slot.at, wait_ms(slot.at, now))),
+                wake_at: if begun {
+                    now + limits.rescue
+                } else {
+                    slot.at.min(placement.place_by)
+                },
+                event: Some(
+                    placement
+                        .accepted
+                        .clone()
+                        .filled(slot.at, wait_ms(slot.at, now)),
+                ),
                 has_rivals,
             };
-            let mut delivery = Delivery::admitted(admission.clone(), placement.as_ref().clone(), &admitted);
+            let mut delivery =
+                Delivery::admitted(admission.clone(), placement.as_ref().clone(), &admitted);
             delivery.line = begun.then(|| line.bytes());
             delivery.slot = delivery.slot.filter(|_| in_time);
-            (delivery, begun.then_some(line), Verdict::Placing(Box::new(admitted)))
+            (
+                delivery,
+                begun.then_some(line),
+                Verdict::Placing(Box::new(admitted)),
+            )
         }
         (Plan::Place(placement), _) if placement.parked.is_some() => {
             let parked = placement.parked.clone().expect("it was there");
@@ -279,7 +402,11 @@ fn insert(
                 heard_after: placement.heard_after,
                 ..ended(admission, Status::Deferred, 2, now)
             };
-            (delivery, None, Verdict::Parked(vec![placement.accepted.clone(), parked]))
+            (
+                delivery,
+                None,
+                Verdict::Parked(vec![placement.accepted.clone(), parked]),
+            )
         }
         (Plan::Place(placement), slot) => {
             let slot = slot.expect("every placement is in time or too late");
@@ -291,26 +418,41 @@ fn insert(
                 heard_after: placement.heard_after,
                 ..ended(admission, Status::Expired, 1, now)
             };
-            let event = placement.backlog.clone().filled(slot.at, wait_ms(slot.at, now));
+            let event = placement
+                .backlog
+                .clone()
+                .filled(slot.at, wait_ms(slot.at, now));
             (delivery, None, Verdict::Ended(vec![event]))
         }
         (Plan::End(events), _) => {
             let last = events.last().expect("an ending says something");
             (
-                ended(admission, last.status.expect("an ending is a status"), last.sequence, now),
+                ended(
+                    admission,
+                    last.status.expect("an ending is a status"),
+                    last.sequence,
+                    now,
+                ),
                 None,
                 Verdict::Ended(events.clone()),
             )
         }
     };
     match &verdict {
-        Verdict::Placing(admitted) => admitted.event.iter().for_each(|event| tables.tell(event.clone(), worker, now)),
+        Verdict::Placing(admitted) => admitted
+            .event
+            .iter()
+            .for_each(|event| tables.tell(event.clone(), worker, now)),
         Verdict::Ended(events) | Verdict::Parked(events) => {
             for event in events {
                 tables.tell(event.clone(), worker, now);
             }
         }
-        Verdict::Repeat | Verdict::Conflict | Verdict::StaleSettings | Verdict::Busy | Verdict::Unwanted(_) => {
+        Verdict::Repeat
+        | Verdict::Conflict
+        | Verdict::StaleSettings
+        | Verdict::Busy
+        | Verdict::Unwanted(_) => {
             unreachable!("it is new")
         }
     }

@@ -53,7 +53,11 @@ pub(crate) enum Then {
 impl Default for Life {
     /// Rings after a second, is answered after six, and over after half a minute more.
     fn default() -> Self {
-        Self { queued: Duration::from_secs(1), rings: Duration::from_secs(5), then: Then::Talks(Duration::from_secs(30)) }
+        Self {
+            queued: Duration::from_secs(1),
+            rings: Duration::from_secs(5),
+            then: Then::Talks(Duration::from_secs(30)),
+        }
     }
 }
 
@@ -126,12 +130,19 @@ impl MemoryCaller {
             callbacks: false,
             looks: (0, 0),
         };
-        Self { now, board: Arc::new(Mutex::new(board)) }
+        Self {
+            now,
+            board: Arc::new(Mutex::new(board)),
+        }
     }
 
     /// What the next POSTs for a number meet.
     pub(crate) fn answers(&self, number: &str, answers: &[Answer]) {
-        self.lock().next.entry(number.to_owned()).or_default().extend(answers);
+        self.lock()
+            .next
+            .entry(number.to_owned())
+            .or_default()
+            .extend(answers);
     }
 
     /// What every other POST for a number meets.
@@ -169,23 +180,39 @@ impl MemoryCaller {
     /// The calls made so far, as they stand now.
     pub(crate) fn calls(&self) -> Vec<Call> {
         let now = (self.now)();
-        self.lock().calls.iter().map(|made| made.seen(now)).collect()
+        self.lock()
+            .calls
+            .iter()
+            .map(|made| made.seen(now))
+            .collect()
     }
 
     /// The calls made so far, as they stand now, and of which attempt each is.
     pub(crate) fn calls_of_attempts(&self) -> Vec<(AttemptId, Call)> {
         let now = (self.now)();
-        self.lock().calls.iter().map(|made| (made.attempt_id, made.seen(now))).collect()
+        self.lock()
+            .calls
+            .iter()
+            .map(|made| (made.attempt_id, made.seen(now)))
+            .collect()
     }
 
     /// From when to when each call was, and to which number.
     pub(crate) fn spans(&self) -> Vec<(String, Timestamp, Timestamp)> {
-        self.lock().calls.iter().map(|made| (made.to.expose().to_owned(), made.at, made.over_at())).collect()
+        self.lock()
+            .calls
+            .iter()
+            .map(|made| (made.to.expose().to_owned(), made.at, made.over_at()))
+            .collect()
     }
 
     /// How many calls were made to a number.
     pub(crate) fn calls_to(&self, number: &str) -> usize {
-        self.lock().calls.iter().filter(|made| made.to.expose() == number).count()
+        self.lock()
+            .calls
+            .iter()
+            .filter(|made| made.to.expose() == number)
+            .count()
     }
 
     fn lock(&self) -> MutexGuard<'_, Switchboard> {
@@ -196,20 +223,39 @@ impl MemoryCaller {
 impl Switchboard {
     fn answer_to(&mut self, number: &str) -> Answer {
         let next = self.next.get_mut(number).and_then(VecDeque::pop_front);
-        next.or_else(|| self.always.get(number).copied()).unwrap_or(Answer::Takes(Life::default()))
+        next.or_else(|| self.always.get(number).copied())
+            .unwrap_or(Answer::Takes(Life::default()))
     }
 
-    fn connect(&mut self, settings: &VoiceSettings, order: &CallOrder<'_>, life: Life, at: Timestamp) -> Call {
+    fn connect(
+        &mut self,
+        settings: &VoiceSettings,
+        order: &CallOrder<'_>,
+        life: Life,
+        at: Timestamp,
+    ) -> Call {
         let sid = CallSid::parse(&format!("CA{:032x}", self.calls.len() + 1)).unwrap();
         let (account, from) = (settings.account_sid.clone(), settings.from.clone());
-        let made = Made { sid, attempt_id: order.attempt_id, account, from, to: order.to.clone(), at, life, cut: None };
+        let made = Made {
+            sid,
+            attempt_id: order.attempt_id,
+            account,
+            from,
+            to: order.to.clone(),
+            at,
+            life,
+            cut: None,
+        };
         let call = made.seen(at);
         self.calls.push(made);
         call
     }
 
     fn find(&mut self, settings: &VoiceSettings, sid: &CallSid) -> Result<&mut Made, CallFailure> {
-        let found = self.calls.iter_mut().find(|made| made.sid == *sid && made.account == settings.account_sid);
+        let found = self
+            .calls
+            .iter_mut()
+            .find(|made| made.sid == *sid && made.account == settings.account_sid);
         found.ok_or_else(|| failure(Class::Permanent(Fault::Ours)))
     }
 }
@@ -235,7 +281,10 @@ impl Made {
     /// Twilio knows what an answered call cost a while after its end.
     fn price(&self, now: Timestamp) -> Option<Price> {
         let answered = matches!(self.status(now).0, CallStatus::Completed);
-        let price = || Price { amount: "-0.01400".to_owned(), unit: "USD".to_owned() };
+        let price = || Price {
+            amount: "-0.01400".to_owned(),
+            unit: "USD".to_owned(),
+        };
         (answered && now >= self.over_at() + BILLING).then(price)
     }
 
@@ -269,7 +318,11 @@ impl Caller for MemoryCaller {
         self.lock().callbacks
     }
 
-    async fn place(&self, settings: &VoiceSettings, order: &CallOrder<'_>) -> Result<Call, CallFailure> {
+    async fn place(
+        &self,
+        settings: &VoiceSettings,
+        order: &CallOrder<'_>,
+    ) -> Result<Call, CallFailure> {
         let (wait, result) = {
             let mut board = self.lock();
             let at = (self.now)();
@@ -289,7 +342,9 @@ impl Caller for MemoryCaller {
                 },
             });
             match board.answer_to(order.to.expose()) {
-                Answer::Takes(life) => (board.latency, Ok(board.connect(settings, order, life, at))),
+                Answer::Takes(life) => {
+                    (board.latency, Ok(board.connect(settings, order, life, at)))
+                }
                 Answer::Fails(class) => (board.latency, Err(failure(class))),
                 Answer::TakesUnheard(life) => {
                     board.connect(settings, order, life, at);
@@ -309,29 +364,58 @@ impl Caller for MemoryCaller {
         board.find(settings, sid).map(|made| made.seen(now))
     }
 
-    async fn fetch_all(&self, settings: &VoiceSettings, sids: &[CallSid], since: Timestamp) -> Result<Vec<Call>, CallFailure> {
+    async fn fetch_all(
+        &self,
+        settings: &VoiceSettings,
+        sids: &[CallSid],
+        since: Timestamp,
+    ) -> Result<Vec<Call>, CallFailure> {
         let now = (self.now)();
         let mut board = self.lock();
         board.looks.1 += 1;
-        let fits = |made: &&Made| made.account == settings.account_sid && made.at >= since && sids.contains(&made.sid);
-        let listed = board.calls.iter().filter(fits).filter(|made| made.at + board.list_lag <= now);
+        let fits = |made: &&Made| {
+            made.account == settings.account_sid && made.at >= since && sids.contains(&made.sid)
+        };
+        let listed = board
+            .calls
+            .iter()
+            .filter(fits)
+            .filter(|made| made.at + board.list_lag <= now);
         Ok(listed.map(|made| made.seen(now)).collect())
     }
 
-    async fn list(&self, settings: &VoiceSettings, to: &PhoneNumber) -> Result<Vec<Call>, CallFailure> {
+    async fn list(
+        &self,
+        settings: &VoiceSettings,
+        to: &PhoneNumber,
+    ) -> Result<Vec<Call>, CallFailure> {
         let now = (self.now)();
         let board = self.lock();
-        let fits = |made: &&Made| made.account == settings.account_sid && made.from == settings.from && made.to == *to;
-        let listed = board.calls.iter().rev().filter(fits).filter(|made| made.at + board.list_lag <= now);
+        let fits = |made: &&Made| {
+            made.account == settings.account_sid && made.from == settings.from && made.to == *to
+        };
+        let listed = board
+            .calls
+            .iter()
+            .rev()
+            .filter(fits)
+            .filter(|made| made.at + board.list_lag <= now);
         Ok(listed.map(|made| made.seen(now)).collect())
     }
 
-    async fn hang_up(&self, settings: &VoiceSettings, sid: &CallSid, even_answered: bool) -> Result<Call, CallFailure> {
+    async fn hang_up(
+        &self,
+        settings: &VoiceSettings,
+        sid: &CallSid,
+        even_answered: bool,
+    ) -> Result<Call, CallFailure> {
         let now = (self.now)();
         let mut board = self.lock();
         let made = board.find(settings, sid)?;
         let end = match (made.status(now).0, even_answered) {
-            (CallStatus::Queued | CallStatus::Initiated | CallStatus::Ringing, _) => CallStatus::Canceled,
+            (CallStatus::Queued | CallStatus::Initiated | CallStatus::Ringing, _) => {
+                CallStatus::Canceled
+            }
             (CallStatus::InProgress, true) => CallStatus::Completed,
             _ => return Err(failure(Class::Permanent(Fault::Ours))),
         };

@@ -23,7 +23,11 @@ pub(crate) struct MemoryDirectory {
 
 impl MemoryDirectory {
     pub(super) fn new(tables: Arc<Mutex<Tables>>, now: Now) -> Self {
-        Self { tables, cache: Arc::default(), now }
+        Self {
+            tables,
+            cache: Arc::default(),
+            now,
+        }
     }
 
     /// Checks and saves a tenant's settings; gives them as they are read from then on.
@@ -82,7 +86,10 @@ impl MemoryDirectory {
     fn change(&self, settings: &VoiceSettings, change: impl FnOnce(&mut Tenant) -> bool) -> bool {
         let mut tables = self.tables.lock().unwrap();
         let version = tables.versions + 1;
-        let tenant = tables.tenants.get_mut(&settings.tenant_id).filter(|tenant| tenant.settings.version == settings.version);
+        let tenant = tables
+            .tenants
+            .get_mut(&settings.tenant_id)
+            .filter(|tenant| tenant.settings.version == settings.version);
         let changed = tenant.is_some_and(|tenant| {
             let changed = change(tenant);
             if changed {
@@ -106,7 +113,10 @@ impl MemoryDirectory {
         row.settings.version = version;
         let account = row.settings.account_sid.clone();
         if !paused {
-            for pace_key in [account.as_str().to_owned(), unproven_pace_key(&account, tenant)] {
+            for pace_key in [
+                account.as_str().to_owned(),
+                unproven_pace_key(&account, tenant),
+            ] {
                 tables.repace(&pace_key, Duration::ZERO, now);
             }
         }
@@ -117,16 +127,28 @@ impl MemoryDirectory {
     /// Pauses an account or resumes it.
     pub(crate) fn pause_account(&self, account: &AccountSid, paused: bool) {
         let (mut tables, now) = (self.tables.lock().unwrap(), (self.now)());
-        tables.accounts.get_mut(account).expect("the account is there").paused = paused;
+        tables
+            .accounts
+            .get_mut(account)
+            .expect("the account is there")
+            .paused = paused;
         let mut version = tables.versions;
-        for tenant in tables.tenants.values_mut().filter(|tenant| tenant.settings.account_sid == *account) {
+        for tenant in tables
+            .tenants
+            .values_mut()
+            .filter(|tenant| tenant.settings.account_sid == *account)
+        {
             version += 1;
             tenant.settings.version = version;
         }
         tables.versions = version;
         if !paused {
-            let keys: Vec<String> =
-                tables.paces.iter().filter(|(_, pace)| pace.account == account.as_str()).map(|(key, _)| key.clone()).collect();
+            let keys: Vec<String> = tables
+                .paces
+                .iter()
+                .filter(|(_, pace)| pace.account == account.as_str())
+                .map(|(key, _)| key.clone())
+                .collect();
             for pace_key in keys {
                 tables.repace(&pace_key, Duration::ZERO, now);
             }
@@ -138,7 +160,10 @@ impl MemoryDirectory {
     /// Limits an account's calls in progress, and what share of the slots one tenant may hold.
     pub(crate) fn limit(&self, account: &AccountSid, max_calls: Option<i32>, tenant_share: f64) {
         let mut tables = self.tables.lock().unwrap();
-        let row = tables.accounts.get_mut(account).expect("the account is there");
+        let row = tables
+            .accounts
+            .get_mut(account)
+            .expect("the account is there");
         row.max_calls = max_calls.map(i64::from);
         row.tenant_share = tenant_share;
     }
@@ -158,23 +183,45 @@ fn write(tables: &mut Tables, mut settings: VoiceSettings, pace: Option<f64>, no
     row.calls_per_second = pace.unwrap_or(row.calls_per_second);
     let interval_us = interval_us(row.calls_per_second);
     // Slots that were reserved at another rate are void.
-    let changed = tables.paces.iter().filter(|(_, pace)| pace.account == account.as_str() && pace.interval_us != interval_us);
+    let changed = tables
+        .paces
+        .iter()
+        .filter(|(_, pace)| pace.account == account.as_str() && pace.interval_us != interval_us);
     for pace_key in changed.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
         tables.repace(&pace_key, Duration::ZERO, now);
     }
     let before = tables.tenants.get(&settings.tenant_id);
-    let proven = before.is_some_and(|before| before.proven && proves(&before.settings) == proves(&settings));
+    let proven =
+        before.is_some_and(|before| before.proven && proves(&before.settings) == proves(&settings));
     tables.versions += 1;
     settings.version = tables.versions;
-    let paused = tables.tenants.get(&settings.tenant_id).is_some_and(|before| before.paused);
-    tables.tenants.insert(settings.tenant_id.clone(), Tenant { settings, proven, paused, refused_until: None });
+    let paused = tables
+        .tenants
+        .get(&settings.tenant_id)
+        .is_some_and(|before| before.paused);
+    tables.tenants.insert(
+        settings.tenant_id.clone(),
+        Tenant {
+            settings,
+            proven,
+            paused,
+            refused_until: None,
+        },
+    );
 }
 
 /// What stays proven as long as none of it changes.
 fn proves(settings: &VoiceSettings) -> (&str, &str, Option<(&str, &str)>) {
     let credentials = &settings.credentials;
-    let api_key = credentials.api_key.as_ref().map(|key| (key.sid.as_str(), key.secret.expose_secret()));
-    (settings.account_sid.as_str(), credentials.auth_token.expose_secret(), api_key)
+    let api_key = credentials
+        .api_key
+        .as_ref()
+        .map(|key| (key.sid.as_str(), key.secret.expose_secret()));
+    (
+        settings.account_sid.as_str(),
+        credentials.auth_token.expose_secret(),
+        api_key,
+    )
 }
 
 impl Directory for MemoryDirectory {
@@ -205,12 +252,17 @@ impl Directory for MemoryDirectory {
 
     async fn refused(&self, settings: &VoiceSettings) -> Result<bool, DirectoryError> {
         let until = (self.now)() + REFUSED_FOR;
-        Ok(self.change(settings, |tenant| tenant.refused_until.is_none() && tenant.refused_until.replace(until).is_none()))
+        Ok(self.change(settings, |tenant| {
+            tenant.refused_until.is_none() && tenant.refused_until.replace(until).is_none()
+        }))
     }
 
     async fn suspects(&self, most: usize) -> Result<Vec<Arc<VoiceSettings>>, DirectoryError> {
         let (mut tables, now) = (self.tables.lock().unwrap(), (self.now)());
-        let due = tables.tenants.iter_mut().filter(|(_, tenant)| tenant.refused_until.is_some_and(|until| until <= now));
+        let due = tables
+            .tenants
+            .iter_mut()
+            .filter(|(_, tenant)| tenant.refused_until.is_some_and(|until| until <= now));
         let mut due: Vec<_> = due.collect();
         due.sort_by_key(|(_, tenant)| tenant.refused_until);
         let mut names = Vec::new();
@@ -218,7 +270,11 @@ impl Directory for MemoryDirectory {
             tenant.refused_until = Some(now + REFUSED_FOR);
             names.push(name.clone());
         }
-        Ok(names.iter().filter_map(|name| tables.settings(name)).map(Arc::new).collect())
+        Ok(names
+            .iter()
+            .filter_map(|name| tables.settings(name))
+            .map(Arc::new)
+            .collect())
     }
 
     async fn taken(&self, settings: &VoiceSettings) -> Result<(), DirectoryError> {

@@ -8,7 +8,9 @@ use voice_otp::account::{AccountSid, CallSid};
 use voice_otp::delivery::{AttemptId, Change, Delivery, Key, Price, State, WorkerEpoch};
 use voice_otp::event::Event;
 use voice_otp::plan::Admission;
-use voice_otp::ports::{Attempt, Beat, Begin, Begun, Ledger, LedgerError, Saved, Unpriced, Verdict};
+use voice_otp::ports::{
+    Attempt, Beat, Begin, Begun, Ledger, LedgerError, Saved, Unpriced, Verdict,
+};
 use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
 use voice_otp_store::ledger::Limits;
 
@@ -55,7 +57,13 @@ impl MemoryLedger {
             answers: AtomicU32::new(0),
             lose_nth: AtomicI64::new(-1),
         };
-        Self { tables: Arc::default(), now, limits, latency: Duration::ZERO, faults: Arc::new(faults) }
+        Self {
+            tables: Arc::default(),
+            now,
+            limits,
+            latency: Duration::ZERO,
+            faults: Arc::new(faults),
+        }
     }
 
     /// The same, answering only after a while: so that tasks meet in between.
@@ -79,7 +87,9 @@ impl MemoryLedger {
 
     /// Loses one answer: the one after so many others.
     pub(crate) fn lose_nth(&self, answers: u32) {
-        self.faults.lose_nth.store(i64::from(answers), Ordering::SeqCst);
+        self.faults
+            .lose_nth
+            .store(i64::from(answers), Ordering::SeqCst);
     }
 
     /// How many events are not known to be published.
@@ -91,7 +101,10 @@ impl MemoryLedger {
         self.tables.lock().unwrap()
     }
 
-    async fn work<T>(&self, work: impl FnOnce(&mut Tables, Timestamp) -> T + Send) -> Result<T, LedgerError> {
+    async fn work<T>(
+        &self,
+        work: impl FnOnce(&mut Tables, Timestamp) -> T + Send,
+    ) -> Result<T, LedgerError> {
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;
         }
@@ -105,7 +118,8 @@ impl MemoryLedger {
             return Err(LedgerError::Unavailable("the answer was lost".into()));
         }
         // Scattered, or something that is asked for in the same rhythm would never be answered.
-        if lose_every > 0 && (answers.wrapping_mul(2_654_435_761) >> 16).is_multiple_of(lose_every) {
+        if lose_every > 0 && (answers.wrapping_mul(2_654_435_761) >> 16).is_multiple_of(lose_every)
+        {
             return Err(LedgerError::Unavailable("the answer was lost".into()));
         }
         Ok(done)
@@ -114,55 +128,85 @@ impl MemoryLedger {
 
 impl Ledger for MemoryLedger {
     async fn enlist(&self, _: &str) -> Result<(WorkerEpoch, Timestamp), LedgerError> {
-        self.work(|tables, now| (tables.enlist(self.limits.lease, now), now)).await
+        self.work(|tables, now| (tables.enlist(self.limits.lease, now), now))
+            .await
     }
 
     async fn beat(&self, worker: WorkerEpoch) -> Result<Beat, LedgerError> {
         if *self.faults.trouble.lock().unwrap() == Trouble::NoBeats {
             return Err(LedgerError::Unavailable("no beats".into()));
         }
-        self.work(|tables, now| lives::beat(tables, &self.limits, worker, now)).await
+        self.work(|tables, now| lives::beat(tables, &self.limits, worker, now))
+            .await
     }
 
     async fn retire(&self, worker: WorkerEpoch) -> Result<(), LedgerError> {
-        self.work(|tables, now| lives::retire(tables, worker, now)).await
+        self.work(|tables, now| lives::retire(tables, worker, now))
+            .await
     }
 
-    async fn admit(&self, worker: WorkerEpoch, group: &[Admission]) -> Result<Vec<Verdict>, LedgerError> {
-        self.work(|tables, now| admit::admit(tables, &self.limits, worker, group, now)).await
+    async fn admit(
+        &self,
+        worker: WorkerEpoch,
+        group: &[Admission],
+    ) -> Result<Vec<Verdict>, LedgerError> {
+        self.work(|tables, now| admit::admit(tables, &self.limits, worker, group, now))
+            .await
     }
 
     async fn begin(&self, worker: WorkerEpoch, group: &[Begin]) -> Result<Vec<Begun>, LedgerError> {
-        self.work(|tables, now| begin::begin(tables, &self.limits, worker, group, now)).await
+        self.work(|tables, now| begin::begin(tables, &self.limits, worker, group, now))
+            .await
     }
 
     async fn save(&self, worker: WorkerEpoch, group: &[Change]) -> Result<Vec<Saved>, LedgerError> {
-        self.work(|tables, now| save::save(tables, worker, group, now)).await?
+        self.work(|tables, now| save::save(tables, worker, group, now))
+            .await?
     }
 
     async fn claim(&self, worker: WorkerEpoch, most: usize) -> Result<Vec<Delivery>, LedgerError> {
-        self.work(|tables, now| lives::claim(tables, &self.limits, worker, most, now)).await
+        self.work(|tables, now| lives::claim(tables, &self.limits, worker, most, now))
+            .await
     }
 
     async fn find_all(&self, keys: &[Key]) -> Result<Vec<Delivery>, LedgerError> {
-        self.work(|tables, _| keys.iter().filter_map(|key| tables.rows.get(key)).map(|row| row.delivery.clone()).collect()).await
-    }
-
-    async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, LedgerError> {
         self.work(|tables, _| {
-            let current = tables.rows.values().find(|row| row.delivery.attempt_id == Some(attempt)).map(|row| (row, false));
-            let past = || {
-                let (key, _, call) = tables.past_attempts.get(&attempt)?;
-                Some((tables.rows.get(key)?, call.is_some()))
-            };
-            current.or_else(past).map(|(row, over)| Attempt { delivery: row.delivery.clone(), over })
+            keys.iter()
+                .filter_map(|key| tables.rows.get(key))
+                .map(|row| row.delivery.clone())
+                .collect()
         })
         .await
     }
 
-    async fn find_user(&self, tenant: &TenantId, user: &UserRef) -> Result<Vec<Delivery>, LedgerError> {
+    async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, LedgerError> {
         self.work(|tables, _| {
-            let rows = tables.of_user(tenant, user).filter(|row| row.delivery.state != State::Final);
+            let current = tables
+                .rows
+                .values()
+                .find(|row| row.delivery.attempt_id == Some(attempt))
+                .map(|row| (row, false));
+            let past = || {
+                let (key, _, call) = tables.past_attempts.get(&attempt)?;
+                Some((tables.rows.get(key)?, call.is_some()))
+            };
+            current.or_else(past).map(|(row, over)| Attempt {
+                delivery: row.delivery.clone(),
+                over,
+            })
+        })
+        .await
+    }
+
+    async fn find_user(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Result<Vec<Delivery>, LedgerError> {
+        self.work(|tables, _| {
+            let rows = tables
+                .of_user(tenant, user)
+                .filter(|row| row.delivery.state != State::Final);
             rows.map(|row| row.delivery.clone()).collect()
         })
         .await
@@ -170,26 +214,39 @@ impl Ledger for MemoryLedger {
 
     async fn rivals(&self, key: &Key) -> Result<Vec<Delivery>, LedgerError> {
         self.work(|tables, _| {
-            let Some((row, (user, _))) = tables.rows.get(key).and_then(|row| Some((row, row.user.as_ref()?))) else {
+            let Some((row, (user, _))) = tables
+                .rows
+                .get(key)
+                .and_then(|row| Some((row, row.user.as_ref()?)))
+            else {
                 return Vec::new();
             };
-            let rivals = tables.of_user(&key.tenant_id, user).filter(|other| other.delivery.state != State::Final);
-            rivals.filter(|other| other.asked() < row.asked()).map(|other| other.delivery.clone()).collect()
+            let rivals = tables
+                .of_user(&key.tenant_id, user)
+                .filter(|other| other.delivery.state != State::Final);
+            rivals
+                .filter(|other| other.asked() < row.asked())
+                .map(|other| other.delivery.clone())
+                .collect()
         })
         .await
     }
 
     async fn forbid(&self, key: &Key) -> Result<bool, LedgerError> {
-        self.work(|tables, now| lives::forbid(tables, key, now)).await
+        self.work(|tables, now| lives::forbid(tables, key, now))
+            .await
     }
 
     async fn tidy(&self) -> Result<u64, LedgerError> {
-        self.work(|tables, now| lives::tidy(tables, &self.limits, now)).await
+        self.work(|tables, now| lives::tidy(tables, &self.limits, now))
+            .await
     }
 
     async fn finals_missing(&self, overdue: Duration) -> Result<u64, LedgerError> {
         self.work(|tables, now| {
-            let missing = |row: &&tables::Row| row.delivery.state != State::Final && row.delivery.expires_at < now - overdue;
+            let missing = |row: &&tables::Row| {
+                row.delivery.state != State::Final && row.delivery.expires_at < now - overdue
+            };
             u64::try_from(tables.rows.values().filter(missing).count()).unwrap()
         })
         .await
@@ -197,8 +254,16 @@ impl Ledger for MemoryLedger {
 
     async fn known_calls(&self, sids: &[CallSid]) -> Result<Vec<CallSid>, LedgerError> {
         self.work(|tables, _| {
-            let known = tables.rows.values().filter_map(|row| row.delivery.call_sid.clone());
-            let known = known.chain(tables.past_attempts.values().filter_map(|(_, _, call)| call.clone()));
+            let known = tables
+                .rows
+                .values()
+                .filter_map(|row| row.delivery.call_sid.clone());
+            let known = known.chain(
+                tables
+                    .past_attempts
+                    .values()
+                    .filter_map(|(_, _, call)| call.clone()),
+            );
             known.filter(|sid| sids.contains(sid)).collect()
         })
         .await
@@ -206,8 +271,14 @@ impl Ledger for MemoryLedger {
 
     async fn unpriced(&self, most: usize) -> Result<Vec<Unpriced>, LedgerError> {
         self.work(|tables, now| {
-            tables.unpriced.retain(|_, owed| owed.call.ended_at >= now - Duration::from_hours(24));
-            let mut due: Vec<&mut Owed> = tables.unpriced.values_mut().filter(|owed| owed.ask_at <= now).collect();
+            tables
+                .unpriced
+                .retain(|_, owed| owed.call.ended_at >= now - Duration::from_hours(24));
+            let mut due: Vec<&mut Owed> = tables
+                .unpriced
+                .values_mut()
+                .filter(|owed| owed.ask_at <= now)
+                .collect();
             due.sort_by_key(|owed| owed.ask_at);
             due.truncate(most);
             due.into_iter()
@@ -223,12 +294,20 @@ impl Ledger for MemoryLedger {
     }
 
     async fn priced(&self, told: &[(CallSid, Price)]) -> Result<(), LedgerError> {
-        self.work(|tables, _| tables.unpriced.retain(|sid, _| told.iter().all(|(told, _)| told != sid))).await
+        self.work(|tables, _| {
+            tables
+                .unpriced
+                .retain(|sid, _| told.iter().all(|(told, _)| told != sid))
+        })
+        .await
     }
 
     fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool {
-        let (Some(line), Some(order)) = (&delivery.line, &delivery.order) else { return false };
-        tables::Line::Numbers(account.as_str().to_owned(), from.clone(), order.to.clone()).bytes() == *line
+        let (Some(line), Some(order)) = (&delivery.line, &delivery.order) else {
+            return false;
+        };
+        tables::Line::Numbers(account.as_str().to_owned(), from.clone(), order.to.clone()).bytes()
+            == *line
     }
 
     async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {
@@ -244,7 +323,11 @@ impl Ledger for MemoryLedger {
 
     async fn hold(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
         self.work(|tables, now| {
-            if tables.paces.get(pace_key).is_some_and(|pace| pace.hold_until < Some(now + wait * 9 / 10)) {
+            if tables
+                .paces
+                .get(pace_key)
+                .is_some_and(|pace| pace.hold_until < Some(now + wait * 9 / 10))
+            {
                 tables.repace(pace_key, wait, now);
             }
         })
@@ -268,7 +351,12 @@ impl Ledger for MemoryLedger {
         .await
     }
 
-    async fn unpublished(&self, worker: WorkerEpoch, most: usize) -> Result<Vec<Event>, LedgerError> {
-        self.work(|tables, now| lives::unpublished(tables, &self.limits, worker, most, now)).await
+    async fn unpublished(
+        &self,
+        worker: WorkerEpoch,
+        most: usize,
+    ) -> Result<Vec<Event>, LedgerError> {
+        self.work(|tables, now| lives::unpublished(tables, &self.limits, worker, most, now))
+            .await
     }
 }

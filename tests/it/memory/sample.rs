@@ -42,11 +42,17 @@ impl Ask {
     }
 
     pub(crate) fn calling(self, to: u32) -> Self {
-        Self { to: number(to), ..self }
+        Self {
+            to: number(to),
+            ..self
+        }
     }
 
     pub(crate) fn reading(self, code: &str) -> Self {
-        Self { code: code.to_owned(), ..self }
+        Self {
+            code: code.to_owned(),
+            ..self
+        }
     }
 
     pub(crate) fn living(self, life: Duration) -> Self {
@@ -59,11 +65,17 @@ impl Ask {
     }
 
     pub(crate) fn of_user(self, user: &str) -> Self {
-        Self { user: Some(user.to_owned()), ..self }
+        Self {
+            user: Some(user.to_owned()),
+            ..self
+        }
     }
 
     pub(crate) fn with_extension(self, extension: &str) -> Self {
-        Self { extension: Some(extension.to_owned()), ..self }
+        Self {
+            extension: Some(extension.to_owned()),
+            ..self
+        }
     }
 
     pub(crate) fn key(&self) -> Key {
@@ -91,17 +103,32 @@ impl Ask {
 
 /// Takes a delivery back.
 pub(crate) fn cancelled(tenant: &str, id: &str, now: Timestamp) -> Incoming {
-    event(CANCELLED, "a-cancellation", now, &json!({ "tenant_id": tenant, "delivery_id": id }))
+    event(
+        CANCELLED,
+        "a-cancellation",
+        now,
+        &json!({ "tenant_id": tenant, "delivery_id": id }),
+    )
 }
 
 /// Takes all deliveries of a user back.
 pub(crate) fn cancelled_user(tenant: &str, user: &str, now: Timestamp) -> Incoming {
-    event(CANCELLED, "a-cancellation", now, &json!({ "tenant_id": tenant, "user_ref": user }))
+    event(
+        CANCELLED,
+        "a-cancellation",
+        now,
+        &json!({ "tenant_id": tenant, "user_ref": user }),
+    )
 }
 
 /// Says that a code was entered.
 pub(crate) fn verified(tenant: &str, id: &str, now: Timestamp) -> Incoming {
-    event(VERIFIED, "a-verification", now, &json!({ "tenant_id": tenant, "delivery_id": id }))
+    event(
+        VERIFIED,
+        "a-verification",
+        now,
+        &json!({ "tenant_id": tenant, "delivery_id": id }),
+    )
 }
 
 fn event(kind: &str, id: &str, now: Timestamp, data: &Value) -> Incoming {
@@ -115,7 +142,12 @@ fn event(kind: &str, id: &str, now: Timestamp, data: &Value) -> Incoming {
         "data": data,
     });
     let body = event.to_string();
-    read(Message { content_type: Some(STRUCTURED), headers: &[], body: body.as_bytes() }).expect("the event can be read")
+    read(Message {
+        content_type: Some(STRUCTURED),
+        headers: &[],
+        body: body.as_bytes(),
+    })
+    .expect("the event can be read")
 }
 
 /// A number that can be called, one of ten thousand.
@@ -125,7 +157,10 @@ pub(crate) fn number(n: u32) -> String {
 }
 
 pub(crate) fn key(tenant: &str, id: &str) -> Key {
-    Key { tenant_id: TenantId::parse(tenant).unwrap(), delivery_id: DeliveryId::parse(id).unwrap() }
+    Key {
+        tenant_id: TenantId::parse(tenant).unwrap(),
+        delivery_id: DeliveryId::parse(id).unwrap(),
+    }
 }
 
 pub(crate) fn account(n: u32) -> AccountSid {

@@ -19,35 +19,69 @@ pub(super) fn save(
     group: &[Change],
     now: Timestamp,
 ) -> Result<Vec<Saved>, LedgerError> {
-    let wins: Vec<bool> = group.iter().map(|change| is_current(tables, &change.delivery)).collect();
-    check(tables, group.iter().zip(&wins).filter(|(_, wins)| **wins).map(|(change, _)| change))?;
+    let wins: Vec<bool> = group
+        .iter()
+        .map(|change| is_current(tables, &change.delivery))
+        .collect();
+    check(
+        tables,
+        group
+            .iter()
+            .zip(&wins)
+            .filter(|(_, wins)| **wins)
+            .map(|(change, _)| change),
+    )?;
     Ok(group
         .iter()
         .zip(wins)
-        .map(|(change, wins)| if wins { apply(tables, worker, change, now) } else { Saved::Conflict })
+        .map(|(change, wins)| {
+            if wins {
+                apply(tables, worker, change, now)
+            } else {
+                Saved::Conflict
+            }
+        })
         .collect())
 }
 
 fn is_current(tables: &Tables, delivery: &Delivery) -> bool {
     let row = tables.rows.get(&delivery.key);
-    row.is_some_and(|row| row.delivery.revision == delivery.revision && row.delivery.state != State::Final)
+    row.is_some_and(|row| {
+        row.delivery.revision == delivery.revision && row.delivery.state != State::Final
+    })
 }
 
 /// The constraints of the table.
-fn check<'a>(tables: &Tables, changes: impl Iterator<Item = &'a Change> + Clone) -> Result<(), LedgerError> {
+fn check<'a>(
+    tables: &Tables,
+    changes: impl Iterator<Item = &'a Change> + Clone,
+) -> Result<(), LedgerError> {
     let data = |what: &'static str| Err(LedgerError::Data(what.into()));
     let keys: HashSet<_> = changes.clone().map(|change| &change.delivery.key).collect();
-    let others = || tables.rows.values().map(|row| &row.delivery).filter(|row| !keys.contains(&row.key));
+    let others = || {
+        tables
+            .rows
+            .values()
+            .map(|row| &row.delivery)
+            .filter(|row| !keys.contains(&row.key))
+    };
     let mut calls: HashSet<&CallSid> = others().filter_map(|row| row.call_sid.as_ref()).collect();
     let mut attempts: HashSet<AttemptId> = others().filter_map(|row| row.attempt_id).collect();
     for Change { delivery, .. } in changes {
         if (delivery.state == State::Final) != delivery.ended.is_some() {
             return data("a final delivery has an ending, and no other has one");
         }
-        if delivery.call_sid.as_ref().is_some_and(|sid| !calls.insert(sid)) {
+        if delivery
+            .call_sid
+            .as_ref()
+            .is_some_and(|sid| !calls.insert(sid))
+        {
             return data("the call is another delivery's");
         }
-        if delivery.attempt_id.is_some_and(|attempt| !attempts.insert(attempt)) {
+        if delivery
+            .attempt_id
+            .is_some_and(|attempt| !attempts.insert(attempt))
+        {
             return data("the attempt is another delivery's");
         }
     }
@@ -60,13 +94,19 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
     let row = tables.rows.get_mut(&new.key).expect("it is current");
     row.owner = Some(worker);
     row.untold = false;
-    if !matches!(new.state, State::Placing | State::Unsettled | State::Calling) {
+    if !matches!(
+        new.state,
+        State::Placing | State::Unsettled | State::Calling
+    ) {
         row.counted = None;
     }
     if !matches!(new.state, State::Placing | State::Unsettled) {
         row.line = None;
     }
-    row.user_line &= matches!(new.state, State::Placing | State::Unsettled | State::Calling);
+    row.user_line &= matches!(
+        new.state,
+        State::Placing | State::Unsettled | State::Calling
+    );
     row.ended_at = new.ended.map(|_| now);
     let heard_after_ms = u64::try_from(new.heard_after.as_millis()).unwrap_or(u64::MAX);
     // The columns of the statement; whatever else the change holds isn't saved.
@@ -94,7 +134,11 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
         line: row.line.as_ref().map(Line::bytes),
         sequence: new.sequence,
         ended: new.ended,
-        order: row.delivery.order.take().filter(|_| new.state != State::Final),
+        order: row
+            .delivery
+            .order
+            .take()
+            .filter(|_| new.state != State::Final),
         ..row.delivery.clone()
     };
     let saved = row.delivery.clone();
@@ -102,7 +146,10 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
         tables.tell(event.clone(), worker, now);
     }
     if let Some(Retired { attempt, call }) = change.retired.clone() {
-        tables.past_attempts.entry(attempt).or_insert_with(|| (new.key.clone(), now, call));
+        tables
+            .past_attempts
+            .entry(attempt)
+            .or_insert_with(|| (new.key.clone(), now, call));
     }
     if let Some(call_sid) = change.unpriced.clone() {
         let owed = Unpriced {
@@ -113,7 +160,11 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
             to_masked: saved.to_masked,
             context: saved.context,
         };
-        tables.unpriced.entry(call_sid).or_insert(Owed { call: owed, ask_at: now + FIRST_ASKED, asked: 0 });
+        tables.unpriced.entry(call_sid).or_insert(Owed {
+            call: owed,
+            ask_at: now + FIRST_ASKED,
+            asked: 0,
+        });
     }
     Saved::Saved { lower }
 }
@@ -123,7 +174,10 @@ fn lower(tables: &Tables, worker: WorkerEpoch, change: &Change) -> Lower {
     let key = &change.delivery.key;
     let told = u32::try_from(change.events.len()).expect("a change says little");
     let last = change.delivery.sequence - told;
-    let first = tables.outbox.range((key.clone(), 0)..=(key.clone(), last)).next();
+    let first = tables
+        .outbox
+        .range((key.clone(), 0)..=(key.clone(), last))
+        .next();
     match first {
         _ if change.events.is_empty() => Lower::Published,
         None => Lower::Published,

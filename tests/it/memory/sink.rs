@@ -26,7 +26,13 @@ const PATIENCE: Duration = Duration::from_hours(1);
 impl MemorySink {
     pub(crate) fn new() -> Self {
         let latency = Arc::new(Mutex::new(Duration::from_millis(1)));
-        Self { events: Arc::default(), prices: Arc::default(), down: Arc::default(), latency, count: watch::Sender::new(0) }
+        Self {
+            events: Arc::default(),
+            prices: Arc::default(),
+            down: Arc::default(),
+            latency,
+            count: watch::Sender::new(0),
+        }
     }
 
     /// Whether it takes nothing.
@@ -53,7 +59,11 @@ impl MemorySink {
         let mut count = self.count.subscribe();
         let waiting = count.wait_for(|_| wanted(&self.events.lock().unwrap()));
         let came = tokio::time::timeout(PATIENCE, waiting).await;
-        assert!(came.is_ok(), "never happened: {what}; statuses: {:#?}", self.summary());
+        assert!(
+            came.is_ok(),
+            "never happened: {what}; statuses: {:#?}",
+            self.summary()
+        );
     }
 
     /// Every status in a word, for a failing test to show.
@@ -62,7 +72,14 @@ impl MemorySink {
             .lock()
             .unwrap()
             .iter()
-            .map(|event| format!("{}/{} {}", event.key, event.sequence, event.status.map_or("?", Status::as_str)))
+            .map(|event| {
+                format!(
+                    "{}/{} {}",
+                    event.key,
+                    event.sequence,
+                    event.status.map_or("?", Status::as_str)
+                )
+            })
             .collect()
     }
 }
@@ -72,9 +89,15 @@ impl StatusSink for MemorySink {
         let latency = *self.latency.lock().unwrap();
         tokio::time::sleep(latency).await;
         if self.down.load(Ordering::SeqCst) {
-            return events.iter().map(|_| Err(SinkError("the sink is down".into()))).collect();
+            return events
+                .iter()
+                .map(|_| Err(SinkError("the sink is down".into())))
+                .collect();
         }
-        let (statuses, prices): (Vec<Event>, Vec<Event>) = events.iter().cloned().partition(|event| event.status.is_some());
+        let (statuses, prices): (Vec<Event>, Vec<Event>) = events
+            .iter()
+            .cloned()
+            .partition(|event| event.status.is_some());
         self.events.lock().unwrap().extend(statuses);
         self.prices.lock().unwrap().extend(prices);
         self.count.send_modify(|count| *count += events.len());

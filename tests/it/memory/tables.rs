@@ -101,13 +101,21 @@ const MAYBE_UNDER_WAY: Duration = Duration::from_millis(50);
 
 impl Tables {
     pub(super) fn enlist(&mut self, lease: Duration, now: Timestamp) -> WorkerEpoch {
-        let epoch = WorkerEpoch(self.workers.last_key_value().map_or(1, |(last, _)| last.0 + 1));
+        let epoch = WorkerEpoch(
+            self.workers
+                .last_key_value()
+                .map_or(1, |(last, _)| last.0 + 1),
+        );
         self.workers.insert(epoch, now + lease);
         epoch
     }
 
     pub(super) fn alive(&self, now: Timestamp) -> BTreeSet<WorkerEpoch> {
-        self.workers.iter().filter(|(_, until)| **until > now).map(|(epoch, _)| *epoch).collect()
+        self.workers
+            .iter()
+            .filter(|(_, until)| **until > now)
+            .map(|(epoch, _)| *epoch)
+            .collect()
     }
 
     /// An account without a pacing row gets one.
@@ -115,7 +123,9 @@ impl Tables {
         if self.paces.contains_key(pace_key) {
             return;
         }
-        let rate = self.account(account).map_or(1.0, |account| account.calls_per_second);
+        let rate = self
+            .account(account)
+            .map_or(1.0, |account| account.calls_per_second);
         let pace = Pace {
             account: account.to_owned(),
             interval_us: interval_us(rate),
@@ -129,15 +139,23 @@ impl Tables {
     }
 
     pub(super) fn account(&self, sid: &str) -> Option<&Account> {
-        AccountSid::parse(sid).ok().and_then(|sid| self.accounts.get(&sid))
+        AccountSid::parse(sid)
+            .ok()
+            .and_then(|sid| self.accounts.get(&sid))
     }
 
     /// Gives the waiting of an account new slots, in order; all slots before are void.
     pub(super) fn repace(&mut self, pace_key: &str, hold: Duration, now: Timestamp) {
-        let Some(account) = self.paces.get(pace_key).map(|pace| pace.account.clone()) else { return };
-        let (rate, paused) =
-            self.account(&account).map_or((None, false), |account| (Some(account.calls_per_second), account.paused));
-        let pace = self.paces.get_mut(pace_key).expect("it was there a moment ago");
+        let Some(account) = self.paces.get(pace_key).map(|pace| pace.account.clone()) else {
+            return;
+        };
+        let (rate, paused) = self.account(&account).map_or((None, false), |account| {
+            (Some(account.calls_per_second), account.paused)
+        });
+        let pace = self
+            .paces
+            .get_mut(pace_key)
+            .expect("it was there a moment ago");
         pace.epoch += 1;
         pace.hold_until = pace.hold_until.max(Some(now + hold));
         pace.interval_us = rate.map_or(pace.interval_us, interval_us);
@@ -148,14 +166,25 @@ impl Tables {
             delivery.pace_key.as_deref() == Some(pace_key)
                 && delivery.state == State::Waiting
                 && !paused
-                && !tenants.get(&delivery.key.tenant_id).is_some_and(|tenant| tenant.paused)
+                && !tenants
+                    .get(&delivery.key.tenant_id)
+                    .is_some_and(|tenant| tenant.paused)
         };
-        let has_own_time = |row: &&mut Row| row.delivery.slot.is_none() && row.delivery.wake_at < row.delivery.place_by;
-        let (others, mut waiting): (Vec<_>, Vec<_>) = self.rows.values_mut().filter(moves).partition(has_own_time);
+        let has_own_time = |row: &&mut Row| {
+            row.delivery.slot.is_none() && row.delivery.wake_at < row.delivery.place_by
+        };
+        let (others, mut waiting): (Vec<_>, Vec<_>) =
+            self.rows.values_mut().filter(moves).partition(has_own_time);
         for row in others {
             row.delivery.revision += 1;
         }
-        waiting.sort_by_key(|row| (row.delivery.attempt > 0, row.delivery.admitted_at, row.delivery.key.clone()));
+        waiting.sort_by_key(|row| {
+            (
+                row.delivery.attempt > 0,
+                row.delivery.admitted_at,
+                row.delivery.key.clone(),
+            )
+        });
         let base = pace.base(now).max(now + UNTIL_CLAIMED);
         let mut in_time = 0;
         for (n, row) in (0..).zip(waiting) {
@@ -164,13 +193,17 @@ impl Tables {
             row.owner = None;
             if pace.after(base, n) <= delivery.place_by {
                 let at = pace.after(base, in_time);
-                delivery.slot = Some(Slot { at, epoch: pace.epoch });
+                delivery.slot = Some(Slot {
+                    at,
+                    epoch: pace.epoch,
+                });
                 delivery.wake_at = at;
                 row.untold = delivery.waits_longer();
                 in_time += 1;
                 pace.tat = pace.tat.max(pace.after(base, in_time));
             } else {
-                let hopes = pace.trial_us.is_some() && pace.at_its_own_pace(base, n) <= delivery.place_by;
+                let hopes =
+                    pace.trial_us.is_some() && pace.at_its_own_pace(base, n) <= delivery.place_by;
                 delivery.slot = None;
                 delivery.wake_at = if hopes { delivery.place_by } else { now };
                 row.untold = hopes && delivery.waits_longer();
@@ -184,7 +217,8 @@ impl Tables {
         if pace.trial_us.is_some() && pace.hold_until > Some(now) {
             return None;
         }
-        let wait = (CIRCUIT_FIRST * 2_u32.pow(pace.opened.min(10).cast_unsigned())).min(CIRCUIT_LONGEST);
+        let wait =
+            (CIRCUIT_FIRST * 2_u32.pow(pace.opened.min(10).cast_unsigned())).min(CIRCUIT_LONGEST);
         pace.trial_us = Some(2_000_000);
         pace.opened += 1;
         self.repace(pace_key, wait, now);
@@ -193,26 +227,47 @@ impl Tables {
 
     /// Closes it.
     pub(super) fn mend(&mut self, pace_key: &str, now: Timestamp) {
-        let Some(pace) = self.paces.get_mut(pace_key).filter(|pace| pace.trial_us.is_some()) else { return };
+        let Some(pace) = self
+            .paces
+            .get_mut(pace_key)
+            .filter(|pace| pace.trial_us.is_some())
+        else {
+            return;
+        };
         pace.trial_us = None;
         pace.opened = 0;
         self.repace(pace_key, Duration::ZERO, now);
     }
 
     /// The deliveries of a user.
-    pub(super) fn of_user<'a>(&'a self, tenant: &'a TenantId, user: &'a UserRef) -> impl Iterator<Item = &'a Row> {
-        let fits =
-            move |row: &&Row| row.delivery.key.tenant_id == *tenant && row.user.as_ref().is_some_and(|(name, _)| name == user);
+    pub(super) fn of_user<'a>(
+        &'a self,
+        tenant: &'a TenantId,
+        user: &'a UserRef,
+    ) -> impl Iterator<Item = &'a Row> {
+        let fits = move |row: &&Row| {
+            row.delivery.key.tenant_id == *tenant
+                && row.user.as_ref().is_some_and(|(name, _)| name == user)
+        };
         self.rows.values().filter(fits)
     }
 
     pub(super) fn line_is_taken(&self, line: &Line) -> bool {
-        self.rows.values().any(|row| row.line.as_ref() == Some(line))
+        self.rows
+            .values()
+            .any(|row| row.line.as_ref() == Some(line))
     }
 
     /// Puts an event where it waits to be published.
     pub(super) fn tell(&mut self, event: Event, owner: WorkerEpoch, now: Timestamp) {
-        self.outbox.insert((event.key.clone(), event.sequence), Unpublished { event, owner, created_at: now });
+        self.outbox.insert(
+            (event.key.clone(), event.sequence),
+            Unpublished {
+                event,
+                owner,
+                created_at: now,
+            },
+        );
     }
 
     /// A tenant's settings as the store reads them.
@@ -220,7 +275,11 @@ impl Tables {
         let tenant = self.tenants.get(tenant)?;
         let mut settings = tenant.settings.clone();
         let unproven = unproven_pace_key(&settings.account_sid, &settings.tenant_id);
-        settings.pace_key = if tenant.proven { settings.account_sid.as_str().to_owned() } else { unproven };
+        settings.pace_key = if tenant.proven {
+            settings.account_sid.as_str().to_owned()
+        } else {
+            unproven
+        };
         let account = self.accounts.get(&settings.account_sid)?;
         settings.calls_per_second = account.calls_per_second;
         settings.paused = match (tenant.paused, account.paused) {
@@ -229,13 +288,19 @@ impl Tables {
             (false, false) => None,
         };
         settings.refused = tenant.refused_until.is_some();
-        settings.on_trial = self.paces.get(&settings.pace_key).is_some_and(|pace| pace.trial_us.is_some());
+        settings.on_trial = self
+            .paces
+            .get(&settings.pace_key)
+            .is_some_and(|pace| pace.trial_us.is_some());
         Some(settings)
     }
 }
 
 /// The pause between two calls of an account: a hundredth of the pace is kept back.
-#[expect(clippy::cast_possible_truncation, reason = "settings hold the pace to 0.001..=10000")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "settings hold the pace to 0.001..=10000"
+)]
 pub(super) fn interval_us(rate: f64) -> i64 {
     (1_010_000.0 / rate).round_ties_even() as i64
 }
@@ -250,7 +315,9 @@ pub(super) struct Owed {
 impl Row {
     /// Its place among the user's requests.
     pub(super) fn asked(&self) -> Option<(Timestamp, &DeliveryId)> {
-        self.user.as_ref().map(|(_, time)| (*time, &self.delivery.key.delivery_id))
+        self.user
+            .as_ref()
+            .map(|(_, time)| (*time, &self.delivery.key.delivery_id))
     }
 }
 
@@ -283,12 +350,20 @@ impl Pace {
 
 impl Line {
     pub(super) fn of_placement(placement: &Placement) -> Self {
-        Self::Numbers(placement.account_sid.as_str().to_owned(), placement.from.clone(), placement.order.to.clone())
+        Self::Numbers(
+            placement.account_sid.as_str().to_owned(),
+            placement.from.clone(),
+            placement.order.to.clone(),
+        )
     }
 
     pub(super) fn of_begin(begin: &Begin) -> Self {
         match &begin.delivery.order {
-            Some(order) => Self::Numbers(begin.account_sid.as_str().to_owned(), begin.from.clone(), order.to.clone()),
+            Some(order) => Self::Numbers(
+                begin.account_sid.as_str().to_owned(),
+                begin.from.clone(),
+                order.to.clone(),
+            ),
             None => Self::Alone(begin.attempt_id),
         }
     }
@@ -296,7 +371,9 @@ impl Line {
     /// The line's name.
     pub(super) fn bytes(&self) -> delivery::Line {
         delivery::Line(match self {
-            Self::Numbers(account, from, to) => format!("{account}/{}/{}", from.expose(), to.expose()).into_bytes(),
+            Self::Numbers(account, from, to) => {
+                format!("{account}/{}/{}", from.expose(), to.expose()).into_bytes()
+            }
             Self::Alone(attempt) => attempt.0.as_bytes().to_vec(),
         })
     }

@@ -42,7 +42,8 @@ impl Bench {
     /// No worker yet, and one tenant, `acme`, of an account with one call a second, whose credentials are proven.
     pub(super) fn new() -> Self {
         let now = clock::of_tokio();
-        let ledger = MemoryLedger::new(Arc::clone(&now), limits()).with_latency(Duration::from_millis(1));
+        let ledger =
+            MemoryLedger::new(Arc::clone(&now), limits()).with_latency(Duration::from_millis(1));
         let bench = Self {
             directory: ledger.directory(),
             ledger,
@@ -63,30 +64,62 @@ impl Bench {
 
     /// Starts a worker.
     pub(super) async fn worker(&self, name: &str) -> Worker {
-        let ports = (self.ledger.clone(), self.ledger.directory(), self.caller.clone(), self.sink.clone());
+        let ports = (
+            self.ledger.clone(),
+            self.ledger.directory(),
+            self.caller.clone(),
+            self.sink.clone(),
+        );
         self.worker_on(ports, name).await
     }
 
     /// Starts a worker that shares the bench's own directory, cache and all.
     pub(super) async fn worker_with_directory(&self, name: &str) -> Worker {
-        let ports = (self.ledger.clone(), self.directory.clone(), self.caller.clone(), self.sink.clone());
+        let ports = (
+            self.ledger.clone(),
+            self.directory.clone(),
+            self.caller.clone(),
+            self.sink.clone(),
+        );
         self.worker_on(ports, name).await
     }
 
     /// Starts a worker that publishes elsewhere.
     pub(super) async fn worker_with_sink(&self, name: &str, sink: MemorySink) -> Worker {
-        self.worker_on((self.ledger.clone(), self.ledger.directory(), self.caller.clone(), sink), name).await
+        self.worker_on(
+            (
+                self.ledger.clone(),
+                self.ledger.directory(),
+                self.caller.clone(),
+                sink,
+            ),
+            name,
+        )
+        .await
     }
 
-    async fn worker_on(&self, ports: (MemoryLedger, MemoryDirectory, MemoryCaller, MemorySink), name: &str) -> Worker {
+    async fn worker_on(
+        &self,
+        ports: (MemoryLedger, MemoryDirectory, MemoryCaller, MemorySink),
+        name: &str,
+    ) -> Worker {
         // Workers of different names never throw the same attempt ids.
-        let seed = name.bytes().fold(7_u64, |seed, byte| seed.wrapping_mul(31).wrapping_add(byte.into()));
+        let seed = name.bytes().fold(7_u64, |seed, byte| {
+            seed.wrapping_mul(31).wrapping_add(byte.into())
+        });
         let (tuning, dice) = (self.tuning.clone(), Dice::seeded(seed));
-        let started = Engine::<MemoryPorts>::start(ports, tuning, dice, TokioSteady::start(), name).await;
+        let started =
+            Engine::<MemoryPorts>::start(ports, tuning, dice, TokioSteady::start(), name).await;
         let (engine, works) = started.expect("a worker can start");
         let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
-        let running = tokio::task::spawn(Arc::clone(&engine).run(works, soft.clone(), hard.clone()));
-        Worker { engine, soft, hard, running }
+        let running =
+            tokio::task::spawn(Arc::clone(&engine).run(works, soft.clone(), hard.clone()));
+        Worker {
+            engine,
+            soft,
+            hard,
+            running,
+        }
     }
 
     pub(super) fn now(&self) -> Timestamp {
@@ -100,7 +133,12 @@ impl Bench {
 
     /// What has been said of a delivery, repeats included.
     pub(super) fn told(&self, key: &Key) -> Vec<StatusData> {
-        self.sink.events().iter().filter(|event| event.key == *key).map(data).collect()
+        self.sink
+            .events()
+            .iter()
+            .filter(|event| event.key == *key)
+            .map(data)
+            .collect()
     }
 
     /// Waits for the end of a delivery of `acme`, as [`ended_of`](Self::ended_of) does.
@@ -119,22 +157,34 @@ impl Bench {
     /// The same where something broke, so that statuses may be repeated: gives each as it was said first.
     pub(super) async fn ended_with_repeats(&self, key: &Key) -> Vec<StatusData> {
         self.until_over(key).await;
-        let told: Vec<StatusData> =
-            first_appearances(&self.sink.events()).remove(key).unwrap_or_default().iter().map(data).collect();
+        let told: Vec<StatusData> = first_appearances(&self.sink.events())
+            .remove(key)
+            .unwrap_or_default()
+            .iter()
+            .map(data)
+            .collect();
         check_whole(key, &told);
         told
     }
 
     async fn until_over(&self, key: &Key) {
         let over = |event: &Event| event.key == *key && event.is_final();
-        self.sink.until(&format!("{key} ends"), |events| events.iter().any(&over)).await;
+        self.sink
+            .until(&format!("{key} ends"), |events| events.iter().any(&over))
+            .await;
     }
 
     /// Waits until a status of `acme`'s delivery is said.
     pub(super) async fn until_told(&self, id: &str, status: &str) {
         let key = key("acme", id);
-        let said = |event: &Event| event.key == key && event.status.is_some_and(|said| said.as_str() == status);
-        self.sink.until(&format!("{key} is {status}"), |events| events.iter().any(&said)).await;
+        let said = |event: &Event| {
+            event.key == key && event.status.is_some_and(|said| said.as_str() == status)
+        };
+        self.sink
+            .until(&format!("{key} is {status}"), |events| {
+                events.iter().any(&said)
+            })
+            .await;
     }
 }
 
@@ -144,7 +194,12 @@ impl Worker {
         let now = self.engine.now();
         let group: Vec<Incoming> = asks.iter().map(|ask| ask.incoming(now)).collect();
         let dispositions = self.take_in(&group).await;
-        assert!(dispositions.iter().all(|disposition| *disposition == Disposition::Done), "{dispositions:?}");
+        assert!(
+            dispositions
+                .iter()
+                .all(|disposition| *disposition == Disposition::Done),
+            "{dispositions:?}"
+        );
     }
 
     /// Takes messages in, from nobody that the broker vouches for.
@@ -153,9 +208,18 @@ impl Worker {
     }
 
     /// Takes messages in from a user of the broker.
-    pub(super) async fn take_in_from(&self, user: Option<&str>, group: &[Incoming]) -> Vec<Disposition> {
-        let message = |incoming: &Incoming| Message { incoming: incoming.clone(), user: user.map(str::to_owned) };
-        self.engine.take_in(&group.iter().map(message).collect::<Vec<_>>()).await
+    pub(super) async fn take_in_from(
+        &self,
+        user: Option<&str>,
+        group: &[Incoming],
+    ) -> Vec<Disposition> {
+        let message = |incoming: &Incoming| Message {
+            incoming: incoming.clone(),
+            user: user.map(str::to_owned),
+        };
+        self.engine
+            .take_in(&group.iter().map(message).collect::<Vec<_>>())
+            .await
     }
 
     /// Stops it softly: what is in hand is done, the rest is handed over.
@@ -192,7 +256,10 @@ pub(super) fn first_appearances(events: &[Event]) -> BTreeMap<Key, Vec<Event>> {
     let mut first: BTreeMap<Key, Vec<Event>> = BTreeMap::new();
     for event in events {
         if seen.insert((event.key.clone(), event.sequence)) {
-            first.entry(event.key.clone()).or_default().push(event.clone());
+            first
+                .entry(event.key.clone())
+                .or_default()
+                .push(event.clone());
         }
     }
     first
@@ -205,7 +272,10 @@ pub(super) fn words(told: &[StatusData]) -> Vec<&'static str> {
 
 /// The same without `deferred`, which depends on the jitter.
 pub(super) fn steps(told: &[StatusData]) -> Vec<&'static str> {
-    words(told).into_iter().filter(|word| *word != "deferred").collect()
+    words(told)
+        .into_iter()
+        .filter(|word| *word != "deferred")
+        .collect()
 }
 
 /// Sequences from 1 without a gap or a repeat, and one final status, the last.
@@ -214,6 +284,15 @@ pub(super) fn check_whole(key: &Key, told: &[StatusData]) {
     let wanted: Vec<u32> = (1..).take(told.len()).collect();
     assert_eq!(sequences, wanted, "{key}: {:?}", words(told));
     let finals: Vec<bool> = told.iter().map(|data| data.is_final).collect();
-    assert_eq!(finals.iter().filter(|is_final| **is_final).count(), 1, "{key}: {:?}", words(told));
-    assert!(finals.last().is_some_and(|last| *last), "{key}: {:?}", words(told));
+    assert_eq!(
+        finals.iter().filter(|is_final| **is_final).count(),
+        1,
+        "{key}: {:?}",
+        words(told)
+    );
+    assert!(
+        finals.last().is_some_and(|last| *last),
+        "{key}: {:?}",
+        words(told)
+    );
 }

@@ -20,14 +20,19 @@ async fn cancel(bench: &Bench, worker: &Worker, id: &str) {
 fn check_withdrawn(told: &[StatusData]) {
     let last = told.last().unwrap();
     assert_eq!(last.status.as_str(), "cancelled");
-    assert_eq!(last.reason.as_ref().unwrap().code, ReasonCode::CancelledByRequest);
+    assert_eq!(
+        last.reason.as_ref().unwrap().code,
+        ReasonCode::CancelledByRequest
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_waits_is_cancelled_at_once_and_never_placed() {
     let bench = Bench::new();
     let worker = bench.worker("one").await;
-    worker.take(&[Ask::new("acme", "a"), Ask::new("acme", "b").calling(2)]).await;
+    worker
+        .take(&[Ask::new("acme", "a"), Ask::new("acme", "b").calling(2)])
+        .await;
     cancel(&bench, &worker, "b").await;
     let told = bench.ended("b").await;
     assert_eq!(words(&told), ["accepted", "cancelled"]);
@@ -42,7 +47,9 @@ async fn what_waits_is_cancelled_at_once_and_never_placed() {
 async fn another_worker_may_cancel_what_this_one_holds() {
     let bench = Bench::new();
     let (first, second) = (bench.worker("one").await, bench.worker("two").await);
-    first.take(&[Ask::new("acme", "a"), Ask::new("acme", "b").calling(2)]).await;
+    first
+        .take(&[Ask::new("acme", "a"), Ask::new("acme", "b").calling(2)])
+        .await;
     cancel(&bench, &second, "b").await;
     check_withdrawn(&bench.ended("b").await);
     bench.until_told("a", "ringing").await;
@@ -57,9 +64,17 @@ async fn what_a_user_waits_for_is_cancelled() {
     let bench = Bench::new();
     let worker = bench.worker("one").await;
     let asks = [("a", "june"), ("b", "jane")];
-    let asks: Vec<Ask> = (1..).zip(asks).map(|(n, (id, user))| Ask::new("acme", id).calling(n).of_user(user)).collect();
+    let asks: Vec<Ask> = (1..)
+        .zip(asks)
+        .map(|(n, (id, user))| Ask::new("acme", id).calling(n).of_user(user))
+        .collect();
     worker.take(&asks).await;
-    assert_eq!(worker.take_in(&[cancelled_user("acme", "jane", bench.now())]).await, [Disposition::Done]);
+    assert_eq!(
+        worker
+            .take_in(&[cancelled_user("acme", "jane", bench.now())])
+            .await,
+        [Disposition::Done]
+    );
     check_withdrawn(&bench.ended("b").await);
     assert_eq!(steps(&bench.ended("a").await).last(), Some(&"delivered"));
 }
@@ -77,7 +92,10 @@ async fn a_cancellation_that_comes_before_its_request_counts_and_a_repeat_of_it_
     check_withdrawn(&told);
     worker.take(&[ask.clone(), ask]).await;
     tokio::time::sleep(Duration::from_mins(1)).await;
-    assert_eq!((bench.caller.posts().len(), bench.sink.events().len()), (0, 1));
+    assert_eq!(
+        (bench.caller.posts().len(), bench.sink.events().len()),
+        (0, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -101,7 +119,10 @@ async fn an_answered_call_keeps_its_own_ending() {
     worker.take(&[Ask::new("acme", "a")]).await;
     bench.until_told("a", "answered").await;
     cancel(&bench, &worker, "a").await;
-    assert_eq!(words(&bench.ended("a").await), ["accepted", "placed", "ringing", "answered", "delivered"]);
+    assert_eq!(
+        words(&bench.ended("a").await),
+        ["accepted", "placed", "ringing", "answered", "delivered"]
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -124,8 +145,13 @@ async fn while_a_post_is_in_flight_nothing_final_is_said() {
 #[tokio::test(start_paused = true)]
 async fn a_call_of_unknown_outcome_is_found_and_hung_up() {
     let bench = Bench::new();
-    let rings_long = Life { rings: Duration::from_mins(1), ..Life::default() };
-    bench.caller.answers(&number(1), &[Answer::TakesUnheard(rings_long)]);
+    let rings_long = Life {
+        rings: Duration::from_mins(1),
+        ..Life::default()
+    };
+    bench
+        .caller
+        .answers(&number(1), &[Answer::TakesUnheard(rings_long)]);
     let worker = bench.worker("one").await;
     worker.take(&[Ask::new("acme", "a")]).await;
     tokio::time::sleep(Duration::from_secs(3)).await;
@@ -155,7 +181,12 @@ async fn what_is_not_known_can_be_cancelled_without_harm() {
     let bench = Bench::new();
     let worker = bench.worker("one").await;
     cancel(&bench, &worker, "never-heard-of").await;
-    assert_eq!(worker.take_in(&[cancelled_user("acme", "nobody", bench.now())]).await, [Disposition::Done]);
+    assert_eq!(
+        worker
+            .take_in(&[cancelled_user("acme", "nobody", bench.now())])
+            .await,
+        [Disposition::Done]
+    );
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert!(bench.sink.events().is_empty());
 }

@@ -13,15 +13,26 @@ use crate::memory::{Answer, Life};
 #[tokio::test(start_paused = true)]
 async fn a_call_that_was_made_all_the_same_is_adopted() {
     let bench = Bench::new();
-    bench.caller.answers(&number(1), &[Answer::TakesUnheard(Life::default())]);
+    bench
+        .caller
+        .answers(&number(1), &[Answer::TakesUnheard(Life::default())]);
     let worker = bench.worker("one").await;
     worker.take(&[Ask::new("acme", "a")]).await;
     let told = bench.ended("a").await;
-    assert_eq!(steps(&told), ["accepted", "placed", "ringing", "answered", "delivered"]);
-    let settling = told.iter().find_map(|data| data.reason.as_ref()).expect("it was deferred");
+    assert_eq!(
+        steps(&told),
+        ["accepted", "placed", "ringing", "answered", "delivered"]
+    );
+    let settling = told
+        .iter()
+        .find_map(|data| data.reason.as_ref())
+        .expect("it was deferred");
     assert_eq!(settling.code, ReasonCode::Settling);
     let last = told.last().unwrap();
-    assert_eq!((last.attempt, last.call_sid.as_deref()), (1, Some(bench.caller.calls()[0].sid.as_str())));
+    assert_eq!(
+        (last.attempt, last.call_sid.as_deref()),
+        (1, Some(bench.caller.calls()[0].sid.as_str()))
+    );
     assert_eq!(bench.caller.posts().len(), 1);
     assert_eq!(worker.engine.counts().strays.load(Ordering::Relaxed), 0);
 }
@@ -30,11 +41,19 @@ async fn a_call_that_was_made_all_the_same_is_adopted() {
 async fn a_call_that_is_listed_late_is_still_found_before_another_is_placed() {
     let bench = Bench::new();
     bench.caller.set_list_lag(Duration::from_secs(11));
-    bench.caller.answers(&number(1), &[Answer::TakesUnheard(Life::default())]);
+    bench
+        .caller
+        .answers(&number(1), &[Answer::TakesUnheard(Life::default())]);
     let worker = bench.worker("one").await;
     worker.take(&[Ask::new("acme", "a")]).await;
     assert_eq!(steps(&bench.ended("a").await).last(), Some(&"delivered"));
-    assert_eq!((bench.caller.posts().len(), bench.caller.calls_to(&number(1))), (1, 1));
+    assert_eq!(
+        (
+            bench.caller.posts().len(),
+            bench.caller.calls_to(&number(1))
+        ),
+        (1, 1)
+    );
 }
 
 #[tokio::test(start_paused = true)]
@@ -44,7 +63,10 @@ async fn a_call_that_was_not_made_is_placed_again_only_once_its_absence_counts()
     let worker = bench.worker("one").await;
     worker.take(&[Ask::new("acme", "a")]).await;
     let told = bench.ended("a").await;
-    assert_eq!(steps(&told), ["accepted", "placed", "ringing", "answered", "delivered"]);
+    assert_eq!(
+        steps(&told),
+        ["accepted", "placed", "ringing", "answered", "delivered"]
+    );
     assert_eq!(told.last().unwrap().attempt, 2, "the lost one is spent");
     let times = bench.post_times();
     assert_eq!(times.len(), 2);
@@ -63,7 +85,10 @@ async fn outcomes_that_stay_unknown_spend_the_attempts() {
     let told = bench.ended("a").await;
     assert_eq!(steps(&told), ["accepted", "failed"]);
     let last = told.last().unwrap();
-    assert_eq!((last.attempt, last.reason.as_ref().unwrap().code), (3, ReasonCode::ProviderTrouble));
+    assert_eq!(
+        (last.attempt, last.reason.as_ref().unwrap().code),
+        (3, ReasonCode::ProviderTrouble)
+    );
     assert_eq!(bench.caller.posts().len(), 3);
 }
 
@@ -71,19 +96,31 @@ async fn outcomes_that_stay_unknown_spend_the_attempts() {
 async fn somebody_elses_call_on_the_same_line_is_not_adopted() {
     let bench = Bench::new();
     // The first delivery's call is known; the second's POST is lost, and made none.
-    bench.caller.answers(&number(1), &[Answer::Takes(Life::default()), Answer::Loses]);
+    bench
+        .caller
+        .answers(&number(1), &[Answer::Takes(Life::default()), Answer::Loses]);
     let worker = bench.worker("one").await;
-    worker.take(&[Ask::new("acme", "a"), Ask::new("acme", "b")]).await;
+    worker
+        .take(&[Ask::new("acme", "a"), Ask::new("acme", "b")])
+        .await;
     for id in ["a", "b"] {
         assert_eq!(steps(&bench.ended(id).await).last(), Some(&"delivered"));
     }
-    assert_eq!((bench.caller.posts().len(), bench.caller.calls_to(&number(1))), (3, 2));
+    assert_eq!(
+        (
+            bench.caller.posts().len(),
+            bench.caller.calls_to(&number(1))
+        ),
+        (3, 2)
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_is_believed_and_not_looked_up() {
     let bench = Bench::new();
-    bench.caller.answers(&number(1), &[Answer::Fails(Class::Transient)]);
+    bench
+        .caller
+        .answers(&number(1), &[Answer::Fails(Class::Transient)]);
     let worker = bench.worker("one").await;
     worker.take(&[Ask::new("acme", "a")]).await;
     bench.ended("a").await;

@@ -43,11 +43,16 @@ async fn storm(seed: u64) {
     for (name, account, pace) in TENANTS {
         bench.tenant(name, account, pace);
     }
-    let mut workers = vec![bench.worker("worker 0").await, bench.worker("worker 1").await];
+    let mut workers = vec![
+        bench.worker("worker 0").await,
+        bench.worker("worker 1").await,
+    ];
     let (mut published, mut taking) = (Vec::new(), Vec::new());
     let mut born = 2;
     while published.len() < REQUESTS {
-        let group: Vec<Published> = (0..rng.random_range(1..5)).map(|n| publish(&bench, &mut rng, published.len() + n)).collect();
+        let group: Vec<Published> = (0..rng.random_range(1..5))
+            .map(|n| publish(&bench, &mut rng, published.len() + n))
+            .collect();
         taking.push(take(&workers[rng.random_range(0..workers.len())], &group));
         published.extend(group);
         tokio::time::sleep(Duration::from_millis(rng.random_range(0..4_000))).await;
@@ -83,7 +88,11 @@ async fn storm(seed: u64) {
     // A broker gives what was not acknowledged to another worker; here simply everything again.
     let last = bench.worker("the last").await;
     for one in &published {
-        assert_eq!(last.take_in(&[one.ask.incoming(one.at)]).await, [Disposition::Done], "seed {seed}");
+        assert_eq!(
+            last.take_in(&[one.ask.incoming(one.at)]).await,
+            [Disposition::Done],
+            "seed {seed}"
+        );
     }
     for one in &published {
         bench.ended_with_repeats(&one.ask.key()).await;
@@ -102,30 +111,61 @@ fn check(bench: &Bench, seed: u64, published: &[Published]) {
     for one in published {
         let key = one.ask.key();
         let sequences: Vec<u32> = told[&key].iter().map(|event| event.sequence).collect();
-        assert_eq!(sequences, (1..).take(sequences.len()).collect::<Vec<u32>>(), "seed {seed}, {key}: in order, no gap");
+        assert_eq!(
+            sequences,
+            (1..).take(sequences.len()).collect::<Vec<u32>>(),
+            "seed {seed}, {key}: in order, no gap"
+        );
         let finals = told[&key].iter().filter(|event| event.is_final()).count();
         assert_eq!(finals, 1, "seed {seed}, {key}: one ending");
-        assert!(bench.caller.calls_to(&one.to) <= 1, "seed {seed}, {key}: nobody is called twice");
+        assert!(
+            bench.caller.calls_to(&one.to) <= 1,
+            "seed {seed}, {key}: nobody is called twice"
+        );
     }
     // An event that is published again is the same, byte for byte.
     for event in bench.sink.events() {
-        let first = told[&event.key].iter().find(|first| first.sequence == event.sequence);
+        let first = told[&event.key]
+            .iter()
+            .find(|first| first.sequence == event.sequence);
         assert_eq!(first, Some(&event), "seed {seed}");
     }
     for post in bench.caller.posts() {
-        let one = published.iter().find(|one| one.to == post.to.expose()).expect("it was asked for");
-        assert!(post.at <= one.place_by + Duration::from_millis(10), "seed {seed}: a POST after its last moment");
+        let one = published
+            .iter()
+            .find(|one| one.to == post.to.expose())
+            .expect("it was asked for");
+        assert!(
+            post.at <= one.place_by + Duration::from_millis(10),
+            "seed {seed}: a POST after its last moment"
+        );
     }
     for (n, pace) in [(1, 2.0), (2, 1.0)] {
         let posts = bench.caller.posts();
-        let mut times: Vec<Timestamp> = posts.iter().filter(|post| post.account == account(n)).map(|post| post.at).collect();
+        let mut times: Vec<Timestamp> = posts
+            .iter()
+            .filter(|post| post.account == account(n))
+            .map(|post| post.at)
+            .collect();
         times.sort();
         // A slot may be used up to a fifth of a second late.
-        let least = Duration::from_secs_f64(1.0 / pace).checked_sub(Duration::from_millis(220)).unwrap();
-        let shortest = times.windows(2).map(|pair| (pair[1] - pair[0]).to_std().unwrap()).min();
-        assert!(shortest.is_none_or(|shortest| shortest >= least), "seed {seed}: account {n} was called after {shortest:?}");
+        let least = Duration::from_secs_f64(1.0 / pace)
+            .checked_sub(Duration::from_millis(220))
+            .unwrap();
+        let shortest = times
+            .windows(2)
+            .map(|pair| (pair[1] - pair[0]).to_std().unwrap())
+            .min();
+        assert!(
+            shortest.is_none_or(|shortest| shortest >= least),
+            "seed {seed}: account {n} was called after {shortest:?}"
+        );
     }
-    assert_eq!(bench.ledger.outbox_len(), 0, "seed {seed}: all is published and forgotten");
+    assert_eq!(
+        bench.ledger.outbox_len(),
+        0,
+        "seed {seed}: all is published and forgotten"
+    );
 }
 
 fn publish(bench: &Bench, rng: &mut StdRng, n: usize) -> Published {
@@ -135,16 +175,26 @@ fn publish(bench: &Bench, rng: &mut StdRng, n: usize) -> Published {
     for _ in 0..rng.random_range(0..3) {
         bench.caller.answers(&number(n), &[trouble(rng)]);
     }
-    bench.caller.answers(&number(n), &[Answer::Takes(some_life(rng))]);
+    bench
+        .caller
+        .answers(&number(n), &[Answer::Takes(some_life(rng))]);
     let at = bench.now();
     let place_by = at + life - Duration::from_secs(30);
-    Published { ask: Ask::new(tenant, &format!("r{n}")).calling(n).living(life), to: number(n), at, place_by }
+    Published {
+        ask: Ask::new(tenant, &format!("r{n}")).calling(n).living(life),
+        to: number(n),
+        at,
+        place_by,
+    }
 }
 
 /// Has a worker take requests in, for as long as that takes.
 fn take(worker: &Worker, group: &[Published]) -> JoinHandle<Vec<Disposition>> {
     let engine = Arc::clone(&worker.engine);
-    let group: Vec<_> = group.iter().map(|one| one.ask.incoming(one.at).into()).collect();
+    let group: Vec<_> = group
+        .iter()
+        .map(|one| one.ask.incoming(one.at).into())
+        .collect();
     tokio::task::spawn(async move { engine.take_in(&group).await })
 }
 
@@ -153,7 +203,9 @@ fn trouble(rng: &mut StdRng) -> Answer {
         0..4 => Answer::Fails(Class::Transient),
         4 => Answer::Fails(Class::Congested),
         5 => Answer::Fails(Class::Throttled(None)),
-        6 => Answer::Fails(Class::Throttled(Some(Duration::from_secs(rng.random_range(1..4))))),
+        6 => Answer::Fails(Class::Throttled(Some(Duration::from_secs(
+            rng.random_range(1..4),
+        )))),
         7 => Answer::Fails(Class::Permanent(Fault::Destination)),
         8..10 => Answer::TakesUnheard(some_life(rng)),
         _ => Answer::Loses,
@@ -166,5 +218,9 @@ fn some_life(rng: &mut StdRng) -> Life {
         1 => Then::Ends(CallStatus::NoAnswer),
         _ => Then::Talks(Duration::from_secs(rng.random_range(1..60))),
     };
-    Life { queued: Duration::from_millis(rng.random_range(0..3_000)), rings: Duration::from_secs(rng.random_range(0..20)), then }
+    Life {
+        queued: Duration::from_millis(rng.random_range(0..3_000)),
+        rings: Duration::from_secs(rng.random_range(0..20)),
+        then,
+    }
 }

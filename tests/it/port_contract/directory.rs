@@ -33,7 +33,9 @@ struct MemoryStage {
 
 impl MemoryStage {
     fn new() -> Self {
-        Self { directory: MemoryLedger::new(HandClock::new().reader(), limits()).directory() }
+        Self {
+            directory: MemoryLedger::new(HandClock::new().reader(), limits()).directory(),
+        }
     }
 }
 
@@ -66,7 +68,12 @@ impl PgStage {
         let (database, keys, stop) = (Database::fresh().await, keys(), CancellationToken::new());
         let directory = PgDirectory::new(database.pool.clone(), keys.clone());
         TaskTracker::new().spawn(directory.clone().listen(database.url.clone(), stop.clone()));
-        Self { database, keys, directory, stop }
+        Self {
+            database,
+            keys,
+            directory,
+            stop,
+        }
     }
 
     async fn close(self) {
@@ -87,7 +94,12 @@ impl Stage for PgStage {
     }
 
     async fn delete(&self, tenant: &str) {
-        assert!(settings::delete(&self.database.pool, &id(tenant)).await.expect("it can be deleted"), "it was there");
+        assert!(
+            settings::delete(&self.database.pool, &id(tenant))
+                .await
+                .expect("it can be deleted"),
+            "it was there"
+        );
     }
 }
 
@@ -106,7 +118,12 @@ fn id(tenant: &str) -> TenantId {
 }
 
 async fn find<S: Stage>(stage: &S, tenant: &str) -> Option<Arc<VoiceSettings>> {
-    let found = stage.directory().settings(&[id(tenant)]).await.expect("it can be asked").remove(&id(tenant));
+    let found = stage
+        .directory()
+        .settings(&[id(tenant)])
+        .await
+        .expect("it can be asked")
+        .remove(&id(tenant));
     found.map(|settings| settings.expect("it can be read"))
 }
 
@@ -117,7 +134,9 @@ async fn soon<S: Stage>(stage: &S, tenant: &str, wanted: impl Fn(Option<&VoiceSe
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(1), looking).await.expect("a change counts within a second");
+    tokio::time::timeout(Duration::from_secs(1), looking)
+        .await
+        .expect("a change counts within a second");
 }
 
 /// Asks often enough that the cache is in use, if there is one.
@@ -129,14 +148,21 @@ async fn warm<S: Stage>(stage: &S, tenant: &str) {
 }
 
 fn in_locale(locale: &str) -> Draft {
-    Draft { default_locale: Some(locale.to_owned()), ..draft(1, 1.0) }
+    Draft {
+        default_locale: Some(locale.to_owned()),
+        ..draft(1, 1.0)
+    }
 }
 
 fn speaks(settings: Option<&VoiceSettings>, locale: &str) -> bool {
-    settings.and_then(|settings| settings.default_locale.as_ref()).is_some_and(|found| found.as_str() == locale)
+    settings
+        .and_then(|settings| settings.default_locale.as_ref())
+        .is_some_and(|found| found.as_str() == locale)
 }
 
-async fn who_has_no_settings_is_missing_and_who_is_asked_for_twice_is_found_twice<S: Stage>(stage: &mut S) {
+async fn who_has_no_settings_is_missing_and_who_is_asked_for_twice_is_found_twice<S: Stage>(
+    stage: &mut S,
+) {
     stage.save("acme", &draft(1, 1.0)).await;
     for _ in 0..3 {
         let asked = [id("acme"), id("acme"), id("nobody"), id("acme")];
@@ -153,7 +179,10 @@ async fn a_change_counts_within_a_second<S: Stage>(stage: &mut S) {
     let before = find(stage, "acme").await.unwrap().version;
     stage.save("acme", &in_locale("es-ES")).await;
     soon(stage, "acme", |settings| speaks(settings, "es-ES")).await;
-    assert!(find(stage, "acme").await.unwrap().version > before, "a change is a newer version");
+    assert!(
+        find(stage, "acme").await.unwrap().version > before,
+        "a change is a newer version"
+    );
 }
 
 async fn a_deletion_counts_within_a_second_and_versions_go_on_over_it<S: Stage>(stage: &mut S) {
@@ -163,7 +192,10 @@ async fn a_deletion_counts_within_a_second_and_versions_go_on_over_it<S: Stage>(
     stage.delete("acme").await;
     soon(stage, "acme", |settings| settings.is_none()).await;
     stage.save("acme", &draft(1, 1.0)).await;
-    soon(stage, "acme", |settings| settings.is_some_and(|settings| settings.version > before)).await;
+    soon(stage, "acme", |settings| {
+        settings.is_some_and(|settings| settings.version > before)
+    })
+    .await;
 }
 
 async fn a_changed_pace_is_every_tenants_of_the_account<S: Stage>(stage: &mut S) {
@@ -177,43 +209,81 @@ async fn a_changed_pace_is_every_tenants_of_the_account<S: Stage>(stage: &mut S)
     };
     soon(stage, "bell", |settings| pace(settings, 7.5)).await;
     soon(stage, "acme", |settings| pace(settings, 7.5)).await;
-    assert!(pace(find(stage, "coop").await.as_deref(), 1.0), "another account's is left alone");
+    assert!(
+        pace(find(stage, "coop").await.as_deref(), 1.0),
+        "another account's is left alone"
+    );
 }
 
-async fn a_tenant_shares_its_accounts_pace_once_its_credentials_are_proven<S: Stage>(stage: &mut S) {
+async fn a_tenant_shares_its_accounts_pace_once_its_credentials_are_proven<S: Stage>(
+    stage: &mut S,
+) {
     stage.save("acme", &draft(1, 1.0)).await;
     stage.save("bell", &draft(1, 1.0)).await;
     let acme = find(stage, "acme").await.unwrap();
     let shared = account(1).as_str().to_owned();
-    assert_ne!(acme.pace_key, shared, "an account's SID is no secret, so claiming one must not slow its owner");
+    assert_ne!(
+        acme.pace_key, shared,
+        "an account's SID is no secret, so claiming one must not slow its owner"
+    );
     assert_ne!(acme.pace_key, find(stage, "bell").await.unwrap().pace_key);
     stage.directory().proven(&acme).await.unwrap();
-    soon(stage, "acme", |settings| settings.is_some_and(|settings| settings.pace_key == shared)).await;
-    assert!(find(stage, "acme").await.unwrap().version > acme.version, "a plan made before is stale");
-    assert_ne!(find(stage, "bell").await.unwrap().pace_key, shared, "nothing is known of another tenant's credentials");
+    soon(stage, "acme", |settings| {
+        settings.is_some_and(|settings| settings.pace_key == shared)
+    })
+    .await;
+    assert!(
+        find(stage, "acme").await.unwrap().version > acme.version,
+        "a plan made before is stale"
+    );
+    assert_ne!(
+        find(stage, "bell").await.unwrap().pace_key,
+        shared,
+        "nothing is known of another tenant's credentials"
+    );
 }
 
-async fn what_is_proven_of_older_settings_says_nothing_of_the_present_ones<S: Stage>(stage: &mut S) {
+async fn what_is_proven_of_older_settings_says_nothing_of_the_present_ones<S: Stage>(
+    stage: &mut S,
+) {
     stage.save("acme", &draft(1, 1.0)).await;
     let older = find(stage, "acme").await.unwrap();
     stage.save("acme", &draft(2, 1.0)).await;
-    soon(stage, "acme", |settings| settings.is_some_and(|settings| settings.account_sid == account(2))).await;
+    soon(stage, "acme", |settings| {
+        settings.is_some_and(|settings| settings.account_sid == account(2))
+    })
+    .await;
     stage.directory().proven(&older).await.unwrap();
     let present = find(stage, "acme").await.unwrap();
-    assert!(![account(1).as_str(), account(2).as_str()].contains(&present.pace_key.as_str()), "{}", present.pace_key);
+    assert!(
+        ![account(1).as_str(), account(2).as_str()].contains(&present.pace_key.as_str()),
+        "{}",
+        present.pace_key
+    );
 }
 
-async fn other_credentials_are_not_proven_and_another_locale_leaves_them_so<S: Stage>(stage: &mut S) {
+async fn other_credentials_are_not_proven_and_another_locale_leaves_them_so<S: Stage>(
+    stage: &mut S,
+) {
     stage.save("acme", &in_locale("en-US")).await;
     let acme = find(stage, "acme").await.unwrap();
     stage.directory().proven(&acme).await.unwrap();
     stage.save("acme", &in_locale("es-ES")).await;
     soon(stage, "acme", |settings| speaks(settings, "es-ES")).await;
-    assert_eq!(find(stage, "acme").await.unwrap().pace_key, account(1).as_str());
-    let other = Draft { auth_token: SecretString::from("another-token-altogether"), ..in_locale("en-US") };
+    assert_eq!(
+        find(stage, "acme").await.unwrap().pace_key,
+        account(1).as_str()
+    );
+    let other = Draft {
+        auth_token: SecretString::from("another-token-altogether"),
+        ..in_locale("en-US")
+    };
     stage.save("acme", &other).await;
     soon(stage, "acme", |settings| speaks(settings, "en-US")).await;
-    assert_ne!(find(stage, "acme").await.unwrap().pace_key, account(1).as_str());
+    assert_ne!(
+        find(stage, "acme").await.unwrap().pace_key,
+        account(1).as_str()
+    );
 }
 
 #[tokio::test]

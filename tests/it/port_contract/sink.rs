@@ -35,7 +35,9 @@ struct MemoryStage {
 
 impl MemoryStage {
     fn new() -> Self {
-        Self { sink: MemorySink::new() }
+        Self {
+            sink: MemorySink::new(),
+        }
     }
 }
 
@@ -75,9 +77,18 @@ impl RabbitStage {
         let statuses = broker.statuses().await;
         let proxy = Proxy::to(broker.address()).await;
         let url = proxy.in_place_of(broker.url.expose_secret());
-        let settings = Settings { timeout: PATIENCE, ..Settings::new(url.into(), "/test") };
+        let settings = Settings {
+            timeout: PATIENCE,
+            ..Settings::new(url.into(), "/test")
+        };
         let publisher = Publisher::start(settings).unwrap();
-        Self { sink: Sink::new(publisher.clone()), broker, proxy, publisher, statuses }
+        Self {
+            sink: Sink::new(publisher.clone()),
+            broker,
+            proxy,
+            publisher,
+            statuses,
+        }
     }
 
     async fn close(self) {
@@ -94,14 +105,26 @@ impl Stage for RabbitStage {
     }
 
     fn set_down(&self, down: bool) {
-        if down { self.proxy.shut() } else { self.proxy.open() }
+        if down {
+            self.proxy.shut()
+        } else {
+            self.proxy.open()
+        }
     }
 
     async fn out(&mut self, wanted: usize) -> Vec<String> {
-        self.statuses.until("they come out", Duration::from_secs(20), |seen| seen.len() >= wanted).await;
+        self.statuses
+            .until("they come out", Duration::from_secs(20), |seen| {
+                seen.len() >= wanted
+            })
+            .await;
         self.statuses.linger(Duration::from_millis(200)).await;
         assert_eq!(self.statuses.seen.len(), wanted, "no more than those");
-        self.statuses.seen.iter().map(|(text, _)| text.clone()).collect()
+        self.statuses
+            .seen
+            .iter()
+            .map(|(text, _)| text.clone())
+            .collect()
     }
 }
 
@@ -148,7 +171,9 @@ async fn publish<S: Stage>(stage: &S, events: &[Event]) {
 }
 
 async fn events_come_out_in_order_byte_for_byte<S: Stage>(stage: &mut S) {
-    let events: Vec<Event> = (0..300).map(|n| event(&format!("d{}", n % 7), n + 1)).collect();
+    let events: Vec<Event> = (0..300)
+        .map(|n| event(&format!("d{}", n % 7), n + 1))
+        .collect();
     for window in events.chunks(100) {
         publish(stage, window).await;
     }
@@ -158,7 +183,11 @@ async fn events_come_out_in_order_byte_for_byte<S: Stage>(stage: &mut S) {
 async fn what_is_published_again_is_the_same_event<S: Stage>(stage: &mut S) {
     let events = [event("twice", 1), event("twice", 1)];
     publish(stage, &events).await;
-    assert_eq!(stage.out(2).await, bodies(&events), "dropping repeats is the consumer's affair");
+    assert_eq!(
+        stage.out(2).await,
+        bodies(&events),
+        "dropping repeats is the consumer's affair"
+    );
 }
 
 async fn an_empty_window_is_nothing<S: Stage>(stage: &mut S) {
@@ -166,18 +195,28 @@ async fn an_empty_window_is_nothing<S: Stage>(stage: &mut S) {
     assert!(stage.out(0).await.is_empty());
 }
 
-async fn while_it_is_down_each_event_is_told_so_and_afterwards_it_takes_them<S: Stage>(stage: &mut S) {
+async fn while_it_is_down_each_event_is_told_so_and_afterwards_it_takes_them<S: Stage>(
+    stage: &mut S,
+) {
     publish(stage, &[event("before", 1)]).await;
     stage.set_down(true);
     let events = [event("meanwhile", 1), event("meanwhile", 2)];
-    let results = tokio::time::timeout(Duration::from_secs(30), stage.sink().publish(&events)).await;
+    let results =
+        tokio::time::timeout(Duration::from_secs(30), stage.sink().publish(&events)).await;
     let results = results.expect("a broker that is away is noticed in bounded time");
     assert_eq!(results.len(), 2, "an answer for each");
     assert!(results.iter().all(Result::is_err), "{results:?}");
     stage.set_down(false);
     publish(stage, &events).await;
     let out = stage.out(3).await;
-    assert_eq!(out, bodies(&[event("before", 1), event("meanwhile", 1), event("meanwhile", 2)]));
+    assert_eq!(
+        out,
+        bodies(&[
+            event("before", 1),
+            event("meanwhile", 1),
+            event("meanwhile", 2)
+        ])
+    );
 }
 
 #[tokio::test]
@@ -186,8 +225,13 @@ async fn a_status_that_no_queue_is_bound_for_counts_as_published() {
     // The log takes every status, so without it nobody does.
     broker.delete_queue(topology::STATUS_LOG).await;
     let publisher = Publisher::start(Settings::new(broker.url.clone(), "/test")).unwrap();
-    let results = Sink::new(publisher.clone()).publish(&[event("unheard", 1), event("unheard", 2)]).await;
-    assert!(results.len() == 2 && results.iter().all(Result::is_ok), "{results:?}");
+    let results = Sink::new(publisher.clone())
+        .publish(&[event("unheard", 1), event("unheard", 2)])
+        .await;
+    assert!(
+        results.len() == 2 && results.iter().all(Result::is_ok),
+        "{results:?}"
+    );
     publisher.close().await;
     broker.delete().await;
 }

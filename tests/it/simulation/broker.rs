@@ -40,7 +40,10 @@ pub(super) async fn publish(world: Arc<World>, n: u32) {
             delivered.await.expect("delivering doesn't panic");
         }
         world.conflicts.fetch_add(1, Ordering::SeqCst);
-        drop(spawn(&world, one.ask.clone().reading("666666").incoming(one.at)));
+        drop(spawn(
+            &world,
+            one.ask.clone().reading("666666").incoming(one.at),
+        ));
     }
     if cancels && !early {
         world.moment(8_000).await;
@@ -57,11 +60,15 @@ fn spawn(world: &Arc<World>, incoming: Incoming) -> tokio::task::JoinHandle<()> 
 async fn deliver(world: &Arc<World>, incoming: &Incoming) {
     for time in 0.. {
         let worker = world.some_worker().await;
-        world.redeliveries.fetch_add(u64::from(time > 0), Ordering::Relaxed);
+        world
+            .redeliveries
+            .fetch_add(u64::from(time > 0), Ordering::Relaxed);
         let message = [Message::from(incoming.clone())];
         if world.plan.bug == Some(Bug::AckBeforeCommit) {
             let engine = Arc::clone(&worker.engine);
-            drop(tokio::task::spawn(async move { engine.take_in(&message).await }));
+            drop(tokio::task::spawn(
+                async move { engine.take_in(&message).await },
+            ));
             return;
         }
         let answered = tokio::select! {
@@ -76,7 +83,9 @@ async fn deliver(world: &Arc<World>, incoming: &Incoming) {
                 return;
             }
             Some(Disposition::Dead(why)) => panic!("{why:?}"),
-            Some(Disposition::Done | Disposition::Again | Disposition::Busy) | None => world.moment(400).await,
+            Some(Disposition::Done | Disposition::Again | Disposition::Busy) | None => {
+                world.moment(400).await
+            }
         }
     }
 }

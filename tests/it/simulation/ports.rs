@@ -9,7 +9,8 @@ use voice_otp::event::Event;
 use voice_otp::failure::{CallFailure, Class};
 use voice_otp::plan::Admission;
 use voice_otp::ports::{
-    Attempt, Beat, Begin, Begun, CallOrder, Caller, Ledger, LedgerError, Ports, Saved, SinkError, StatusSink, Unpriced, Verdict,
+    Attempt, Beat, Begin, Begun, CallOrder, Caller, Ledger, LedgerError, Ports, Saved, SinkError,
+    StatusSink, Unpriced, Verdict,
 };
 use voice_otp::progress::Call;
 use voice_otp::settings::VoiceSettings;
@@ -38,7 +39,10 @@ pub(super) struct SimLedger {
 }
 
 impl SimLedger {
-    async fn pass<T>(&self, work: impl Future<Output = Result<T, LedgerError>>) -> Result<T, LedgerError> {
+    async fn pass<T>(
+        &self,
+        work: impl Future<Output = Result<T, LedgerError>>,
+    ) -> Result<T, LedgerError> {
         let nth = self.seat.before(true).await?;
         let done = work.await;
         self.seat.after(nth).await?;
@@ -49,7 +53,10 @@ impl SimLedger {
         if self.bug != Some(Bug::ForgetExpiry) {
             return delivery;
         }
-        Delivery { place_by: delivery.place_by + Duration::from_hours(1), ..delivery }
+        Delivery {
+            place_by: delivery.place_by + Duration::from_hours(1),
+            ..delivery
+        }
     }
 }
 
@@ -66,7 +73,11 @@ impl Ledger for SimLedger {
         self.pass(self.ledger.retire(worker)).await
     }
 
-    async fn admit(&self, worker: WorkerEpoch, group: &[Admission]) -> Result<Vec<Verdict>, LedgerError> {
+    async fn admit(
+        &self,
+        worker: WorkerEpoch,
+        group: &[Admission],
+    ) -> Result<Vec<Verdict>, LedgerError> {
         let mut group = group.to_vec();
         if self.bug == Some(Bug::ForgetUsers) {
             for admission in &mut group {
@@ -99,18 +110,30 @@ impl Ledger for SimLedger {
 
     async fn claim(&self, worker: WorkerEpoch, most: usize) -> Result<Vec<Delivery>, LedgerError> {
         let claimed = self.pass(self.ledger.claim(worker, most)).await?;
-        Ok(claimed.into_iter().map(|delivery| self.seen(delivery)).collect())
+        Ok(claimed
+            .into_iter()
+            .map(|delivery| self.seen(delivery))
+            .collect())
     }
 
     async fn find_all(&self, keys: &[Key]) -> Result<Vec<Delivery>, LedgerError> {
-        Ok(self.pass(self.ledger.find_all(keys)).await?.into_iter().map(|delivery| self.seen(delivery)).collect())
+        Ok(self
+            .pass(self.ledger.find_all(keys))
+            .await?
+            .into_iter()
+            .map(|delivery| self.seen(delivery))
+            .collect())
     }
 
     async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, LedgerError> {
         self.pass(self.ledger.find_attempt(attempt)).await
     }
 
-    async fn find_user(&self, tenant: &TenantId, user: &UserRef) -> Result<Vec<Delivery>, LedgerError> {
+    async fn find_user(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> Result<Vec<Delivery>, LedgerError> {
         self.pass(self.ledger.find_user(tenant, user)).await
     }
 
@@ -169,7 +192,11 @@ impl Ledger for SimLedger {
         self.pass(self.ledger.published(events)).await
     }
 
-    async fn unpublished(&self, worker: WorkerEpoch, most: usize) -> Result<Vec<Event>, LedgerError> {
+    async fn unpublished(
+        &self,
+        worker: WorkerEpoch,
+        most: usize,
+    ) -> Result<Vec<Event>, LedgerError> {
         self.pass(self.ledger.unpublished(worker, most)).await
     }
 }
@@ -182,10 +209,19 @@ pub(super) struct SimCaller {
 }
 
 impl SimCaller {
-    async fn pass(&self, work: impl Future<Output = Result<Call, CallFailure>>) -> Result<Call, CallFailure> {
-        let Ok(nth) = self.seat.before(true).await else { return Err(failure(Class::Transient)) };
+    async fn pass(
+        &self,
+        work: impl Future<Output = Result<Call, CallFailure>>,
+    ) -> Result<Call, CallFailure> {
+        let Ok(nth) = self.seat.before(true).await else {
+            return Err(failure(Class::Transient));
+        };
         let done = work.await;
-        if self.seat.after(nth).await.is_err() { Err(failure(Class::Ambiguous)) } else { done }
+        if self.seat.after(nth).await.is_err() {
+            Err(failure(Class::Ambiguous))
+        } else {
+            done
+        }
     }
 }
 
@@ -194,15 +230,27 @@ impl Caller for SimCaller {
         self.caller.has_callbacks()
     }
 
-    async fn place(&self, settings: &VoiceSettings, order: &CallOrder<'_>) -> Result<Call, CallFailure> {
+    async fn place(
+        &self,
+        settings: &VoiceSettings,
+        order: &CallOrder<'_>,
+    ) -> Result<Call, CallFailure> {
         // No wait: between the check of the lease and the bytes there is nothing here. The hair's breadth that there is in truth
         // is stated in the README.
-        let Ok(nth) = self.seat.before(false).await else { return Err(failure(Class::Transient)) };
+        let Ok(nth) = self.seat.before(false).await else {
+            return Err(failure(Class::Transient));
+        };
         let placed = self.caller.place(settings, order).await;
         let heard = self.seat.after(nth).await;
-        let placed = if heard.is_err() { Err(failure(Class::Ambiguous)) } else { placed };
+        let placed = if heard.is_err() {
+            Err(failure(Class::Ambiguous))
+        } else {
+            placed
+        };
         match placed {
-            Err(lost) if lost.class == Class::Ambiguous && self.bug == Some(Bug::SkipSettling) => Err(failure(Class::Transient)),
+            Err(lost) if lost.class == Class::Ambiguous && self.bug == Some(Bug::SkipSettling) => {
+                Err(failure(Class::Transient))
+            }
             placed => placed,
         }
     }
@@ -211,26 +259,60 @@ impl Caller for SimCaller {
         self.pass(self.caller.fetch(settings, sid)).await
     }
 
-    async fn fetch_all(&self, settings: &VoiceSettings, sids: &[CallSid], since: Timestamp) -> Result<Vec<Call>, CallFailure> {
-        let Ok(nth) = self.seat.before(true).await else { return Err(failure(Class::Transient)) };
+    async fn fetch_all(
+        &self,
+        settings: &VoiceSettings,
+        sids: &[CallSid],
+        since: Timestamp,
+    ) -> Result<Vec<Call>, CallFailure> {
+        let Ok(nth) = self.seat.before(true).await else {
+            return Err(failure(Class::Transient));
+        };
         let found = self.caller.fetch_all(settings, sids, since).await;
-        if self.seat.after(nth).await.is_err() { Err(failure(Class::Ambiguous)) } else { found }
+        if self.seat.after(nth).await.is_err() {
+            Err(failure(Class::Ambiguous))
+        } else {
+            found
+        }
     }
 
-    async fn list(&self, settings: &VoiceSettings, to: &PhoneNumber) -> Result<Vec<Call>, CallFailure> {
-        let Ok(nth) = self.seat.before(true).await else { return Err(failure(Class::Transient)) };
+    async fn list(
+        &self,
+        settings: &VoiceSettings,
+        to: &PhoneNumber,
+    ) -> Result<Vec<Call>, CallFailure> {
+        let Ok(nth) = self.seat.before(true).await else {
+            return Err(failure(Class::Transient));
+        };
         let listed = self.caller.list(settings, to).await;
-        if self.seat.after(nth).await.is_err() { Err(failure(Class::Ambiguous)) } else { listed }
+        if self.seat.after(nth).await.is_err() {
+            Err(failure(Class::Ambiguous))
+        } else {
+            listed
+        }
     }
 
-    async fn hang_up(&self, settings: &VoiceSettings, sid: &CallSid, even_answered: bool) -> Result<Call, CallFailure> {
-        self.pass(self.caller.hang_up(settings, sid, even_answered)).await
+    async fn hang_up(
+        &self,
+        settings: &VoiceSettings,
+        sid: &CallSid,
+        even_answered: bool,
+    ) -> Result<Call, CallFailure> {
+        self.pass(self.caller.hang_up(settings, sid, even_answered))
+            .await
     }
 }
 
 fn failure(class: Class) -> CallFailure {
     let text = || "the simulation wants it so".to_owned();
-    CallFailure { class, provider_code: None, http_status: None, request_id: None, tenant: text(), operator: text() }
+    CallFailure {
+        class,
+        provider_code: None,
+        http_status: None,
+        request_id: None,
+        tenant: text(),
+        operator: text(),
+    }
 }
 
 #[derive(Clone)]
@@ -241,11 +323,22 @@ pub(super) struct SimSink {
 
 impl StatusSink for SimSink {
     async fn publish(&self, events: &[Event]) -> Vec<Result<(), SinkError>> {
-        let all_fail = || events.iter().map(|_| Err(SinkError("away".into()))).collect();
-        let Ok(nth) = self.seat.before(true).await else { return all_fail() };
+        let all_fail = || {
+            events
+                .iter()
+                .map(|_| Err(SinkError("away".into())))
+                .collect()
+        };
+        let Ok(nth) = self.seat.before(true).await else {
+            return all_fail();
+        };
         let published = self.sink.publish(events).await;
         // Published, and not confirmed.
-        if self.seat.after(nth).await.is_err() { all_fail() } else { published }
+        if self.seat.after(nth).await.is_err() {
+            all_fail()
+        } else {
+            published
+        }
     }
 }
 
@@ -257,7 +350,10 @@ pub(super) struct SkewedSteady {
 
 impl SkewedSteady {
     pub(super) fn new(rate: f64) -> Self {
-        Self { start: tokio::time::Instant::now(), rate }
+        Self {
+            start: tokio::time::Instant::now(),
+            rate,
+        }
     }
 }
 

@@ -37,10 +37,26 @@ struct Inner {
 }
 
 impl Seat {
-    pub(super) fn new(seed: u64, odds: Odds, crash_at: Option<(u64, bool)>, lease: Duration) -> Self {
+    pub(super) fn new(
+        seed: u64,
+        odds: Odds,
+        crash_at: Option<(u64, bool)>,
+        lease: Duration,
+    ) -> Self {
         let rng = StdRng::seed_from_u64(seed);
-        let inner = Inner { rng, odds, crash_at, awaits: 0, faults: 0, stands_still_until: None, lease };
-        Self { inner: Arc::new(Mutex::new(inner)), crashed: watch::Sender::new(false) }
+        let inner = Inner {
+            rng,
+            odds,
+            crash_at,
+            awaits: 0,
+            faults: 0,
+            stands_still_until: None,
+            lease,
+        };
+        Self {
+            inner: Arc::new(Mutex::new(inner)),
+            crashed: watch::Sender::new(false),
+        }
     }
 
     pub(super) fn is_crashed(&self) -> bool {
@@ -64,7 +80,12 @@ impl Seat {
 
     /// Nothing goes wrong any more.
     pub(super) fn calm(&self) {
-        self.inner.lock().unwrap().odds = Odds { crash: 0, lost_answer: 0, away: 0, stop: 0 };
+        self.inner.lock().unwrap().odds = Odds {
+            crash: 0,
+            lost_answer: 0,
+            away: 0,
+            stop: 0,
+        };
     }
 
     /// Before an effect; gives the await's number. `may_wait` is false where the effect is the very next thing after a check that must not age.
@@ -80,7 +101,12 @@ impl Seat {
                 let still = longest.mul_f64(inner.rng.random());
                 inner.stands_still_until = Some(tokio::time::Instant::now() + still);
             }
-            (nth, crash, away, Duration::from_micros(inner.rng.random_range(100..3_000)))
+            (
+                nth,
+                crash,
+                away,
+                Duration::from_micros(inner.rng.random_range(100..3_000)),
+            )
         };
         if crash {
             self.crash();
@@ -91,14 +117,21 @@ impl Seat {
             tokio::time::sleep(pause).await;
             self.live_on().await;
         }
-        if away { Err(LedgerError::Unavailable("away".into())) } else { Ok(nth) }
+        if away {
+            Err(LedgerError::Unavailable("away".into()))
+        } else {
+            Ok(nth)
+        }
     }
 
     /// After the effect of the `nth` await, before its answer.
     pub(super) async fn after(&self, nth: u64) -> Result<(), LedgerError> {
         let (crash, lost) = {
             let mut inner = self.inner.lock().unwrap();
-            (inner.crash_at == Some((nth, true)) || inner.happens(|odds| odds.crash), inner.happens(|odds| odds.lost_answer))
+            (
+                inner.crash_at == Some((nth, true)) || inner.happens(|odds| odds.crash),
+                inner.happens(|odds| odds.lost_answer),
+            )
         };
         if crash {
             self.crash();
@@ -106,7 +139,11 @@ impl Seat {
         self.live_on().await;
         self.stand_still().await;
         self.live_on().await;
-        if lost { Err(LedgerError::Unavailable("the answer was lost".into())) } else { Ok(()) }
+        if lost {
+            Err(LedgerError::Unavailable("the answer was lost".into()))
+        } else {
+            Ok(())
+        }
     }
 
     /// A crashed worker does nothing more: its tasks never get beyond here.

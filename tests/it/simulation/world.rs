@@ -93,7 +93,8 @@ pub(super) struct Worker {
 }
 
 /// Tenant, account, calls a second of the account.
-pub(super) const TENANTS: [(&str, u32, f64); 3] = [("acme", 1, 4.0), ("bell", 1, 4.0), ("coop", 2, 2.0)];
+pub(super) const TENANTS: [(&str, u32, f64); 3] =
+    [("acme", 1, 4.0), ("bell", 1, 4.0), ("coop", 2, 2.0)];
 /// A call is placed no later than this before its code expires.
 const LEAD: Duration = Duration::from_secs(4);
 /// While requests are published and things fail.
@@ -107,15 +108,43 @@ impl Plan {
     pub(super) fn of_seed(seed: u64, bug: Option<Bug>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);
         // Some runs are calm but for one kind of trouble, which then shows for itself.
-        let mut odds = |most: u32| if rng.random_bool(0.7) { rng.random_range(0..=most) } else { 0 };
-        let odds = Odds { crash: odds(12), lost_answer: odds(40), away: odds(40), stop: odds(6) };
-        Self { seed, workers: rng.random_range(1..4), odds, crash_at: None, bug }
+        let mut odds = |most: u32| {
+            if rng.random_bool(0.7) {
+                rng.random_range(0..=most)
+            } else {
+                0
+            }
+        };
+        let odds = Odds {
+            crash: odds(12),
+            lost_answer: odds(40),
+            away: odds(40),
+            stop: odds(6),
+        };
+        Self {
+            seed,
+            workers: rng.random_range(1..4),
+            odds,
+            crash_at: None,
+            bug,
+        }
     }
 
     /// No trouble but one crash of the first of two workers.
     pub(super) fn crashing_at(seed: u64, nth: u64, after: bool) -> Self {
-        let odds = Odds { crash: 0, lost_answer: 0, away: 0, stop: 0 };
-        Self { seed, workers: 2, odds, crash_at: Some((nth, after)), bug: None }
+        let odds = Odds {
+            crash: 0,
+            lost_answer: 0,
+            away: 0,
+            stop: 0,
+        };
+        Self {
+            seed,
+            workers: 2,
+            odds,
+            crash_at: Some((nth, after)),
+            bug: None,
+        }
     }
 }
 
@@ -188,7 +217,9 @@ pub(super) async fn play(plan: &Plan) -> Result<Stats, String> {
         plan: plan.clone(),
         now,
         tuning,
-        rng: Mutex::new(StdRng::seed_from_u64(plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15))),
+        rng: Mutex::new(StdRng::seed_from_u64(
+            plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
+        )),
         slots: Mutex::new(vec![None; plan.workers]),
         calm: CancellationToken::new(),
         published: Mutex::default(),
@@ -206,11 +237,18 @@ pub(super) async fn play(plan: &Plan) -> Result<Stats, String> {
     drop(tokio::task::spawn(operate(Arc::clone(&world))));
     let count = world.below(6) + 3;
     for n in 0..count {
-        drop(tokio::task::spawn(broker::publish(Arc::clone(&world), u32::try_from(n).unwrap())));
+        drop(tokio::task::spawn(broker::publish(
+            Arc::clone(&world),
+            u32::try_from(n).unwrap(),
+        )));
     }
     tokio::time::sleep(STORM).await;
     world.calm();
-    let ended = tokio::time::timeout(LONGEST, check::until_all_have_ended(&world, usize::try_from(count).unwrap())).await;
+    let ended = tokio::time::timeout(
+        LONGEST,
+        check::until_all_have_ended(&world, usize::try_from(count).unwrap()),
+    )
+    .await;
     ended.map_err(|_| format!("not all have ended: {}", check::open(&world)))?;
     tokio::time::sleep(AFTERMATH).await;
     check::all(&world)
@@ -229,7 +267,10 @@ async fn operate(world: Arc<World>) {
             2 => directory.pause_account(&account(n), true),
             3 => directory.pause_account(&account(n), false),
             // The slots of before are void, and the pace is kept over the change.
-            4 => drop((directory.save(tenant, &wanted(n, pace / 2.0)), directory.save(tenant, &wanted(n, pace)))),
+            4 => drop((
+                directory.save(tenant, &wanted(n, pace / 2.0)),
+                directory.save(tenant, &wanted(n, pace)),
+            )),
             _ => {}
         }
     }
@@ -244,26 +285,56 @@ async fn work(world: Arc<World>, place: usize) {
     for life in 0_u64.. {
         let (seed, rate) = (world.random(), world.uniform(0.99, 1.01));
         let calm = world.calm.is_cancelled();
-        let odds = if calm { Odds { crash: 0, lost_answer: 0, away: 0, stop: 0 } } else { world.plan.odds };
+        let odds = if calm {
+            Odds {
+                crash: 0,
+                lost_answer: 0,
+                away: 0,
+                stop: 0,
+            }
+        } else {
+            world.plan.odds
+        };
         let crash_at = world.plan.crash_at.filter(|_| place == 0 && life == 0);
         let seat = Seat::new(seed, odds, crash_at, world.tuning.lease);
         let bug = world.plan.bug;
         let ports = (
-            SimLedger { ledger: world.ledger.clone(), sink: world.sink.clone(), seat: seat.clone(), bug },
+            SimLedger {
+                ledger: world.ledger.clone(),
+                sink: world.sink.clone(),
+                seat: seat.clone(),
+                bug,
+            },
             world.ledger.directory(),
-            SimCaller { caller: world.caller.clone(), seat: seat.clone(), bug },
-            SimSink { sink: world.sink.clone(), seat: seat.clone() },
+            SimCaller {
+                caller: world.caller.clone(),
+                seat: seat.clone(),
+                bug,
+            },
+            SimSink {
+                sink: world.sink.clone(),
+                seat: seat.clone(),
+            },
         );
-        let starting =
-            Engine::<SimPorts>::start(ports, world.tuning.clone(), Dice::seeded(seed), SkewedSteady::new(rate), "simulated");
+        let starting = Engine::<SimPorts>::start(
+            ports,
+            world.tuning.clone(),
+            Dice::seeded(seed),
+            SkewedSteady::new(rate),
+            "simulated",
+        );
         let started = tokio::select! {
             started = starting => started.ok(),
             () = seat.crashed() => None,
         };
         if let Some((engine, works)) = started {
             let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
-            let running = tokio::task::spawn(Arc::clone(&engine).run(works, soft.clone(), hard.clone()));
-            world.slots.lock().unwrap()[place] = Some(Worker { engine, seat: seat.clone() });
+            let running =
+                tokio::task::spawn(Arc::clone(&engine).run(works, soft.clone(), hard.clone()));
+            world.slots.lock().unwrap()[place] = Some(Worker {
+                engine,
+                seat: seat.clone(),
+            });
             // Some lives end well.
             let longest = Duration::from_millis(world.below(20_000));
             let stops_well = !calm && world.chance(150);
@@ -282,7 +353,9 @@ async fn work(world: Arc<World>, place: usize) {
             }
             world.slots.lock().unwrap()[place] = None;
         }
-        world.crashes.fetch_add(u64::from(seat.is_crashed()), Ordering::Relaxed);
+        world
+            .crashes
+            .fetch_add(u64::from(seat.is_crashed()), Ordering::Relaxed);
         world.faults.fetch_add(seat.faults(), Ordering::Relaxed);
         // What is left of it does nothing more.
         seat.crash();
@@ -294,8 +367,20 @@ async fn work(world: Arc<World>, place: usize) {
 fn wanted(account: u32, pace: f64) -> Draft {
     let mut draft = draft(account, pace);
     if account.is_multiple_of(2) {
-        draft.redial.set(Outcome::Busy, Again { times: 1, after_s: 5 });
-        draft.redial.set(Outcome::NoAnswer, Again { times: 2, after_s: 5 });
+        draft.redial.set(
+            Outcome::Busy,
+            Again {
+                times: 1,
+                after_s: 5,
+            },
+        );
+        draft.redial.set(
+            Outcome::NoAnswer,
+            Again {
+                times: 2,
+                after_s: 5,
+            },
+        );
     }
     draft
 }
@@ -311,7 +396,14 @@ impl World {
     /// Some worker that runs.
     pub(super) async fn some_worker(&self) -> Worker {
         loop {
-            let running: Vec<Worker> = self.slots.lock().unwrap().iter().flatten().cloned().collect();
+            let running: Vec<Worker> = self
+                .slots
+                .lock()
+                .unwrap()
+                .iter()
+                .flatten()
+                .cloned()
+                .collect();
             if !running.is_empty() {
                 let which = usize::try_from(self.below(running.len() as u64)).unwrap();
                 return running[which].clone();
@@ -352,14 +444,24 @@ impl World {
         for _ in 0..self.below(3) {
             self.caller.answers(&number(n), &[self.trouble()]);
         }
-        self.caller.answers(&number(n), &[Answer::Takes(self.life())]);
+        self.caller
+            .answers(&number(n), &[Answer::Takes(self.life())]);
         let mut ask = Ask::new(tenant, &format!("r{n}")).calling(n).living(life);
         let user = self.chance(350).then_some("jane");
         if user.is_some() {
-            ask = ask.of_user("jane").asked_ago(Duration::from_millis(self.below(3_000)));
+            ask = ask
+                .of_user("jane")
+                .asked_ago(Duration::from_millis(self.below(3_000)));
         }
         let at = (self.now)();
-        Published { ask, to: number(n), at, place_by: at + life - LEAD, user, taken_back: false }
+        Published {
+            ask,
+            to: number(n),
+            at,
+            place_by: at + life - LEAD,
+            user,
+            taken_back: false,
+        }
     }
 
     fn trouble(&self) -> Answer {
@@ -380,7 +482,14 @@ impl World {
             1 => Then::Ends(CallStatus::NoAnswer),
             _ => Then::Talks(Duration::from_secs(1 + self.below(15))),
         };
-        let (queued, rings) = (Duration::from_millis(self.below(500)), Duration::from_millis(self.below(4_000)));
-        Life { queued, rings, then }
+        let (queued, rings) = (
+            Duration::from_millis(self.below(500)),
+            Duration::from_millis(self.below(4_000)),
+        );
+        Life {
+            queued,
+            rings,
+            then,
+        }
     }
 }

@@ -41,7 +41,13 @@ enum Blow {
     CutTwilio,
 }
 
-const BLOWS: [Blow; 5] = [Blow::KillWorker, Blow::StopWorker, Blow::KillRabbit, Blow::KillPostgres, Blow::CutTwilio];
+const BLOWS: [Blow; 5] = [
+    Blow::KillWorker,
+    Blow::StopWorker,
+    Blow::KillRabbit,
+    Blow::KillPostgres,
+    Blow::CutTwilio,
+];
 
 /// The stage.
 struct Chaos {
@@ -55,7 +61,10 @@ struct Chaos {
 }
 
 fn number_of(name: &str, default: u64) -> u64 {
-    std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+    std::env::var(name)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(default)
 }
 
 impl Chaos {
@@ -74,27 +83,57 @@ impl Chaos {
             ..Draft::default()
         };
         let checked = draft.check(TenantId::parse("acme").unwrap()).unwrap();
-        settings::save(&pool, &keys, &checked, Some(500.0)).await.unwrap();
-        let saved = settings::load_one(&pool, &keys, &checked.tenant_id).await.unwrap().unwrap();
+        settings::save(&pool, &keys, &checked, Some(500.0))
+            .await
+            .unwrap();
+        let saved = settings::load_one(&pool, &keys, &checked.tenant_id)
+            .await
+            .unwrap()
+            .unwrap();
         settings::prove(&pool, &saved).await.unwrap();
 
-        let account = Account { numbers: vec![FROM.to_owned()], calls_per_second: 1e6, ..Account::new(ACCOUNT, AUTH_TOKEN) };
-        let simulator = Simulator::new(simulator::Settings { accounts: vec![account], seed: 1, speed: 20.0 });
-        simulator.set_faults(Faults { unanswered_share: 0.05, ..Faults::default() });
+        let account = Account {
+            numbers: vec![FROM.to_owned()],
+            calls_per_second: 1e6,
+            ..Account::new(ACCOUNT, AUTH_TOKEN)
+        };
+        let simulator = Simulator::new(simulator::Settings {
+            accounts: vec![account],
+            seed: 1,
+            speed: 20.0,
+        });
+        simulator.set_faults(Faults {
+            unanswered_share: 0.05,
+            ..Faults::default()
+        });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let door = Proxy::to(listener.local_addr().unwrap().to_string()).await;
         let curtain = CancellationToken::new();
         TaskTracker::new().spawn(simulator.clone().serve(listener, curtain.clone()));
         let environment = vec![
-            ("VOICE_OTP_AMQP_URL", servers.amqp_url.expose_secret().to_owned()),
-            ("VOICE_OTP_DATABASE_URL", servers.database_url.expose_secret().to_owned()),
+            (
+                "VOICE_OTP_AMQP_URL",
+                servers.amqp_url.expose_secret().to_owned(),
+            ),
+            (
+                "VOICE_OTP_DATABASE_URL",
+                servers.database_url.expose_secret().to_owned(),
+            ),
             ("VOICE_OTP_KEYS", keys_text.expose_secret().to_owned()),
             ("VOICE_OTP_TWILIO_URL", format!("http://{}", door.address)),
             ("VOICE_OTP_POST_TIMEOUT", "2s".to_owned()),
             ("VOICE_OTP_SETTLE_AFTER", "2s".to_owned()),
             ("VOICE_OTP_GRACE", "10s".to_owned()),
         ];
-        let mut chaos = Self { servers, pool, simulator, door, environment, workers: Vec::new(), curtain };
+        let mut chaos = Self {
+            servers,
+            pool,
+            simulator,
+            door,
+            environment,
+            workers: Vec::new(),
+            curtain,
+        };
         for _ in 0..WORKERS {
             let worker = chaos.worker().await;
             worker.ready().await;
@@ -105,7 +144,12 @@ impl Chaos {
     }
 
     async fn worker(&self) -> Worker {
-        Worker::start(self.environment.clone(), true, &[("VOICE_OTP_LOG", "warn".to_owned())]).await
+        Worker::start(
+            self.environment.clone(),
+            true,
+            &[("VOICE_OTP_LOG", "warn".to_owned())],
+        )
+        .await
     }
 
     /// Statuses gather in a queue that outlives the broker's crash.
@@ -113,23 +157,46 @@ impl Chaos {
         let connection = self.connection().await;
         let channel = connection.create_channel().await.unwrap();
         let mut arguments = FieldTable::default();
-        arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
-        let durable = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
-        channel.queue_declare(STATUSES.into(), durable, arguments).await.unwrap();
+        arguments.insert(
+            "x-queue-type".into(),
+            AMQPValue::LongString("quorum".into()),
+        );
+        let durable = QueueDeclareOptions {
+            durable: true,
+            ..QueueDeclareOptions::default()
+        };
+        channel
+            .queue_declare(STATUSES.into(), durable, arguments)
+            .await
+            .unwrap();
         let options = QueueBindOptions::default();
         channel
-            .queue_bind(STATUSES.into(), topology::STATUS.into(), "status.#".into(), options, FieldTable::default())
+            .queue_bind(
+                STATUSES.into(),
+                topology::STATUS.into(),
+                "status.#".into(),
+                options,
+                FieldTable::default(),
+            )
             .await
             .unwrap();
         connection.close(200, "done".into()).await.unwrap();
     }
 
     async fn connection(&self) -> Connection {
-        Connection::connect(self.servers.amqp_url.expose_secret(), ConnectionProperties::default()).await.unwrap()
+        Connection::connect(
+            self.servers.amqp_url.expose_secret(),
+            ConnectionProperties::default(),
+        )
+        .await
+        .unwrap()
     }
 
     async fn strike(&mut self, blow: Blow) {
-        let which = *(0..self.workers.len()).collect::<Vec<_>>().choose(&mut rand::rng()).unwrap();
+        let which = *(0..self.workers.len())
+            .collect::<Vec<_>>()
+            .choose(&mut rand::rng())
+            .unwrap();
         match blow {
             Blow::KillWorker => {
                 self.workers[which].kill().await;
@@ -161,7 +228,10 @@ impl Chaos {
     async fn settle(&self, wanted: usize) {
         let count = async |sql: &str| -> i64 {
             match self.pool.get().await {
-                Ok(client) => client.query_one(sql, &[]).await.map_or(-1, |row| row.get(0)),
+                Ok(client) => client
+                    .query_one(sql, &[])
+                    .await
+                    .map_or(-1, |row| row.get(0)),
                 Err(_) => -1,
             }
         };
@@ -170,7 +240,10 @@ impl Chaos {
                 let over = count("select count(*) from deliveries where state = 'final'").await;
                 let open = count("select count(*) from deliveries where state <> 'final'").await;
                 let unsaid = count("select count(*) from outbox").await;
-                if usize::try_from(over).is_ok_and(|over| over >= wanted) && open == 0 && unsaid == 0 {
+                if usize::try_from(over).is_ok_and(|over| over >= wanted)
+                    && open == 0
+                    && unsaid == 0
+                {
                     return;
                 }
                 tokio::time::sleep(Duration::from_millis(500)).await;
@@ -190,7 +263,11 @@ impl Chaos {
         let connection = self.connection().await;
         let channel = connection.create_channel().await.unwrap();
         let mut events = Vec::new();
-        while let Some(message) = channel.basic_get(STATUSES.into(), BasicGetOptions { no_ack: true }).await.unwrap() {
+        while let Some(message) = channel
+            .basic_get(STATUSES.into(), BasicGetOptions { no_ack: true })
+            .await
+            .unwrap()
+        {
             events.push(serde_json::from_slice(&message.delivery.data).unwrap());
         }
         connection.close(200, "done".into()).await.unwrap();
@@ -206,19 +283,35 @@ struct Published {
 }
 
 async fn publish(url: SecretString, rate: u64, seconds: u64) -> HashMap<String, Published> {
-    let settings = Settings { timeout: Duration::from_mins(1), declares: Declares::All, ..Settings::new(url, "/chaos") };
+    let settings = Settings {
+        timeout: Duration::from_mins(1),
+        declares: Declares::All,
+        ..Settings::new(url, "/chaos")
+    };
     let publisher = Publisher::start(settings).unwrap();
     let (start, tasks) = (Instant::now(), TaskTracker::new());
     let mut under_way = Vec::new();
     for n in 0..usize::try_from(rate * seconds).unwrap() {
-        tokio::time::sleep(Duration::from_secs_f64(n as f64 / rate as f64).saturating_sub(start.elapsed())).await;
+        tokio::time::sleep(
+            Duration::from_secs_f64(n as f64 / rate as f64).saturating_sub(start.elapsed()),
+        )
+        .await;
         let (id, to, publisher) = (format!("chaos-{n}"), number(n), publisher.clone());
         under_way.push(tasks.spawn(async move {
             let expires_at = SystemTime::now() + LIFE;
-            let message =
-                event::message(zeroize::Zeroizing::new(request(&id, &to, "493027", LIFE).to_string().into_bytes())).unwrap();
+            let message = event::message(zeroize::Zeroizing::new(
+                request(&id, &to, "493027", LIFE).to_string().into_bytes(),
+            ))
+            .unwrap();
             let confirmed = publisher.publish(message).await.is_ok();
-            (id, Published { to, confirmed, expires_at })
+            (
+                id,
+                Published {
+                    to,
+                    confirmed,
+                    expires_at,
+                },
+            )
         }));
     }
     let mut published = HashMap::new();
@@ -232,9 +325,13 @@ async fn publish(url: SecretString, rate: u64, seconds: u64) -> HashMap<String, 
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn through_chaos_nothing_is_lost_nothing_is_called_twice_and_nothing_is_late() {
-    let (rate, seconds) = (number_of("VOICE_OTP_CHAOS_RATE", 60), number_of("VOICE_OTP_CHAOS_SECONDS", 25));
+    let (rate, seconds) = (
+        number_of("VOICE_OTP_CHAOS_RATE", 60),
+        number_of("VOICE_OTP_CHAOS_SECONDS", 25),
+    );
     let mut chaos = Chaos::start().await;
-    let publishing = TaskTracker::new().spawn(publish(chaos.servers.amqp_url.clone(), rate, seconds));
+    let publishing =
+        TaskTracker::new().spawn(publish(chaos.servers.amqp_url.clone(), rate, seconds));
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut blows = Vec::new();
     'storm: loop {
@@ -273,26 +370,61 @@ async fn through_chaos_nothing_is_lost_nothing_is_called_twice_and_nothing_is_la
 fn check(published: &HashMap<String, Published>, calls: &[CallReport], events: &[StatusEvent]) {
     let mut told: BTreeMap<&str, BTreeMap<u32, &StatusEvent>> = BTreeMap::new();
     for event in events {
-        let first = told.entry(event.subject.as_str()).or_default().entry(event.data.sequence).or_insert(event);
+        let first = told
+            .entry(event.subject.as_str())
+            .or_default()
+            .entry(event.data.sequence)
+            .or_insert(event);
         assert_eq!(*first, event, "a repeat is the same event");
     }
     for (id, one) in published {
         let Some(statuses) = told.get(id.as_str()) else {
-            assert!(!one.confirmed, "{id} was confirmed, and nothing was ever said of it");
+            assert!(
+                !one.confirmed,
+                "{id} was confirmed, and nothing was ever said of it"
+            );
             continue;
         };
-        assert!(statuses.keys().copied().eq((1..).take(statuses.len())), "{id}: {:?}", statuses.keys());
-        let finals = statuses.values().filter(|event| event.data.is_final).count();
-        assert_eq!(finals, 1, "{id}: {:?}", statuses.values().map(|event| event.data.status.as_str()).collect::<Vec<_>>());
+        assert!(
+            statuses.keys().copied().eq((1..).take(statuses.len())),
+            "{id}: {:?}",
+            statuses.keys()
+        );
+        let finals = statuses
+            .values()
+            .filter(|event| event.data.is_final)
+            .count();
+        assert_eq!(
+            finals,
+            1,
+            "{id}: {:?}",
+            statuses
+                .values()
+                .map(|event| event.data.status.as_str())
+                .collect::<Vec<_>>()
+        );
     }
     let mut by_number: HashMap<&str, Vec<&CallReport>> = HashMap::new();
     for call in calls {
         by_number.entry(call.to.as_str()).or_default().push(call);
     }
     for (id, one) in published {
-        let Some(calls) = by_number.get(one.to.as_str()) else { continue };
-        assert_eq!(calls.len(), 1, "{id} was called {} times: {calls:#?} {:?}", calls.len(), told.get(id.as_str()));
-        let created: SystemTime = chrono::DateTime::parse_from_rfc3339(&calls[0].created).unwrap().into();
-        assert!(created <= one.expires_at - LEAD + Duration::from_secs(1), "{id} was called late");
+        let Some(calls) = by_number.get(one.to.as_str()) else {
+            continue;
+        };
+        assert_eq!(
+            calls.len(),
+            1,
+            "{id} was called {} times: {calls:#?} {:?}",
+            calls.len(),
+            told.get(id.as_str())
+        );
+        let created: SystemTime = chrono::DateTime::parse_from_rfc3339(&calls[0].created)
+            .unwrap()
+            .into();
+        assert!(
+            created <= one.expires_at - LEAD + Duration::from_secs(1),
+            "{id} was called late"
+        );
     }
 }

@@ -14,12 +14,24 @@ async fn a_worker_that_is_asked_to_stop_finishes_and_hands_the_rest_over() {
     let mut statuses = system.broker.statuses().await;
     let mut first = system.worker().await;
     for n in 0..40 {
-        system.publish_json(&request(&format!("handed-{n}"), &number(100 + n), "493027", LIFE)).await;
+        system
+            .publish_json(&request(
+                &format!("handed-{n}"),
+                &number(100 + n),
+                "493027",
+                LIFE,
+            ))
+            .await;
     }
     let some = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
-        seen.iter().filter(|(_, event)| event.data.status.as_str() == "placed").count() >= 5
+        seen.iter()
+            .filter(|(_, event)| event.data.status.as_str() == "placed")
+            .count()
+            >= 5
     };
-    statuses.until("some are placed", Duration::from_secs(20), some).await;
+    statuses
+        .until("some are placed", Duration::from_secs(20), some)
+        .await;
     let status = first.terminate().await;
     assert!(status.success(), "{}", first.log());
     let _second = system.worker().await;
@@ -28,7 +40,10 @@ async fn a_worker_that_is_asked_to_stop_finishes_and_hands_the_rest_over() {
     statuses.assert_sound();
     for n in 0..40 {
         assert_eq!(system.calls_to(&number(100 + n)), 1, "handed-{n}");
-        assert_eq!(statuses.words(&format!("handed-{n}")).last(), Some(&"delivered"));
+        assert_eq!(
+            statuses.words(&format!("handed-{n}")).last(),
+            Some(&"delivered")
+        );
     }
     system.stop().await;
 }
@@ -39,23 +54,43 @@ async fn what_a_killed_worker_held_is_taken_over_and_nobody_is_called_twice() {
     let mut statuses = system.broker.statuses().await;
     let mut first = system.worker().await;
     for n in 0..60 {
-        system.publish_json(&request(&format!("orphan-{n}"), &number(200 + n), "493027", LIFE)).await;
+        system
+            .publish_json(&request(
+                &format!("orphan-{n}"),
+                &number(200 + n),
+                "493027",
+                LIFE,
+            ))
+            .await;
     }
     let some = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
-        seen.iter().filter(|(_, event)| event.data.status.as_str() == "placed").count() >= 10
+        seen.iter()
+            .filter(|(_, event)| event.data.status.as_str() == "placed")
+            .count()
+            >= 10
     };
-    statuses.until("some are placed", Duration::from_secs(20), some).await;
+    statuses
+        .until("some are placed", Duration::from_secs(20), some)
+        .await;
     first.kill().await;
     let _second = system.worker().await;
     statuses.finals(60, Duration::from_secs(90)).await;
     statuses.linger(Duration::from_millis(500)).await;
     // A status that was published and not yet forgotten at the kill may come twice, with the same id.
     let mut ids = std::collections::HashSet::new();
-    statuses.seen.retain(|(_, event)| ids.insert((event.source.clone(), event.id.clone())));
+    statuses
+        .seen
+        .retain(|(_, event)| ids.insert((event.source.clone(), event.id.clone())));
     statuses.assert_sound();
     for n in 0..60 {
         let id = format!("orphan-{n}");
-        assert_eq!(system.calls_to(&number(200 + n)), 1, "{id}: {:?} {}", statuses.words(&id), statuses.reason(&id));
+        assert_eq!(
+            system.calls_to(&number(200 + n)),
+            1,
+            "{id}: {:?} {}",
+            statuses.words(&id),
+            statuses.reason(&id)
+        );
         assert_eq!(statuses.words(&id).last(), Some(&"delivered"), "{id}");
     }
     system.stop().await;
@@ -68,14 +103,21 @@ async fn a_broker_that_goes_away_is_waited_for() {
     let proxy = Proxy::to(system.broker.address()).await;
     let url = proxy.in_place_of(system.broker.url.expose_secret());
     let mut worker = system.worker_with(&[("VOICE_OTP_AMQP_URL", url)]).await;
-    system.publish_json(&request("before", &number(301), "493027", LIFE)).await;
+    system
+        .publish_json(&request("before", &number(301), "493027", LIFE))
+        .await;
     let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
-        seen.iter().any(|(_, event)| event.data.status.as_str() == "placed")
+        seen.iter()
+            .any(|(_, event)| event.data.status.as_str() == "placed")
     };
-    statuses.until("it is placed", Duration::from_secs(20), placed).await;
+    statuses
+        .until("it is placed", Duration::from_secs(20), placed)
+        .await;
     proxy.shut();
     worker.readiness(false).await;
-    system.publish_json(&request("while-away", &number(302), "493027", LIFE)).await;
+    system
+        .publish_json(&request("while-away", &number(302), "493027", LIFE))
+        .await;
     // The call goes on meanwhile; its statuses wait in the outbox.
     tokio::time::sleep(Duration::from_secs(3)).await;
     proxy.open();
@@ -83,10 +125,19 @@ async fn a_broker_that_goes_away_is_waited_for() {
     statuses.finals(2, Duration::from_secs(40)).await;
     statuses.linger(Duration::from_millis(500)).await;
     let mut ids = std::collections::HashSet::new();
-    statuses.seen.retain(|(_, event)| ids.insert(event.id.clone()));
+    statuses
+        .seen
+        .retain(|(_, event)| ids.insert(event.id.clone()));
     statuses.assert_sound();
-    assert!(["before", "while-away"].iter().all(|id| statuses.words(id).last() == Some(&"delivered")));
-    assert_eq!((system.calls_to(&number(301)), system.calls_to(&number(302))), (1, 1));
+    assert!(
+        ["before", "while-away"]
+            .iter()
+            .all(|id| statuses.words(id).last() == Some(&"delivered"))
+    );
+    assert_eq!(
+        (system.calls_to(&number(301)), system.calls_to(&number(302))),
+        (1, 1)
+    );
     assert!(worker.log().contains("trying again"), "it says so");
     assert!(worker.terminate().await.success());
     system.stop().await;
@@ -97,16 +148,32 @@ async fn a_database_that_goes_away_is_waited_for() {
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
     let url = system.database.url.expose_secret().to_owned();
-    let server = url.split_once('@').unwrap().1.split('/').next().unwrap().to_owned();
+    let server = url
+        .split_once('@')
+        .unwrap()
+        .1
+        .split('/')
+        .next()
+        .unwrap()
+        .to_owned();
     let proxy = Proxy::to(server).await;
-    let mut worker = system.worker_with(&[("VOICE_OTP_DATABASE_URL", proxy.in_place_of(&url))]).await;
-    system.publish_json(&request("before", &number(311), "493027", LIFE)).await;
+    let mut worker = system
+        .worker_with(&[("VOICE_OTP_DATABASE_URL", proxy.in_place_of(&url))])
+        .await;
+    system
+        .publish_json(&request("before", &number(311), "493027", LIFE))
+        .await;
     let placed = |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
-        seen.iter().any(|(_, event)| event.data.status.as_str() == "placed")
+        seen.iter()
+            .any(|(_, event)| event.data.status.as_str() == "placed")
     };
-    statuses.until("it is placed", Duration::from_secs(20), placed).await;
+    statuses
+        .until("it is placed", Duration::from_secs(20), placed)
+        .await;
     proxy.shut();
-    system.publish_json(&request("while-away", &number(312), "493027", LIFE)).await;
+    system
+        .publish_json(&request("while-away", &number(312), "493027", LIFE))
+        .await;
     worker.readiness(false).await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     proxy.open();
@@ -114,14 +181,21 @@ async fn a_database_that_goes_away_is_waited_for() {
     statuses.finals(2, Duration::from_mins(1)).await;
     statuses.linger(Duration::from_millis(500)).await;
     let mut ids = std::collections::HashSet::new();
-    statuses.seen.retain(|(_, event)| ids.insert(event.id.clone()));
+    statuses
+        .seen
+        .retain(|(_, event)| ids.insert(event.id.clone()));
     statuses.assert_sound();
     assert!(
-        ["before", "while-away"].iter().all(|id| statuses.words(id).last() == Some(&"delivered")),
+        ["before", "while-away"]
+            .iter()
+            .all(|id| statuses.words(id).last() == Some(&"delivered")),
         "{:?}",
         statuses.words("before")
     );
-    assert_eq!((system.calls_to(&number(311)), system.calls_to(&number(312))), (1, 1));
+    assert_eq!(
+        (system.calls_to(&number(311)), system.calls_to(&number(312))),
+        (1, 1)
+    );
     assert!(worker.terminate().await.success(), "{}", worker.log());
     system.stop().await;
 }

@@ -9,7 +9,10 @@ use crate::harness::{System, Worker, request};
 
 /// So many calls, or `VOICE_OTP_FOLLOWED_CALLS`.
 fn calls() -> usize {
-    std::env::var("VOICE_OTP_FOLLOWED_CALLS").ok().and_then(|text| text.parse().ok()).unwrap_or(2_000)
+    std::env::var("VOICE_OTP_FOLLOWED_CALLS")
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .unwrap_or(2_000)
 }
 
 fn number(n: usize) -> String {
@@ -38,14 +41,25 @@ async fn follow(callbacks: bool) {
         ..Default::default()
     };
     system.simulator.set_faults(faults);
-    let worker = Worker::start(system.environment(), callbacks, &[("VOICE_OTP_LOG", "warn".to_owned())]).await;
+    let worker = Worker::start(
+        system.environment(),
+        callbacks,
+        &[("VOICE_OTP_LOG", "warn".to_owned())],
+    )
+    .await;
     worker.ready().await;
     let mut statuses = system.broker.statuses().await;
     let calls = calls();
     let bodies: Vec<String> = (0..calls)
         .map(|n| {
             system.simulator.set_fate(&number(n), fate(n).0, None);
-            request(&format!("f{n}"), &number(n), "493027", Duration::from_mins(10)).to_string()
+            request(
+                &format!("f{n}"),
+                &number(n),
+                "493027",
+                Duration::from_mins(10),
+            )
+            .to_string()
         })
         .collect();
     system.broker.publish_all(&bodies).await;
@@ -55,17 +69,29 @@ async fn follow(callbacks: bool) {
     let mut wrong: HashMap<(&str, &str, String), usize> = HashMap::new();
     for n in 0..calls {
         let (_, wanted) = fate(n);
-        let last = statuses.words(&format!("f{n}")).last().copied().unwrap_or("nothing");
+        let last = statuses
+            .words(&format!("f{n}"))
+            .last()
+            .copied()
+            .unwrap_or("nothing");
         if last != wanted {
-            *wrong.entry((wanted, last, statuses.reason(&format!("f{n}")))).or_default() += 1;
+            *wrong
+                .entry((wanted, last, statuses.reason(&format!("f{n}"))))
+                .or_default() += 1;
         }
     }
-    assert!(wrong.is_empty(), "wanted, got and why, how often: {wrong:?}");
+    assert!(
+        wrong.is_empty(),
+        "wanted, got and why, how often: {wrong:?}"
+    );
     let mut called: HashMap<String, usize> = HashMap::new();
     for call in system.simulator.calls() {
         *called.entry(call.to).or_default() += 1;
     }
-    assert!(called.len() == calls && called.values().all(|times| *times == 1), "somebody was called twice, or not");
+    assert!(
+        called.len() == calls && called.values().all(|times| *times == 1),
+        "somebody was called twice, or not"
+    );
     let stats = system.simulator.stats();
     eprintln!(
         "{calls} calls: {} callbacks taken, {} lost, {} requests to Twilio",

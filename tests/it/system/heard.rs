@@ -9,7 +9,9 @@ use tokio::process::Command;
 use crate::harness::Program;
 
 const CODES: usize = 100;
-const WORDS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+const WORDS: [&str; 10] = [
+    "zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine",
+];
 /// Where Debian's pocketsphinx-en-us has its model.
 const MODEL: &str = "/usr/share/pocketsphinx/model/en-us";
 /// What is said, with any digits.
@@ -32,32 +34,85 @@ async fn a_recogniser_hears_the_digits_that_were_sent() {
     let mut list = String::new();
     for n in 0..CODES {
         let (code, wav) = (code(n), path(&format!("{n}.wav")));
-        let args = ["speech", "preview", "--locale", "en-US", "--code", &code, "--wav", wav.to_str().unwrap()];
+        let args = [
+            "speech",
+            "preview",
+            "--locale",
+            "en-US",
+            "--code",
+            &code,
+            "--wav",
+            wav.to_str().unwrap(),
+        ];
         let said = Program::run(&[], &args).await;
-        assert!(said.status.success(), "{}", String::from_utf8_lossy(&said.stderr));
+        assert!(
+            said.status.success(),
+            "{}",
+            String::from_utf8_lossy(&said.stderr)
+        );
         writeln!(list, "{n}").unwrap();
     }
     std::fs::write(path("list"), list).unwrap();
     std::fs::write(path("call.gram"), GRAMMAR).unwrap();
     let mut recogniser = Command::new("pocketsphinx_batch");
-    recogniser.current_dir(folder.path()).stdout(Stdio::null()).stderr(Stdio::null()).kill_on_drop(true);
-    recogniser.args(["-hmm", &format!("{MODEL}/en-us"), "-dict", &format!("{MODEL}/cmudict-en-us.dict"), "-jsgf", "call.gram"]);
-    recogniser.args(["-adcin", "yes", "-adchdr", "44", "-cepdir", ".", "-cepext", ".wav", "-ctl", "list", "-hyp", "heard"]);
+    recogniser
+        .current_dir(folder.path())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .kill_on_drop(true);
+    recogniser.args([
+        "-hmm",
+        &format!("{MODEL}/en-us"),
+        "-dict",
+        &format!("{MODEL}/cmudict-en-us.dict"),
+        "-jsgf",
+        "call.gram",
+    ]);
+    recogniser.args([
+        "-adcin", "yes", "-adchdr", "44", "-cepdir", ".", "-cepext", ".wav", "-ctl", "list",
+        "-hyp", "heard",
+    ]);
     // Espeak's own rate; nothing to take away; and time to think.
-    recogniser.args(["-samprate", "22050", "-nfft", "1024", "-remove_noise", "no", "-remove_silence", "no"]);
+    recogniser.args([
+        "-samprate",
+        "22050",
+        "-nfft",
+        "1024",
+        "-remove_noise",
+        "no",
+        "-remove_silence",
+        "no",
+    ]);
     recogniser.args(["-beam", "1e-100", "-wbeam", "1e-80", "-pbeam", "1e-100"]);
-    let ended = recogniser.status().await.expect("pocketsphinx: apt install pocketsphinx pocketsphinx-en-us, or ./dev test");
+    let ended = recogniser
+        .status()
+        .await
+        .expect("pocketsphinx: apt install pocketsphinx pocketsphinx-en-us, or ./dev test");
     assert!(ended.success());
     let heard = std::fs::read_to_string(path("heard")).unwrap();
     let digits = |line: &str| -> String {
         let place = |word: &str| WORDS.iter().position(|known| *known == word);
-        line.split(' ').filter_map(|word| place(word).map(|digit| digit.to_string())).collect()
+        line.split(' ')
+            .filter_map(|word| place(word).map(|digit| digit.to_string()))
+            .collect()
     };
     let lines: Vec<String> = heard.lines().map(digits).collect();
     assert_eq!(lines.len(), CODES);
     // Six digits, the minutes, and twice six again; the last reading is as whole as the first.
-    let right = |which: fn(&str) -> Option<&str>| (0..CODES).filter(|n| which(&lines[*n]) == Some(code(*n).as_str())).count();
-    let (first, last) = (right(|heard| heard.get(..6)), right(|heard| heard.get(13..)));
-    eprintln!("of {CODES} codes the recogniser heard {first} at the first reading and {last} at the last");
-    assert!(first >= 95 && last >= 95, "of {CODES} only {first} at the first reading and {last} at the last");
+    let right = |which: fn(&str) -> Option<&str>| {
+        (0..CODES)
+            .filter(|n| which(&lines[*n]) == Some(code(*n).as_str()))
+            .count()
+    };
+    let (first, last) = (
+        right(|heard| heard.get(..6)),
+        right(|heard| heard.get(13..)),
+    );
+    eprintln!(
+        "of {CODES} codes the recogniser heard {first} at the first reading and {last} at the last"
+    );
+    assert!(
+        first >= 95 && last >= 95,
+        "of {CODES} only {first} at the first reading and {last} at the last"
+    );
 }

@@ -16,10 +16,22 @@ async fn the_metrics_tell_what_happened_and_what_must_not() {
     let mut statuses = system.broker.statuses().await;
     let worker = system.worker().await;
     for n in 0..3 {
-        system.publish_json(&request(&format!("counted-{n}"), &number(n), "493027", Duration::from_mins(3))).await;
+        system
+            .publish_json(&request(
+                &format!("counted-{n}"),
+                &number(n),
+                "493027",
+                Duration::from_mins(3),
+            ))
+            .await;
     }
     statuses.finals(3, Duration::from_secs(30)).await;
-    let text = reqwest::get(format!("http://{}/metrics", worker.address)).await.unwrap().text().await.unwrap();
+    let text = reqwest::get(format!("http://{}/metrics", worker.address))
+        .await
+        .unwrap()
+        .text()
+        .await
+        .unwrap();
     for line in [
         "voice_otp_deliveries_admitted_total 3",
         "voice_otp_calls_placed_total 3",
@@ -28,7 +40,10 @@ async fn the_metrics_tell_what_happened_and_what_must_not() {
         "voice_otp_finals_missing 0",
         "voice_otp_finals_double_total 0",
     ] {
-        assert!(text.lines().any(|told| told == line), "{line} is not in:\n{text}");
+        assert!(
+            text.lines().any(|told| told == line),
+            "{line} is not in:\n{text}"
+        );
     }
     system.stop().await;
 }
@@ -45,16 +60,36 @@ async fn a_published_code_is_read_out_and_every_step_is_told() {
     statuses.finals(1, SOON).await;
     statuses.linger(Duration::from_millis(200)).await;
 
-    assert_eq!(statuses.words("login-1"), ["accepted", "placed", "ringing", "answered", "delivered"]);
+    assert_eq!(
+        statuses.words("login-1"),
+        ["accepted", "placed", "ringing", "answered", "delivered"]
+    );
     statuses.assert_sound();
-    let call = system.simulator.calls().into_iter().find(|call| call.to == to).unwrap();
-    assert_eq!((call.digits_heard.as_str(), call.readings_heard), ("493027", 3));
+    let call = system
+        .simulator
+        .calls()
+        .into_iter()
+        .find(|call| call.to == to)
+        .unwrap();
+    assert_eq!(
+        (call.digits_heard.as_str(), call.readings_heard),
+        ("493027", 3)
+    );
     let last = &statuses.of("login-1").last().unwrap().data;
     assert_eq!(last.call_sid.as_deref(), Some(call.sid.as_str()));
-    assert_eq!(last.context.entries().get("flow").map(String::as_str), Some("login"));
+    assert_eq!(
+        last.context.entries().get("flow").map(String::as_str),
+        Some("login")
+    );
     let timings = last.timings;
-    assert!(timings.admitted_ms <= timings.placed_ms && timings.answered_ms <= timings.ended_ms, "{timings:?}");
-    let document = documents().into_iter().find(|document| document.file.contains("status")).unwrap();
+    assert!(
+        timings.admitted_ms <= timings.placed_ms && timings.answered_ms <= timings.ended_ms,
+        "{timings:?}"
+    );
+    let document = documents()
+        .into_iter()
+        .find(|document| document.file.contains("status"))
+        .unwrap();
     let schema = jsonschema::draft202012::new(&document.schema).unwrap();
     for (text, _) in &statuses.seen {
         let status: Value = serde_json::from_str(text).unwrap();
@@ -85,18 +120,43 @@ async fn every_fate_of_a_call_has_its_ending() {
         ("19", "delivered", ""),
     ];
     for (digits, ..) in fates {
-        system.publish_json(&request(&format!("fate-{digits}"), &format!("+120255501{digits}"), "493027", LIFE)).await;
+        system
+            .publish_json(&request(
+                &format!("fate-{digits}"),
+                &format!("+120255501{digits}"),
+                "493027",
+                LIFE,
+            ))
+            .await;
     }
     statuses.finals(fates.len(), Duration::from_mins(1)).await;
     statuses.linger(Duration::from_secs(1)).await;
     statuses.assert_sound();
     for (digits, status, reason) in fates {
         let id = format!("fate-{digits}");
-        assert_eq!((statuses.words(&id).last().copied(), statuses.reason(&id).as_str()), (Some(status), reason), "{id}");
-        assert!(system.calls_to(&format!("+120255501{digits}")) <= 1, "{id} rang twice");
+        assert_eq!(
+            (
+                statuses.words(&id).last().copied(),
+                statuses.reason(&id).as_str()
+            ),
+            (Some(status), reason),
+            "{id}"
+        );
+        assert!(
+            system.calls_to(&format!("+120255501{digits}")) <= 1,
+            "{id} rang twice"
+        );
     }
-    assert_eq!(statuses.of("fate-11").last().unwrap().data.attempt, 1, "a 429 spends no attempt");
-    assert_eq!(statuses.of("fate-13").last().unwrap().data.attempt, 2, "a placement that failed is spent");
+    assert_eq!(
+        statuses.of("fate-11").last().unwrap().data.attempt,
+        1,
+        "a 429 spends no attempt"
+    );
+    assert_eq!(
+        statuses.of("fate-13").last().unwrap().data.attempt,
+        2,
+        "a placement that failed is spent"
+    );
     system.stop().await;
 }
 
@@ -106,7 +166,10 @@ async fn without_a_public_url_the_poller_learns_every_ending() {
     let mut statuses = system.broker.statuses().await;
     let worker = Worker::start(system.environment(), false, &[]).await;
     worker.ready().await;
-    for (id, to) in [("polled", number(1)), ("polled-busy", "+12025550101".to_owned())] {
+    for (id, to) in [
+        ("polled", number(1)),
+        ("polled-busy", "+12025550101".to_owned()),
+    ] {
         system.publish_json(&request(id, &to, "493027", LIFE)).await;
     }
     statuses.finals(2, Duration::from_mins(1)).await;
@@ -119,7 +182,11 @@ async fn without_a_public_url_the_poller_learns_every_ending() {
 #[tokio::test]
 async fn binary_mode_spanish_an_extension_and_a_trace_are_understood() {
     let system = System::start(50.0).await;
-    system.tenant("acme", 50.0, |draft| draft.allowed_countries = vec!["US".to_owned(), "ES".to_owned()]).await;
+    system
+        .tenant("acme", 50.0, |draft| {
+            draft.allowed_countries = vec!["US".to_owned(), "ES".to_owned()]
+        })
+        .await;
     let mut statuses = system.broker.statuses().await;
     let _worker = system.worker().await;
     let mut event = request("es-1", "+34911234567", "A1B2", LIFE);
@@ -127,18 +194,41 @@ async fn binary_mode_spanish_an_extension_and_a_trace_are_understood() {
     event["data"]["extension"] = json!("w12#");
     let mut headers = lapin::types::FieldTable::default();
     let mut put = |name: &str, value: &str| {
-        headers.insert(name.into(), lapin::types::AMQPValue::LongString(value.into()));
+        headers.insert(
+            name.into(),
+            lapin::types::AMQPValue::LongString(value.into()),
+        );
     };
     for name in ["specversion", "id", "source", "type", "time"] {
-        put(&format!("cloudEvents_{name}"), event[name].as_str().unwrap());
+        put(
+            &format!("cloudEvents_{name}"),
+            event[name].as_str().unwrap(),
+        );
     }
-    put("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
-    let properties = lapin::BasicProperties::default().with_content_type("application/json".into()).with_headers(headers);
-    system.broker.publish_with(properties, event["data"].to_string().as_bytes()).await;
+    put(
+        "traceparent",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+    );
+    let properties = lapin::BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_headers(headers);
+    system
+        .broker
+        .publish_with(properties, event["data"].to_string().as_bytes())
+        .await;
     statuses.finals(1, SOON).await;
     assert_eq!(statuses.words("es-1").last(), Some(&"delivered"));
-    let call = system.simulator.calls().into_iter().find(|call| call.to == "+34911234567").unwrap();
-    assert!(call.transcript.contains("Su código") && call.digits_heard == "A1B2", "{}", call.transcript);
+    let call = system
+        .simulator
+        .calls()
+        .into_iter()
+        .find(|call| call.to == "+34911234567")
+        .unwrap();
+    assert!(
+        call.transcript.contains("Su código") && call.digits_heard == "A1B2",
+        "{}",
+        call.transcript
+    );
     system.stop().await;
 }
 
@@ -148,14 +238,21 @@ async fn what_waits_or_rings_is_taken_back_and_an_answered_call_is_left_alone() 
     let mut statuses = system.broker.statuses().await;
     let _worker = system.worker().await;
     // It rings for thirty seconds of the simulator's time: one and a half of ours.
-    system.publish_json(&request("rings", "+12025550102", "493027", LIFE)).await;
-    system.publish_json(&request("waits", &number(2), "493027", LIFE)).await;
+    system
+        .publish_json(&request("rings", "+12025550102", "493027", LIFE))
+        .await;
+    system
+        .publish_json(&request("waits", &number(2), "493027", LIFE))
+        .await;
     let seen = |id: &'static str, word: &'static str| {
         move |seen: &[(String, voice_otp_schemas::status::StatusEvent)]| {
-            seen.iter().any(|(_, event)| event.subject == id && event.data.status.as_str() == word)
+            seen.iter()
+                .any(|(_, event)| event.subject == id && event.data.status.as_str() == word)
         }
     };
-    statuses.until("it rings", SOON, seen("rings", "ringing")).await;
+    statuses
+        .until("it rings", SOON, seen("rings", "ringing"))
+        .await;
     for id in ["rings", "waits"] {
         let cancel = json!({
             "specversion": "1.0", "id": format!("cancel-{id}"), "source": "/test", "type": "dev.voiceotp.delivery.cancelled.v1",
@@ -168,8 +265,12 @@ async fn what_waits_or_rings_is_taken_back_and_an_answered_call_is_left_alone() 
     assert_eq!(statuses.words("waits"), ["accepted", "cancelled"]);
     assert_eq!(system.calls_to(&number(2)), 0);
 
-    system.publish_json(&request("answered", &number(3), "493027", LIFE)).await;
-    statuses.until("it is answered", SOON, seen("answered", "answered")).await;
+    system
+        .publish_json(&request("answered", &number(3), "493027", LIFE))
+        .await;
+    statuses
+        .until("it is answered", SOON, seen("answered", "answered"))
+        .await;
     let cancel = json!({
         "specversion": "1.0", "id": "cancel-answered", "source": "/test", "type": "dev.voiceotp.delivery.cancelled.v1",
         "data": { "tenant_id": "acme", "delivery_id": "answered" },

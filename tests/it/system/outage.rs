@@ -30,13 +30,23 @@ const TASKS: usize = 8;
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn through_a_crash_and_a_memory_alarm_every_publish_ends_with_a_truth_in_bounded_time() {
     let servers = Servers::start().await;
-    let settings = Settings { timeout: TIMEOUT, declares: Declares::All, ..Settings::new(servers.amqp_url.clone(), "/test") };
+    let settings = Settings {
+        timeout: TIMEOUT,
+        declares: Declares::All,
+        ..Settings::new(servers.amqp_url.clone(), "/test")
+    };
     let publisher = Publisher::start(settings).unwrap();
-    publisher.request(&request("first", 0, Duration::from_mins(3))).await.unwrap();
+    publisher
+        .request(&request("first", 0, Duration::from_mins(3)))
+        .await
+        .unwrap();
 
     let over = Arc::new(AtomicBool::new(false));
-    let tasks: Vec<_> =
-        (0..TASKS).map(|task| TaskTracker::new().spawn(publish_until(Arc::clone(&over), publisher.clone(), task))).collect();
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            TaskTracker::new().spawn(publish_until(Arc::clone(&over), publisher.clone(), task))
+        })
+        .collect();
     tokio::time::sleep(Duration::from_secs(1)).await;
     servers.kill_rabbitmq().await;
     tokio::time::sleep(Duration::from_secs(1)).await;
@@ -52,30 +62,59 @@ async fn through_a_crash_and_a_memory_alarm_every_publish_ends_with_a_truth_in_b
     for task in tasks {
         told.extend(task.await.unwrap());
     }
-    publisher.request(&request("last", 0, Duration::from_mins(3))).await.unwrap();
+    publisher
+        .request(&request("last", 0, Duration::from_mins(3)))
+        .await
+        .unwrap();
     publisher.close().await;
 
     let stored = drain(&servers.amqp_url).await;
-    let lost: Vec<&String> = told.iter().filter(|(id, said)| **said && !stored.contains(*id)).map(|(id, _)| id).collect();
-    assert!(lost.is_empty(), "reported as stored, and not in the queue: {lost:?}");
-    let (confirmed, unknown) = (told.values().filter(|said| **said).count(), told.values().filter(|said| !**said).count());
+    let lost: Vec<&String> = told
+        .iter()
+        .filter(|(id, said)| **said && !stored.contains(*id))
+        .map(|(id, _)| id)
+        .collect();
+    assert!(
+        lost.is_empty(),
+        "reported as stored, and not in the queue: {lost:?}"
+    );
+    let (confirmed, unknown) = (
+        told.values().filter(|said| **said).count(),
+        told.values().filter(|said| !**said).count(),
+    );
     assert!(confirmed > 500, "{confirmed} confirmed");
     // One may slip through in the moment before the alarm.
-    assert!(unknown >= TASKS / 2, "{unknown} ended unconfirmed: the alarm held them for longer than their time-out");
+    assert!(
+        unknown >= TASKS / 2,
+        "{unknown} ended unconfirmed: the alarm held them for longer than their time-out"
+    );
     eprintln!("{confirmed} confirmed, {unknown} unconfirmed, 0 lies");
 }
 
 /// Publishes one after another; gives each id and whether it was reported as stored.
-async fn publish_until(over: Arc<AtomicBool>, publisher: Publisher, task: usize) -> Vec<(String, bool)> {
+async fn publish_until(
+    over: Arc<AtomicBool>,
+    publisher: Publisher,
+    task: usize,
+) -> Vec<(String, bool)> {
     let mut told = Vec::new();
     for n in 0.. {
         if over.load(Ordering::SeqCst) {
             break;
         }
         let (id, start) = (format!("{task}-{n}"), Instant::now());
-        let result = publisher.request(&request(&id, n, Duration::from_mins(3))).await;
-        assert!(start.elapsed() < TIMEOUT + SLACK, "{id} took {:?}", start.elapsed());
-        assert!(matches!(result, Ok(()) | Err(PublishError::Unconfirmed(_))), "{id}: {result:?}");
+        let result = publisher
+            .request(&request(&id, n, Duration::from_mins(3)))
+            .await;
+        assert!(
+            start.elapsed() < TIMEOUT + SLACK,
+            "{id} took {:?}",
+            start.elapsed()
+        );
+        assert!(
+            matches!(result, Ok(()) | Err(PublishError::Unconfirmed(_))),
+            "{id}: {result:?}"
+        );
         told.push((id, result.is_ok()));
     }
     told
@@ -88,9 +127,16 @@ async fn what_is_spooled_outlives_the_outage_and_the_process_and_arrives_in_orde
     let path = folder.path().join("events.spool");
     let keys = Keyring::parse(&Keyring::generate("spool")).unwrap();
     let start = async || {
-        let settings = Settings { timeout: TIMEOUT, declares: Declares::All, ..Settings::new(servers.amqp_url.clone(), "/test") };
+        let settings = Settings {
+            timeout: TIMEOUT,
+            declares: Declares::All,
+            ..Settings::new(servers.amqp_url.clone(), "/test")
+        };
         let publisher = Publisher::start(settings).unwrap();
-        let settings = spool::Settings { patience: Duration::from_millis(500), ..spool::Settings::new(&path, keys.clone()) };
+        let settings = spool::Settings {
+            patience: Duration::from_millis(500),
+            ..spool::Settings::new(&path, keys.clone())
+        };
         let spool = Spool::start(publisher.clone(), settings).await.unwrap();
         (publisher, spool)
     };
@@ -101,37 +147,79 @@ async fn what_is_spooled_outlives_the_outage_and_the_process_and_arrives_in_orde
     while spool.waiting() > 0 {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert_eq!(spool.request(&request("still-before", 0, life)).await.unwrap(), Kept::Broker);
+    assert_eq!(
+        spool
+            .request(&request("still-before", 0, life))
+            .await
+            .unwrap(),
+        Kept::Broker
+    );
     servers.kill_rabbitmq().await;
     let mut wanted = vec!["before".to_owned(), "still-before".to_owned()];
     for n in 0..40 {
         let (id, start) = (format!("spooled-{n:02}"), Instant::now());
-        let life = if n % 10 == 3 { Duration::from_secs(3) } else { life };
-        assert_eq!(spool.request(&request(&id, n, life)).await.unwrap(), Kept::File, "{id}");
-        assert!(start.elapsed() < Duration::from_secs(3), "{id} took {:?}", start.elapsed());
+        let life = if n % 10 == 3 {
+            Duration::from_secs(3)
+        } else {
+            life
+        };
+        assert_eq!(
+            spool.request(&request(&id, n, life)).await.unwrap(),
+            Kept::File,
+            "{id}"
+        );
+        assert!(
+            start.elapsed() < Duration::from_secs(3),
+            "{id} took {:?}",
+            start.elapsed()
+        );
         if n % 10 != 3 {
             wanted.push(id);
         }
     }
     let target = Target::Delivery(DeliveryId::parse("spooled-00").unwrap());
-    let taken_back = Cancelled { tenant_id: TenantId::parse("acme").unwrap(), target };
-    assert_eq!(spool.cancel("the-cancellation", &taken_back, &Trace::default()).await.unwrap(), Kept::File);
+    let taken_back = Cancelled {
+        tenant_id: TenantId::parse("acme").unwrap(),
+        target,
+    };
+    assert_eq!(
+        spool
+            .cancel("the-cancellation", &taken_back, &Trace::default())
+            .await
+            .unwrap(),
+        Kept::File
+    );
     wanted.push("the-cancellation".to_owned());
     assert_eq!(spool.waiting(), 41);
 
     // Another process may not have it, and nothing in it can be read.
     let settings = spool::Settings::new(&path, keys.clone());
-    let error = Spool::start(publisher.clone(), settings).await.err().expect("it is taken");
-    assert!(format!("{error}").contains("another process has it"), "{error}");
+    let error = Spool::start(publisher.clone(), settings)
+        .await
+        .err()
+        .expect("it is taken");
+    assert!(
+        format!("{error}").contains("another process has it"),
+        "{error}"
+    );
     let bytes = std::fs::read(&path).unwrap();
     for canary in [CANARY, &number(7), "acme"] {
-        assert!(!bytes.windows(canary.len()).any(|window| window == canary.as_bytes()), "{canary} stands in the file");
+        assert!(
+            !bytes
+                .windows(canary.len())
+                .any(|window| window == canary.as_bytes()),
+            "{canary} stands in the file"
+        );
     }
     spool.close().await;
     publisher.close().await;
-    let strangers = spool::Settings::new(&path, Keyring::parse(&Keyring::generate("other")).unwrap());
+    let strangers =
+        spool::Settings::new(&path, Keyring::parse(&Keyring::generate("other")).unwrap());
     let idle = Publisher::start(Settings::new(servers.amqp_url.clone(), "/test")).unwrap();
-    let error = Spool::start(idle.clone(), strangers).await.err().expect("its events can't be opened");
+    let error = Spool::start(idle.clone(), strangers)
+        .await
+        .err()
+        .expect("its events can't be opened");
     assert!(matches!(error, spool::Error::Key(_)), "{error}");
     idle.close().await;
 
@@ -144,9 +232,14 @@ async fn what_is_spooled_outlives_the_outage_and_the_process_and_arrives_in_orde
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(30), emptied).await.expect("the spool is sent");
+    tokio::time::timeout(Duration::from_secs(30), emptied)
+        .await
+        .expect("the spool is sent");
     assert_eq!(spool.dropped(), 4);
-    assert_eq!(spool.request(&request("after", 0, life)).await.unwrap(), Kept::Broker);
+    assert_eq!(
+        spool.request(&request("after", 0, life)).await.unwrap(),
+        Kept::Broker
+    );
     wanted.push("after".to_owned());
     spool.close().await;
     publisher.close().await;
@@ -176,12 +269,25 @@ fn request(id: &str, n: usize, life: Duration) -> Requested {
 
 /// Takes every request from the queue, and gives their ids without the tenant, in order.
 async fn drain(url: &SecretString) -> Vec<String> {
-    let connection = Connection::connect(url.expose_secret(), ConnectionProperties::default()).await.unwrap();
+    let connection = Connection::connect(url.expose_secret(), ConnectionProperties::default())
+        .await
+        .unwrap();
     let channel = connection.create_channel().await.unwrap();
     let lane = topology::lane_queue(topology::lane_of(&TenantId::parse("acme").unwrap()));
     let mut ids = Vec::new();
-    while let Some(message) = channel.basic_get(lane.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap() {
-        let id = message.delivery.properties.message_id().as_ref().unwrap().as_str().to_owned();
+    while let Some(message) = channel
+        .basic_get(lane.as_str().into(), BasicGetOptions { no_ack: true })
+        .await
+        .unwrap()
+    {
+        let id = message
+            .delivery
+            .properties
+            .message_id()
+            .as_ref()
+            .unwrap()
+            .as_str()
+            .to_owned();
         ids.push(id.strip_prefix("acme/").unwrap().to_owned());
     }
     connection.close(200, "done".into()).await.unwrap();

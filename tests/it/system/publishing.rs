@@ -31,17 +31,37 @@ async fn of_sixteen_tasks_at_once_none_is_told_that_an_unroutable_message_is_sto
         tokio_util::task::TaskTracker::new().spawn(async move {
             let sends = (0..250).map(|n| {
                 let (id, publisher) = (task * 250 + n, publisher.clone());
-                let key = if id % 5 == 0 { "nowhere" } else { "otp.requested" };
+                let key = if id % 5 == 0 {
+                    "nowhere"
+                } else {
+                    "otp.requested"
+                };
                 async move { (id, publisher.publish(message(id, key)).await) }
             });
             join_all(sends).await
         })
     });
-    let results: Vec<_> = join_all(tasks).await.into_iter().flat_map(Result::unwrap).collect();
-    let stored: HashSet<usize> = results.iter().filter(|(_, result)| result.is_ok()).map(|(id, _)| *id).collect();
-    let lies = results.iter().filter(|(id, result)| result.is_ok() == (id % 5 == 0)).count();
+    let results: Vec<_> = join_all(tasks)
+        .await
+        .into_iter()
+        .flat_map(Result::unwrap)
+        .collect();
+    let stored: HashSet<usize> = results
+        .iter()
+        .filter(|(_, result)| result.is_ok())
+        .map(|(id, _)| *id)
+        .collect();
+    let lies = results
+        .iter()
+        .filter(|(id, result)| result.is_ok() == (id % 5 == 0))
+        .count();
     assert_eq!((lies, stored.len()), (0, 3200));
-    assert!(results.iter().filter(|(id, _)| id % 5 == 0).all(|(_, result)| matches!(result, Err(PublishError::Unroutable(_)))));
+    assert!(
+        results
+            .iter()
+            .filter(|(id, _)| id % 5 == 0)
+            .all(|(_, result)| matches!(result, Err(PublishError::Unroutable(_))))
+    );
     assert_eq!(broker.depth(topology::REQUESTS).await, 3200);
     publisher.close().await;
     broker.delete().await;
@@ -52,9 +72,15 @@ async fn a_lost_connection_is_made_anew_and_what_waited_is_published() {
     let broker = Broker::fresh().await;
     let proxy = Proxy::to(broker.address()).await;
     let url = proxy.in_place_of(secrecy::ExposeSecret::expose_secret(&broker.url));
-    let settings = Settings { timeout: Duration::from_secs(20), ..Settings::new(url.into(), "/test") };
+    let settings = Settings {
+        timeout: Duration::from_secs(20),
+        ..Settings::new(url.into(), "/test")
+    };
     let publisher = Publisher::start(settings.clone()).unwrap();
-    publisher.publish(message(0, "otp.requested")).await.unwrap();
+    publisher
+        .publish(message(0, "otp.requested"))
+        .await
+        .unwrap();
     proxy.shut();
     let waiting = join_all((1..50).map(|id| publisher.publish(message(id, "otp.requested"))));
     let opening = async {
@@ -63,14 +89,28 @@ async fn a_lost_connection_is_made_anew_and_what_waited_is_published() {
     };
     let (results, ()) = tokio::join!(waiting, opening);
     assert!(results.iter().all(Result::is_ok), "{results:?}");
-    assert!(broker.depth(topology::REQUESTS).await >= 50, "at least once each");
+    assert!(
+        broker.depth(topology::REQUESTS).await >= 50,
+        "at least once each"
+    );
 
     proxy.shut();
-    let hasty = Publisher::start(Settings { timeout: Duration::from_secs(1), ..settings }).unwrap();
+    let hasty = Publisher::start(Settings {
+        timeout: Duration::from_secs(1),
+        ..settings
+    })
+    .unwrap();
     let started = std::time::Instant::now();
-    let error = hasty.publish(message(60, "otp.requested")).await.unwrap_err();
+    let error = hasty
+        .publish(message(60, "otp.requested"))
+        .await
+        .unwrap_err();
     assert!(matches!(error, PublishError::Unconfirmed(_)), "{error}");
-    assert!(started.elapsed() < Duration::from_secs(15), "in bounded time: {:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(15),
+        "in bounded time: {:?}",
+        started.elapsed()
+    );
     publisher.close().await;
     hasty.close().await;
     broker.delete().await;

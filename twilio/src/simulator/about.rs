@@ -21,7 +21,9 @@ pub(crate) async fn account(
     Path(file): Path<String>,
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Refusal> {
-    let sid = file.strip_suffix(".json").ok_or_else(|| Refusal::not_found(&format!("/{API_VERSION}/Accounts/{file}")))?;
+    let sid = file
+        .strip_suffix(".json")
+        .ok_or_else(|| Refusal::not_found(&format!("/{API_VERSION}/Accounts/{file}")))?;
     let account = auth::even_suspended(&world.directory(), sid, &headers)?;
     Ok(Json(json!({
         "sid": account.sid,
@@ -40,7 +42,9 @@ pub(crate) async fn balance(
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Refusal> {
     let account = auth::account(&world.directory(), &account, &headers)?;
-    Ok(Json(json!({ "account_sid": account.sid, "balance": account.balance, "currency": account.currency })))
+    Ok(Json(
+        json!({ "account_sid": account.sid, "balance": account.balance, "currency": account.currency }),
+    ))
 }
 
 /// Handles `GET …/IncomingPhoneNumbers.json`: the account's own numbers.
@@ -68,17 +72,32 @@ pub(crate) async fn caller_ids(
     headers: HeaderMap,
 ) -> Result<impl IntoResponse, Refusal> {
     let account = auth::account(&world.directory(), &account, &headers)?;
-    let list = listed(query.as_deref(), &account.caller_ids, |number| json!({ "phone_number": number }))?;
+    let list = listed(
+        query.as_deref(),
+        &account.caller_ids,
+        |number| json!({ "phone_number": number }),
+    )?;
     Ok(Json(json!({ "outgoing_caller_ids": list })))
 }
 
 /// The numbers that hold the one that is asked for: Twilio matches parts of numbers.
-fn listed(query: Option<&str>, numbers: &[String], shown: impl Fn(&String) -> Value) -> Result<Vec<Value>, Refusal> {
+fn listed(
+    query: Option<&str>,
+    numbers: &[String],
+    shown: impl Fn(&String) -> Value,
+) -> Result<Vec<Value>, Refusal> {
     let params = Params::of_query(query);
-    params.only(&["PhoneNumber", "PageSize"], &["FriendlyName", "Beta", "Origin", "Page", "PageToken"])?;
+    params.only(
+        &["PhoneNumber", "PageSize"],
+        &["FriendlyName", "Beta", "Origin", "Page", "PageToken"],
+    )?;
     let part = params.one("PhoneNumber")?;
     params.number("PageSize", 1..=1_000, Refusal::strict)?;
-    Ok(numbers.iter().filter(|number| part.is_none_or(|part| number.contains(part))).map(shown).collect())
+    Ok(numbers
+        .iter()
+        .filter(|number| part.is_none_or(|part| number.contains(part)))
+        .map(shown)
+        .collect())
 }
 
 /// Handles `GET /v1/DialingPermissions/Countries/{country}` of the voice product.
@@ -90,7 +109,9 @@ pub(crate) async fn dialing_permission(
     let account = auth::anybody(&world.directory(), &headers)?;
     if Country::parse(&country).is_err() || country == "CA" {
         // Twilio counts Canada with the United States.
-        return Err(Refusal::not_found(&format!("/v1/DialingPermissions/Countries/{country}")));
+        return Err(Refusal::not_found(&format!(
+            "/v1/DialingPermissions/Countries/{country}"
+        )));
     }
     let risky = account.risky_countries.contains(&country);
     Ok(Json(json!({

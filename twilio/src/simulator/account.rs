@@ -110,14 +110,23 @@ impl Account {
 
     /// Whether the geographic permissions let a number be called.
     pub(crate) fn may_call(&self, number: &str) -> bool {
-        let country = PhoneNumber::parse(number).ok().and_then(|number| number.country());
-        country.is_none_or(|country| !self.blocked_countries.iter().any(|blocked| blocked == country.as_str()))
+        let country = PhoneNumber::parse(number)
+            .ok()
+            .and_then(|number| number.country());
+        country.is_none_or(|country| {
+            !self
+                .blocked_countries
+                .iter()
+                .any(|blocked| blocked == country.as_str())
+        })
     }
 
     /// What no account may have, in words.
     pub(crate) fn mistake(&self) -> Option<&'static str> {
         let sid = self.sid.strip_prefix("AC");
-        if !sid.is_some_and(|tail| tail.len() == 32 && tail.bytes().all(|byte| byte.is_ascii_hexdigit())) {
+        if !sid.is_some_and(|tail| {
+            tail.len() == 32 && tail.bytes().all(|byte| byte.is_ascii_hexdigit())
+        }) {
             return Some("sid is AC and 32 hexadecimal digits");
         }
         if self.auth_token.is_empty() || self.api_keys.iter().any(|key| key.secret.is_empty()) {
@@ -144,7 +153,9 @@ impl fmt::Debug for Account {
 
 impl fmt::Debug for ApiKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("ApiKey").field("sid", &self.sid).finish_non_exhaustive()
+        f.debug_struct("ApiKey")
+            .field("sid", &self.sid)
+            .finish_non_exhaustive()
     }
 }
 
@@ -176,11 +187,18 @@ impl Directory {
 
     /// The account for which this user (an account's or a key's SID) and password sign in.
     pub(crate) fn sign_in(&self, user: &str, password: &str) -> Option<Arc<Account>> {
-        let account = self.accounts.get(self.keys.get(user).map_or(user, String::as_str))?;
+        let account = self
+            .accounts
+            .get(self.keys.get(user).map_or(user, String::as_str))?;
         let secret = if account.sid == user {
             account.auth_token.as_str()
         } else {
-            account.api_keys.iter().find(|key| key.sid == user)?.secret.as_str()
+            account
+                .api_keys
+                .iter()
+                .find(|key| key.sid == user)?
+                .secret
+                .as_str()
         };
         let right: bool = secret.as_bytes().ct_eq(password.as_bytes()).into();
         (right && !secret.is_empty()).then(|| Arc::clone(account))
@@ -193,7 +211,10 @@ mod tests {
 
     fn account() -> Account {
         let mut account = Account::new("AC00000000000000000000000000000001", "token");
-        account.api_keys.push(ApiKey { sid: "SK1".to_owned(), secret: "secret".to_owned() });
+        account.api_keys.push(ApiKey {
+            sid: "SK1".to_owned(),
+            secret: "secret".to_owned(),
+        });
         account
     }
 
@@ -201,10 +222,18 @@ mod tests {
     fn the_auth_token_or_a_key_signs_in() {
         let mut directory = Directory::default();
         directory.put(account());
-        assert!(directory.sign_in("AC00000000000000000000000000000001", "token").is_some());
+        assert!(
+            directory
+                .sign_in("AC00000000000000000000000000000001", "token")
+                .is_some()
+        );
         assert!(directory.sign_in("SK1", "secret").is_some());
-        for (user, password) in [("SK1", "token"), ("AC00000000000000000000000000000001", "secret"), ("SK2", "secret"), ("", "")]
-        {
+        for (user, password) in [
+            ("SK1", "token"),
+            ("AC00000000000000000000000000000001", "secret"),
+            ("SK2", "secret"),
+            ("", ""),
+        ] {
             assert!(directory.sign_in(user, password).is_none(), "{user}");
         }
     }
@@ -213,23 +242,38 @@ mod tests {
     fn a_replaced_account_loses_its_old_keys() {
         let mut directory = Directory::default();
         directory.put(account());
-        directory.put(Account::new("AC00000000000000000000000000000001", "new token"));
+        directory.put(Account::new(
+            "AC00000000000000000000000000000001",
+            "new token",
+        ));
         assert!(directory.sign_in("SK1", "secret").is_none());
-        assert!(directory.sign_in("AC00000000000000000000000000000001", "new token").is_some());
+        assert!(
+            directory
+                .sign_in("AC00000000000000000000000000000001", "new token")
+                .is_some()
+        );
     }
 
     #[test]
     fn neither_account_nor_key_shows_its_secret() {
         let shown = format!("{:?}", account());
-        assert!(!shown.contains("token\"") && !shown.contains("secret\""), "{shown}");
+        assert!(
+            !shown.contains("token\"") && !shown.contains("secret\""),
+            "{shown}"
+        );
     }
 
     #[test]
     fn an_account_in_json_needs_only_sid_and_token() {
-        let account: Account =
-            serde_json::from_str(r#"{"sid": "AC00000000000000000000000000000001", "auth_token": "t"}"#).unwrap();
+        let account: Account = serde_json::from_str(
+            r#"{"sid": "AC00000000000000000000000000000001", "auth_token": "t"}"#,
+        )
+        .unwrap();
         assert!((account.calls_per_second - 1.0).abs() < f64::EPSILON);
-        assert_eq!((account.balance.as_str(), account.currency.as_str()), ("100.00", "USD"));
+        assert_eq!(
+            (account.balance.as_str(), account.currency.as_str()),
+            ("100.00", "USD")
+        );
         assert_eq!(account.mistake(), None);
         assert!(Account::new("AC1", "t").mistake().is_some());
     }

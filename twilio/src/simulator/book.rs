@@ -24,15 +24,24 @@ pub(crate) struct Book {
 impl Book {
     /// Takes a place in the account's queue, and returns how long the call waits.
     pub(crate) fn join_queue(&mut self, account: &Account, now: Instant) -> Result<Duration, Full> {
-        self.queues.entry(account.sid.clone()).or_default().join(now, account.calls_per_second)
+        self.queues
+            .entry(account.sid.clone())
+            .or_default()
+            .join(now, account.calls_per_second)
     }
 
     /// Adds a call, and returns its id within the book.
     pub(crate) fn add(&mut self, call: Call) -> usize {
         let id = self.calls.len();
         self.by_sid.insert(call.sid.clone(), id);
-        self.by_account.entry(call.account.sid.clone()).or_default().push(id);
-        self.by_to.entry(call.order.to.clone()).or_default().push(id);
+        self.by_account
+            .entry(call.account.sid.clone())
+            .or_default()
+            .push(id);
+        self.by_to
+            .entry(call.order.to.clone())
+            .or_default()
+            .push(id);
         self.calls.push(call);
         id
     }
@@ -59,20 +68,33 @@ impl Book {
     }
 
     /// The calls of an account, to one number if it is given, the newest first.
-    pub(crate) fn of_account(&self, account: &str, to: Option<&str>) -> impl Iterator<Item = (usize, &Call)> {
+    pub(crate) fn of_account(
+        &self,
+        account: &str,
+        to: Option<&str>,
+    ) -> impl Iterator<Item = (usize, &Call)> {
         let ids = match to {
             Some(to) => self.by_to.get(to),
             None => self.by_account.get(account),
         };
         let ids = ids.map(Vec::as_slice).unwrap_or_default();
-        let calls = ids.iter().rev().filter_map(move |id| Some((*id, self.calls.get(*id)?)));
+        let calls = ids
+            .iter()
+            .rev()
+            .filter_map(move |id| Some((*id, self.calls.get(*id)?)));
         calls.filter(move |(_, call)| call.account.sid == account)
     }
 
     /// All calls, or those to one number, the oldest first.
     pub(crate) fn all(&self, to: Option<&str>) -> Vec<&Call> {
         match to {
-            Some(to) => self.by_to.get(to).into_iter().flatten().filter_map(|id| self.calls.get(*id)).collect(),
+            Some(to) => self
+                .by_to
+                .get(to)
+                .into_iter()
+                .flatten()
+                .filter_map(|id| self.calls.get(*id))
+                .collect(),
             None => self.calls.iter().collect(),
         }
     }
@@ -88,6 +110,9 @@ impl Book {
 
     /// For every account, the most calls that were created within any one second.
     pub(crate) fn busiest_seconds(&self) -> BTreeMap<String, usize> {
-        self.queues.iter().map(|(account, queue)| (account.clone(), queue.busiest_second())).collect()
+        self.queues
+            .iter()
+            .map(|(account, queue)| (account.clone(), queue.busiest_second()))
+            .collect()
     }
 }

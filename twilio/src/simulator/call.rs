@@ -29,7 +29,10 @@ const SUBRESOURCES: [(&str, &str); 9] = [
     ("siprec", "Siprec"),
     ("streams", "Streams"),
     ("transcriptions", "Transcriptions"),
-    ("user_defined_message_subscriptions", "UserDefinedMessageSubscriptions"),
+    (
+        "user_defined_message_subscriptions",
+        "UserDefinedMessageSubscriptions",
+    ),
     ("user_defined_messages", "UserDefinedMessages"),
 ];
 
@@ -71,7 +74,11 @@ impl Stage {
 
     /// The status in callbacks, which have one more than the resource.
     pub(crate) fn told_as(self) -> &'static str {
-        if self == Self::Dialling { "initiated" } else { self.status() }
+        if self == Self::Dialling {
+            "initiated"
+        } else {
+            self.status()
+        }
     }
 }
 
@@ -128,7 +135,8 @@ impl Call {
 
     /// How long it lasted, in Twilio's whole seconds; 0 if nobody answered.
     pub(crate) fn duration_s(&self) -> u64 {
-        self.talked.map_or(0, |talked| (talked + Duration::from_millis(500)).as_secs())
+        self.talked
+            .map_or(0, |talked| (talked + Duration::from_millis(500)).as_secs())
     }
 
     /// How many minutes are paid for.
@@ -180,7 +188,9 @@ impl Call {
             price: self.price.clone(),
             price_unit: self.account.currency.clone(),
             uri: format!("{base}.json"),
-            subresource_uris: SUBRESOURCES.map(|(name, path)| (name, format!("{base}/{path}.json"))).into(),
+            subresource_uris: SUBRESOURCES
+                .map(|(name, path)| (name, format!("{base}/{path}.json")))
+                .into(),
         }
     }
 }

@@ -23,7 +23,11 @@ pub(crate) fn progress(world: &Arc<World>, id: usize, event: Event) {
             // Ended from outside between the progress and the telling of it: only the end is told.
             return None;
         }
-        let callback = call.order.callback.as_ref().filter(|callback| callback.events.contains(&event))?;
+        let callback = call
+            .order
+            .callback
+            .as_ref()
+            .filter(|callback| callback.events.contains(&event))?;
         let sequence = u32::try_from(call.told.len()).unwrap_or(u32::MAX);
         let notice = notice(call, callback, sequence, fields(call, event, sequence, now));
         call.told.push(sequence);
@@ -40,7 +44,10 @@ pub(crate) fn detected(world: &Arc<World>, id: usize, took: Duration) {
         let detection = call.order.detection.as_ref()?;
         let found = call.picked_up_by()?.answered_by(detection.message_end);
         call.answered_by = Some(found);
-        let callback = detection.callback.as_ref().filter(|_| detection.in_background)?;
+        let callback = detection
+            .callback
+            .as_ref()
+            .filter(|_| detection.in_background)?;
         let fields = vec![
             ("CallSid", call.sid.clone()),
             ("AccountSid", call.account.sid.clone()),
@@ -61,7 +68,10 @@ fn notice(call: &Call, callback: &Callback, which: u32, fields: Vec<(&str, Strin
         account: call.account.sid.clone(),
         call: call.number,
         which,
-        fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+        fields: fields
+            .into_iter()
+            .map(|(name, value)| (name.to_owned(), value))
+            .collect(),
     }
 }
 
@@ -81,7 +91,12 @@ pub(crate) fn common_fields(call: &Call) -> Vec<(&'static str, String)> {
 }
 
 /// The form of a progress event.
-fn fields(call: &Call, event: Event, sequence: u32, now: DateTime<Utc>) -> Vec<(&'static str, String)> {
+fn fields(
+    call: &Call,
+    event: Event,
+    sequence: u32,
+    now: DateTime<Utc>,
+) -> Vec<(&'static str, String)> {
     let mut fields = common_fields(call);
     fields.extend([
         ("Timestamp", rfc2822(now)),
@@ -107,11 +122,18 @@ fn fields(call: &Call, event: Event, sequence: u32, now: DateTime<Utc>) -> Vec<(
 /// Sends a notice on its way, unless it gets lost, and perhaps twice.
 fn send(world: &Arc<World>, notice: Notice) {
     let faults = *world.faults();
-    let mut rng = world.dice.of(Concern::Callback, (notice.call << 32) | u64::from(notice.which));
+    let mut rng = world.dice.of(
+        Concern::Callback,
+        (notice.call << 32) | u64::from(notice.which),
+    );
     let lost = rng.random::<f64>() < faults.callback_loss_share;
     let twice = rng.random::<f64>() < faults.callback_duplicate_share;
     let delayed = rng.random::<f64>() < faults.callback_delay_share;
-    let delay = if delayed { world.scaled(Duration::from_millis(rng.random_range(1..8_000))) } else { Duration::ZERO };
+    let delay = if delayed {
+        world.scaled(Duration::from_millis(rng.random_range(1..8_000)))
+    } else {
+        Duration::ZERO
+    };
     if lost {
         world.tally.callbacks_lost.fetch_add(1, Ordering::Relaxed);
         return;
@@ -121,7 +143,13 @@ fn send(world: &Arc<World>, notice: Notice) {
     }
     let world_then = Arc::clone(world);
     world.tasks.spawn(async move {
-        if world_then.halt.clone().run_until_cancelled(sleep(delay)).await.is_some() {
+        if world_then
+            .halt
+            .clone()
+            .run_until_cancelled(sleep(delay))
+            .await
+            .is_some()
+        {
             post(world_then, notice).await;
         }
     });

@@ -16,7 +16,10 @@ pub(crate) struct Clock {
 impl Clock {
     /// A clock that shows the wall clock's time now.
     pub(crate) fn starting_at(epoch: SystemTime) -> Self {
-        Self { epoch: epoch.into(), started: Instant::now() }
+        Self {
+            epoch: epoch.into(),
+            started: Instant::now(),
+        }
     }
 
     /// The date and time now.
@@ -31,7 +34,10 @@ impl Clock {
 }
 
 /// The wall clock.
-#[expect(clippy::disallowed_methods, reason = "the simulator plays an outside party with a clock of its own")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the simulator plays an outside party with a clock of its own"
+)]
 pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }
@@ -49,7 +55,9 @@ mod tests {
 
     #[test]
     fn dates_are_written_as_twilio_writes_them() {
-        let at = DateTime::parse_from_rfc3339("2019-10-02T17:00:05.9Z").unwrap().to_utc();
+        let at = DateTime::parse_from_rfc3339("2019-10-02T17:00:05.9Z")
+            .unwrap()
+            .to_utc();
         assert_eq!(rfc2822(at), "Wed, 02 Oct 2019 17:00:05 +0000");
     }
 

@@ -29,7 +29,10 @@ pub(crate) struct Choice {
 }
 
 /// Handles `POST /simulator/fates`.
-pub(crate) async fn fates(State(world): State<Arc<World>>, Json(choice): Json<Choice>) -> Result<impl IntoResponse, Refusal> {
+pub(crate) async fn fates(
+    State(world): State<Arc<World>>,
+    Json(choice): Json<Choice>,
+) -> Result<impl IntoResponse, Refusal> {
     if !is_e164(&choice.to) {
         return Err(Refusal::strict("to is a number in E.164"));
     }
@@ -50,7 +53,10 @@ pub(crate) async fn accounts(
 }
 
 /// Handles `PATCH /simulator/faults`, and answers what they are now.
-pub(crate) async fn faults(State(world): State<Arc<World>>, Json(change): Json<faults::Change>) -> Result<Json<Faults>, Refusal> {
+pub(crate) async fn faults(
+    State(world): State<Arc<World>>,
+    Json(change): Json<faults::Change>,
+) -> Result<Json<Faults>, Refusal> {
     let mut faults = world.faults();
     *faults = faults.changed(change).map_err(Refusal::strict)?;
     Ok(Json(*faults))
@@ -70,13 +76,23 @@ pub(crate) async fn calls(
     Query(wanted): Query<Wanted>,
 ) -> Result<Json<Vec<CallReport>>, Refusal> {
     // A + that nobody encoded arrives as a space.
-    let to = wanted.to.filter(|to| !to.is_empty()).map(|to| to.replacen(' ', "+", 1));
+    let to = wanted
+        .to
+        .filter(|to| !to.is_empty())
+        .map(|to| to.replacen(' ', "+", 1));
     let since = wanted.since.filter(|since| !since.is_empty());
-    let since = since.map(|since| DateTime::parse_from_rfc3339(&since.replace(' ', "+"))).transpose();
+    let since = since
+        .map(|since| DateTime::parse_from_rfc3339(&since.replace(' ', "+")))
+        .transpose();
     let since = since.map_err(|_| Refusal::strict("since is a time in RFC 3339"))?;
     let book = world.book();
     let calls = book.all(to.as_deref()).into_iter();
-    Ok(Json(calls.filter(|call| since.is_none_or(|since| call.created >= since)).map(CallReport::of).collect()))
+    Ok(Json(
+        calls
+            .filter(|call| since.is_none_or(|since| call.created >= since))
+            .map(CallReport::of)
+            .collect(),
+    ))
 }
 
 /// Handles `GET /simulator/stats`.

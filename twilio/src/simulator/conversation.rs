@@ -43,7 +43,13 @@ enum Stop {
 impl Life {
     /// Asks, says and listens until the end. Gives how long the call lasted; nothing if it was ended from outside.
     pub(crate) async fn converse(&self, ask: &Ask, talk: Talk, fate: Fate) -> Option<Duration> {
-        let mut conversation = Conversation { life: self, talk, fate, spent: talk.lead.min(talk.lasts), pressed: 0 };
+        let mut conversation = Conversation {
+            life: self,
+            talk,
+            fate,
+            spent: talk.lead.min(talk.lasts),
+            pressed: 0,
+        };
         match conversation.run(ask).await {
             Ok(()) | Err(Stop::Over) => Some(conversation.spent),
             Err(Stop::HungUp) => None,
@@ -55,9 +61,18 @@ impl Conversation<'_> {
     async fn run(&mut self, ask: &Ask) -> Result<(), Stop> {
         let mut next = Some((ask.url.clone(), None));
         for document in 0..MOST_DOCUMENTS {
-            let Some((url, key)) = next.take() else { return Ok(()) };
-            let overrides = if document == 0 { Ok(ask.overrides.clone()) } else { Overrides::of(&url) };
-            let Some(steps) = self.ask(&url, &overrides.unwrap_or_default(), document, key).await else {
+            let Some((url, key)) = next.take() else {
+                return Ok(());
+            };
+            let overrides = if document == 0 {
+                Ok(ask.overrides.clone())
+            } else {
+                Overrides::of(&url)
+            };
+            let Some(steps) = self
+                .ask(&url, &overrides.unwrap_or_default(), document, key)
+                .await
+            else {
                 // Twilio says that an application error has occurred.
                 return self.pass(Duration::from_secs(3)).await;
             };
@@ -72,10 +87,18 @@ impl Conversation<'_> {
     }
 
     /// Takes a step; gives where to ask next, with which key.
-    async fn take(&mut self, step: Step, url: &str) -> Result<Option<(String, Option<char>)>, Stop> {
+    async fn take(
+        &mut self,
+        step: Step,
+        url: &str,
+    ) -> Result<Option<(String, Option<char>)>, Stop> {
         match step {
             Step::Say(said) => self.say(said).await.map(|()| None),
-            Step::Gather { prompt, timeout, action } => {
+            Step::Gather {
+                prompt,
+                timeout,
+                action,
+            } => {
                 self.say(prompt).await?;
                 let Some(key) = self.key() else {
                     self.pass(timeout).await?;
@@ -116,11 +139,21 @@ impl Conversation<'_> {
         let passes = lasts.min(left);
         self.life.pass(passes).await.ok_or(Stop::HungUp)?;
         self.spent += passes;
-        if passes < lasts { Err(Stop::Over) } else { Ok(()) }
+        if passes < lasts {
+            Err(Stop::Over)
+        } else {
+            Ok(())
+        }
     }
 
     /// What the document there says; nothing if it can't be had, or used.
-    async fn ask(&self, url: &str, overrides: &Overrides, document: usize, key: Option<char>) -> Option<Vec<Step>> {
+    async fn ask(
+        &self,
+        url: &str,
+        overrides: &Overrides,
+        document: usize,
+        key: Option<char>,
+    ) -> Option<Vec<Step>> {
         let world = &self.life.world;
         let notice = world.book().get_mut(self.life.id).map(|call| {
             let mut fields = common_fields(call);
@@ -128,7 +161,10 @@ impl Conversation<'_> {
                 fields.push(("AnsweredBy", found.to_owned()));
             }
             if let Some(detection) = self.talk.detection.filter(|_| document == 0) {
-                fields.push(("MachineDetectionDuration", detection.as_millis().to_string()));
+                fields.push((
+                    "MachineDetectionDuration",
+                    detection.as_millis().to_string(),
+                ));
             }
             if let Some(key) = key {
                 fields.push(("Digits", key.to_string()));
@@ -139,18 +175,30 @@ impl Conversation<'_> {
                 account: call.account.sid.clone(),
                 call: call.number,
                 which: u32::MAX - 1 - u32::try_from(document).unwrap_or(0),
-                fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+                fields: fields
+                    .into_iter()
+                    .map(|(name, value)| (name.to_owned(), value))
+                    .collect(),
             }
         })?;
-        let body = post::fetch(world, &notice).await.filter(|body| body.len() <= LONGEST_DOCUMENT);
+        let body = post::fetch(world, &notice)
+            .await
+            .filter(|body| body.len() <= LONGEST_DOCUMENT);
         let steps = body.and_then(|body| match twiml::steps(&body) {
             Ok(steps) => Some(steps),
             Err(error) => {
-                tracing::warn!(error = &error as &dyn std::error::Error, "a call was told TwiML that Twilio can't say");
+                tracing::warn!(
+                    error = &error as &dyn std::error::Error,
+                    "a call was told TwiML that Twilio can't say"
+                );
                 None
             }
         });
-        let count = if steps.is_some() { &world.tally.asked } else { &world.tally.asked_in_vain };
+        let count = if steps.is_some() {
+            &world.tally.asked
+        } else {
+            &world.tally.asked_in_vain
+        };
         count.fetch_add(1, Ordering::Relaxed);
         steps
     }

@@ -59,7 +59,12 @@ struct Accepted {
     unanswered: bool,
 }
 
-fn accept(world: &Arc<World>, sid: &str, headers: &HeaderMap, body: &[u8]) -> Result<Accepted, Refusal> {
+fn accept(
+    world: &Arc<World>,
+    sid: &str,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Result<Accepted, Refusal> {
     let account = auth::account(&world.directory(), sid, headers)?;
     let order = Order::read(&Params::of_form(headers, body)?, &account)?;
     let fate = world.fates().next(&account.sid, &order.to);
@@ -73,11 +78,19 @@ fn accept(world: &Arc<World>, sid: &str, headers: &HeaderMap, body: &[u8]) -> Re
     let (number, resource) = world.place(&account, order, fate)?;
     let share = world.faults().unanswered_share;
     let unanswered = world.dice.of(Concern::Answer, number).random::<f64>() < share;
-    Ok(Accepted { fate, resource, unanswered })
+    Ok(Accepted {
+        fate,
+        resource,
+        unanswered,
+    })
 }
 
 async fn answer(world: &World, accepted: Accepted, connection: Connection) -> Response {
-    let Accepted { fate, resource, unanswered } = accepted;
+    let Accepted {
+        fate,
+        resource,
+        unanswered,
+    } = accepted;
     match fate {
         Fate::ErrorAccepted => return Refusal::internal().into_response(),
         Fate::Unanswered => return hold(world, connection).await,
@@ -85,7 +98,12 @@ async fn answer(world: &World, accepted: Accepted, connection: Connection) -> Re
         Fate::SlowAnswer => sleep(world.scaled(SLOW)).await,
         Fate::Unparsable => {
             let half = format!("{{\"sid\": \"{}\", \"status\": ", resource.sid);
-            return (StatusCode::CREATED, [(header::CONTENT_TYPE, "application/json")], half).into_response();
+            return (
+                StatusCode::CREATED,
+                [(header::CONTENT_TYPE, "application/json")],
+                half,
+            )
+                .into_response();
         }
         _ => {}
     }

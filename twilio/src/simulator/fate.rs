@@ -79,7 +79,13 @@ impl Fate {
 
     /// Whether a number that carries this fate meets it with its first request only.
     fn is_met_once(self) -> bool {
-        matches!(self, Self::Throttled | Self::ThrottledRetryAfter | Self::ErrorNotAccepted | Self::ErrorAccepted)
+        matches!(
+            self,
+            Self::Throttled
+                | Self::ThrottledRetryAfter
+                | Self::ErrorNotAccepted
+                | Self::ErrorAccepted
+        )
     }
 }
 
@@ -165,7 +171,10 @@ mod tests {
         let mut fates = Fates::default();
         let to = "+14155550101";
         fates.choose(to.to_owned(), Fate::Machine, Some(2));
-        assert_eq!([(); 3].map(|()| fates.next("AC1", to)), [Fate::Machine, Fate::Machine, Fate::Busy]);
+        assert_eq!(
+            [(); 3].map(|()| fates.next("AC1", to)),
+            [Fate::Machine, Fate::Machine, Fate::Busy]
+        );
         fates.choose(to.to_owned(), Fate::Answers, None);
         assert_eq!([(); 3].map(|()| fates.next("AC1", to)), [Fate::Answers; 3]);
         fates.choose(to.to_owned(), Fate::Answers, Some(0));
@@ -174,7 +183,13 @@ mod tests {
 
     #[test]
     fn fates_are_named_in_snake_case() {
-        assert_eq!(serde_json::to_string(&Fate::ThrottledRetryAfter).unwrap(), r#""throttled_retry_after""#);
-        assert_eq!(serde_json::from_str::<Fate>(r#""no_answer""#).unwrap(), Fate::NoAnswer);
+        assert_eq!(
+            serde_json::to_string(&Fate::ThrottledRetryAfter).unwrap(),
+            r#""throttled_retry_after""#
+        );
+        assert_eq!(
+            serde_json::from_str::<Fate>(r#""no_answer""#).unwrap(),
+            Fate::NoAnswer
+        );
     }
 }

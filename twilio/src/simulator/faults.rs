@@ -37,9 +37,15 @@ impl Faults {
     pub(crate) fn changed(self, change: Change) -> Result<Self, &'static str> {
         let changed = Self {
             unanswered_share: change.unanswered_share.unwrap_or(self.unanswered_share),
-            callback_loss_share: change.callback_loss_share.unwrap_or(self.callback_loss_share),
-            callback_duplicate_share: change.callback_duplicate_share.unwrap_or(self.callback_duplicate_share),
-            callback_delay_share: change.callback_delay_share.unwrap_or(self.callback_delay_share),
+            callback_loss_share: change
+                .callback_loss_share
+                .unwrap_or(self.callback_loss_share),
+            callback_duplicate_share: change
+                .callback_duplicate_share
+                .unwrap_or(self.callback_duplicate_share),
+            callback_delay_share: change
+                .callback_delay_share
+                .unwrap_or(self.callback_delay_share),
             latency_ms: change.latency_ms.unwrap_or(self.latency_ms),
         };
         let shares = [
@@ -48,7 +54,11 @@ impl Faults {
             changed.callback_duplicate_share,
             changed.callback_delay_share,
         ];
-        if shares.iter().all(|share| (0.0..=1.0).contains(share)) { Ok(changed) } else { Err("a share is from 0 to 1") }
+        if shares.iter().all(|share| (0.0..=1.0).contains(share)) {
+            Ok(changed)
+        } else {
+            Err("a share is from 0 to 1")
+        }
     }
 }
 
@@ -59,10 +69,23 @@ mod tests {
     #[test]
     fn a_change_leaves_the_other_faults_as_they_are() {
         let change = |text| serde_json::from_str::<Change>(text).unwrap();
-        let faults = Faults::default().changed(change(r#"{"unanswered_share": 0.05}"#)).unwrap();
+        let faults = Faults::default()
+            .changed(change(r#"{"unanswered_share": 0.05}"#))
+            .unwrap();
         let faults = faults.changed(change(r#"{"latency_ms": 20}"#)).unwrap();
-        assert_eq!(faults, Faults { unanswered_share: 0.05, latency_ms: 20, ..Faults::default() });
-        assert!(faults.changed(change(r#"{"callback_loss_share": 1.5}"#)).is_err());
+        assert_eq!(
+            faults,
+            Faults {
+                unanswered_share: 0.05,
+                latency_ms: 20,
+                ..Faults::default()
+            }
+        );
+        assert!(
+            faults
+                .changed(change(r#"{"callback_loss_share": 1.5}"#))
+                .is_err()
+        );
         assert!(serde_json::from_str::<Change>(r#"{"latency": 20}"#).is_err());
     }
 }

@@ -43,7 +43,10 @@ impl Life {
 
     async fn live(&self) {
         // A call that is cancelled while it is queued ends in silence: no callback tells of it.
-        let dialled = self.unless_hung_up(self.wait).await.and_then(|()| self.reach(Stage::Dialling));
+        let dialled = self
+            .unless_hung_up(self.wait)
+            .await
+            .and_then(|()| self.reach(Stage::Dialling));
         if dialled.is_none() {
             return;
         }
@@ -86,7 +89,13 @@ impl Life {
     async fn talk(&self, talk: Talk) -> Option<End> {
         let (ask, fate) = self.answer(talk)?;
         self.tell(Event::Answered);
-        let completed = |talked| Some(End { ending: Ending::Completed, sip_response: 200, talked: Some(talked) });
+        let completed = |talked| {
+            Some(End {
+                ending: Ending::Completed,
+                sip_response: 200,
+                talked: Some(talked),
+            })
+        };
         let mut left = talk.lasts;
         if let Some(detection) = talk.detection {
             self.pass(detection).await?;
@@ -151,7 +160,11 @@ impl Life {
 
 impl End {
     fn unanswered(ending: Ending, sip_response: u16) -> Self {
-        Self { ending, sip_response, talked: None }
+        Self {
+            ending,
+            sip_response,
+            talked: None,
+        }
     }
 }
 
@@ -162,7 +175,11 @@ mod tests {
     use super::*;
 
     fn world(calls_per_second: f64, calls: usize, fate: Fate) -> Arc<World> {
-        let world = Arc::new(World::new(Settings { accounts: Vec::new(), seed: 7, speed: 1.0 }));
+        let world = Arc::new(World::new(Settings {
+            accounts: Vec::new(),
+            seed: 7,
+            speed: 1.0,
+        }));
         let mut account = Account::new("AC00000000000000000000000000000001", "token");
         account.calls_per_second = calls_per_second;
         let account = Arc::new(account);
@@ -173,7 +190,12 @@ mod tests {
     }
 
     fn stages(world: &World) -> Vec<Stage> {
-        world.book().all(None).into_iter().map(|call| call.stage).collect()
+        world
+            .book()
+            .all(None)
+            .into_iter()
+            .map(|call| call.stage)
+            .collect()
     }
 
     async fn seconds(seconds: u64) {
@@ -191,7 +213,10 @@ mod tests {
         seconds(20).await;
         assert_eq!(stages(&world), [Stage::Ended(Ending::Completed); 2]);
         for call in world.book().all(None) {
-            assert_eq!((call.duration_s(), call.price.as_deref()), (20, Some("-0.01400")));
+            assert_eq!(
+                (call.duration_s(), call.price.as_deref()),
+                (20, Some("-0.01400"))
+            );
         }
     }
 
@@ -212,6 +237,10 @@ mod tests {
         world.halt.cancel();
         world.tasks.close();
         world.tasks.wait().await;
-        assert!(stages(&world).iter().all(|stage| !matches!(stage, Stage::Ended(_))));
+        assert!(
+            stages(&world)
+                .iter()
+                .all(|stage| !matches!(stage, Stage::Ended(_)))
+        );
     }
 }

@@ -47,7 +47,13 @@ impl Listener for Lines {
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "set TCP_NODELAY");
         }
-        (Wire { stream, line: Line::default() }, address)
+        (
+            Wire {
+                stream,
+                line: Line::default(),
+            },
+            address,
+        )
     }
 
     fn local_addr(&self) -> io::Result<SocketAddr> {
@@ -64,18 +70,30 @@ pub(crate) struct Wire {
 
 impl Wire {
     fn whole(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        if self.line.is_cut() { Err(io::ErrorKind::BrokenPipe.into()) } else { Ok(Pin::new(&mut self.stream)) }
+        if self.line.is_cut() {
+            Err(io::ErrorKind::BrokenPipe.into())
+        } else {
+            Ok(Pin::new(&mut self.stream))
+        }
     }
 }
 
 impl AsyncRead for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buffer: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_read(cx, buffer)
     }
 }
 
 impl AsyncWrite for Wire {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
         self.whole()?.poll_write(cx, bytes)
     }
 

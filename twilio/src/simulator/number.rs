@@ -3,7 +3,9 @@
 /// Whether this is E.164 as Twilio takes it: `+`, then 8 to 15 digits of which the first isn't 0.
 pub(crate) fn is_e164(text: &str) -> bool {
     text.strip_prefix('+').is_some_and(|digits| {
-        (8..=15).contains(&digits.len()) && !digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit())
+        (8..=15).contains(&digits.len())
+            && !digits.starts_with('0')
+            && digits.bytes().all(|byte| byte.is_ascii_digit())
     })
 }
 
@@ -19,7 +21,9 @@ pub(crate) fn formatted(number: &str) -> String {
 
 /// The last two digits of a number that nobody has: `+1 NXX 555 01NN`.
 pub(crate) fn fictional(number: &str) -> Option<u8> {
-    let national = number.strip_prefix("+1").filter(|rest| rest.len() == 10 && !rest.starts_with(['0', '1']))?;
+    let national = number
+        .strip_prefix("+1")
+        .filter(|rest| rest.len() == 10 && !rest.starts_with(['0', '1']))?;
     if national.get(3..8)? != "55501" {
         return None;
     }
@@ -32,10 +36,24 @@ mod tests {
 
     #[test]
     fn a_plus_and_8_to_15_digits_are_a_number() {
-        for good in ["+14155550101", "+4712345678", "+12345678", "+123456789012345"] {
+        for good in [
+            "+14155550101",
+            "+4712345678",
+            "+12345678",
+            "+123456789012345",
+        ] {
             assert!(is_e164(good), "{good}");
         }
-        for bad in ["14155550101", "+04155550101", "+1234567", "+1234567890123456", "+1415555o101", "+1 4155550101", "", "+"] {
+        for bad in [
+            "14155550101",
+            "+04155550101",
+            "+1234567",
+            "+1234567890123456",
+            "+1415555o101",
+            "+1 4155550101",
+            "",
+            "+",
+        ] {
             assert!(!is_e164(bad), "{bad}");
         }
     }
@@ -44,7 +62,13 @@ mod tests {
     fn only_numbers_that_nobody_has_are_fictional() {
         assert_eq!(fictional("+14155550101"), Some(1));
         assert_eq!(fictional("+12025550199"), Some(99));
-        for real in ["+14155550201", "+14155560101", "+1415555010", "+4915555010100", "+11155550101"] {
+        for real in [
+            "+14155550201",
+            "+14155560101",
+            "+1415555010",
+            "+4915555010100",
+            "+11155550101",
+        ] {
             assert_eq!(fictional(real), None, "{real}");
         }
     }

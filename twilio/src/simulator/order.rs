@@ -133,7 +133,11 @@ impl Order {
             (None, Some(twiml)) => twiml::listen(twiml).map_err(|error| refused_twiml(&error))?,
             _ => Vec::new(),
         };
-        let speech = if ask.is_some() { Duration::MAX } else { Transcript::new(spoken.clone()).length() };
+        let speech = if ask.is_some() {
+            Duration::MAX
+        } else {
+            Transcript::new(spoken.clone()).length()
+        };
         let timeout = params.number("Timeout", 1..=600, |text| Refusal::bad(21208, text))?;
         let time_limit = params.number("TimeLimit", 1..=86_400, Refusal::strict)?;
         let dialling = params.one("SendDigits")?.map(dialling).transpose()?;
@@ -180,10 +184,16 @@ fn numbers<'a>(params: &'a Params, account: &Account) -> Result<(&'a str, &'a st
     let from = params.one("From")?.filter(|from| !from.is_empty());
     let from = from.ok_or_else(|| Refusal::bad(21213, "A 'From' phone number is required"))?;
     if !is_e164(to) {
-        return Err(Refusal::bad(21211, format!("The phone number you are attempting to call, {to}, is not valid.")));
+        return Err(Refusal::bad(
+            21211,
+            format!("The phone number you are attempting to call, {to}, is not valid."),
+        ));
     }
     if !is_e164(from) || from == "+15005550001" {
-        return Err(Refusal::bad(21212, format!("The source phone number provided, {from}, is not valid.")));
+        return Err(Refusal::bad(
+            21212,
+            format!("The source phone number provided, {from}, is not valid."),
+        ));
     }
     if !account.may_call_from(from) {
         let message = format!(
@@ -196,37 +206,61 @@ fn numbers<'a>(params: &'a Params, account: &Account) -> Result<(&'a str, &'a st
         return Err(Refusal::bad(21211, format!("{to} cannot call itself")));
     }
     if !account.may_call(to) {
-        return Err(Refusal::bad(21215, format!("Account not authorized to call {to}")));
+        return Err(Refusal::bad(
+            21215,
+            format!("Account not authorized to call {to}"),
+        ));
     }
     match to {
-        "+15005550001" => Err(Refusal::bad(21217, format!("Phone number {to} does not appear to be valid"))),
-        "+15005550002" => Err(Refusal::bad(21214, format!("The phone number {to} cannot be reached"))),
-        "+15005550003" => Err(Refusal::bad(21215, format!("Account not authorized to call {to}"))),
-        "+15005550004" => Err(Refusal::bad(21216, format!("Call to {to} was blocked by Twilio"))),
+        "+15005550001" => Err(Refusal::bad(
+            21217,
+            format!("Phone number {to} does not appear to be valid"),
+        )),
+        "+15005550002" => Err(Refusal::bad(
+            21214,
+            format!("The phone number {to} cannot be reached"),
+        )),
+        "+15005550003" => Err(Refusal::bad(
+            21215,
+            format!("Account not authorized to call {to}"),
+        )),
+        "+15005550004" => Err(Refusal::bad(
+            21216,
+            format!("Call to {to} was blocked by Twilio"),
+        )),
         _ => Ok((to, from)),
     }
 }
 
 fn inline_twiml(params: &Params) -> Result<Option<&str>, Refusal> {
     match (params.one("Twiml")?, params.one("Url")?) {
-        (Some(_), Some(_)) => Err(Refusal::bad(32019, "Both Twiml and Url are given: Twilio would ignore Twiml")),
+        (Some(_), Some(_)) => Err(Refusal::bad(
+            32019,
+            "Both Twiml and Url are given: Twilio would ignore Twiml",
+        )),
         (None, Some(_)) => Ok(None),
         (None, None) => Err(Refusal::bad(21205, "Url parameter is required")),
-        (Some(twiml), None) if twiml.chars().count() > LONGEST_TWIML => {
-            Err(Refusal::bad(32018, "Twiml size exceeded maximum allowed value of 4000 characters"))
-        }
+        (Some(twiml), None) if twiml.chars().count() > LONGEST_TWIML => Err(Refusal::bad(
+            32018,
+            "Twiml size exceeded maximum allowed value of 4000 characters",
+        )),
         (Some(twiml), None) => Ok(Some(twiml)),
     }
 }
 
 fn ask(params: &Params) -> Result<Option<Ask>, Refusal> {
     let method = params.word("Method", &["GET", "POST"], |text| Refusal::bad(21209, text))?;
-    let Some(url) = params.one("Url")? else { return Ok(None) };
+    let Some(url) = params.one("Url")? else {
+        return Ok(None);
+    };
     if method == Some("GET") {
         return Err(Refusal::strict("the simulator posts to the Url only"));
     }
     let overrides = callback_url("Url", url)?;
-    Ok(Some(Ask { url: url.to_owned(), overrides }))
+    Ok(Some(Ask {
+        url: url.to_owned(),
+        overrides,
+    }))
 }
 
 /// Real Twilio would take the request and fail when the call is answered.
@@ -239,14 +273,21 @@ fn refused_twiml(error: &twiml::Error) -> Refusal {
 }
 
 fn callback(params: &Params) -> Result<Option<Callback>, Refusal> {
-    let method = params.word("StatusCallbackMethod", &["GET", "POST"], |text| Refusal::bad(21209, text))?;
+    let method = params.word("StatusCallbackMethod", &["GET", "POST"], |text| {
+        Refusal::bad(21209, text)
+    })?;
     if method == Some("GET") {
         return Err(Refusal::strict("the simulator posts status callbacks only"));
     }
     let mut events = Vec::new();
     for word in params.all("StatusCallbackEvent") {
         events.push(Event::parse(word).ok_or_else(|| {
-            Refusal::bad(21626, format!("Invalid StatusCallbackEvent {word}: initiated, ringing, answered or completed"))
+            Refusal::bad(
+                21626,
+                format!(
+                    "Invalid StatusCallbackEvent {word}: initiated, ringing, answered or completed"
+                ),
+            )
         })?);
     }
     if events.is_empty() {
@@ -255,10 +296,20 @@ fn callback(params: &Params) -> Result<Option<Callback>, Refusal> {
     callback_to(params, "StatusCallback", events)
 }
 
-fn callback_to(params: &Params, name: &str, events: Vec<Event>) -> Result<Option<Callback>, Refusal> {
-    let Some(url) = params.one(name)? else { return Ok(None) };
+fn callback_to(
+    params: &Params,
+    name: &str,
+    events: Vec<Event>,
+) -> Result<Option<Callback>, Refusal> {
+    let Some(url) = params.one(name)? else {
+        return Ok(None);
+    };
     let overrides = callback_url(name, url)?;
-    Ok(Some(Callback { url: url.to_owned(), overrides, events }))
+    Ok(Some(Callback {
+        url: url.to_owned(),
+        overrides,
+        events,
+    }))
 }
 
 impl Event {
@@ -290,18 +341,37 @@ fn callback_url(name: &str, url: &str) -> Result<Overrides, Refusal> {
 
 fn detection(params: &Params) -> Result<Option<Detection>, Refusal> {
     params.number("MachineDetectionTimeout", 3..=59, Refusal::strict)?;
-    params.number("MachineDetectionSpeechThreshold", 1_000..=6_000, Refusal::strict)?;
-    params.number("MachineDetectionSpeechEndThreshold", 500..=5_000, Refusal::strict)?;
-    params.number("MachineDetectionSilenceTimeout", 2_000..=10_000, Refusal::strict)?;
-    let in_background = params.word("AsyncAmd", &["true", "false"], Refusal::strict)? == Some("true");
-    let method = params.word("AsyncAmdStatusCallbackMethod", &["GET", "POST"], |text| Refusal::bad(21209, text))?;
+    params.number(
+        "MachineDetectionSpeechThreshold",
+        1_000..=6_000,
+        Refusal::strict,
+    )?;
+    params.number(
+        "MachineDetectionSpeechEndThreshold",
+        500..=5_000,
+        Refusal::strict,
+    )?;
+    params.number(
+        "MachineDetectionSilenceTimeout",
+        2_000..=10_000,
+        Refusal::strict,
+    )?;
+    let in_background =
+        params.word("AsyncAmd", &["true", "false"], Refusal::strict)? == Some("true");
+    let method = params.word("AsyncAmdStatusCallbackMethod", &["GET", "POST"], |text| {
+        Refusal::bad(21209, text)
+    })?;
     if method == Some("GET") {
         return Err(Refusal::strict("the simulator posts callbacks only"));
     }
     let callback = callback_to(params, "AsyncAmdStatusCallback", Vec::new())?;
     let ways = ["Enable", "DetectMessageEnd"];
     let way = params.word("MachineDetection", &ways, |text| Refusal::bad(21234, text))?;
-    Ok(way.map(|way| Detection { message_end: way == "DetectMessageEnd", in_background, callback }))
+    Ok(way.map(|way| Detection {
+        message_end: way == "DetectMessageEnd",
+        in_background,
+        callback,
+    }))
 }
 
 /// How long it takes to dial an extension.
@@ -315,7 +385,12 @@ fn dialling(digits: &str) -> Result<Duration, Refusal> {
             'w' => 500,
             'W' => 1_000,
             '0'..='9' | 'A'..='D' | '#' | '*' => 200,
-            _ => return Err(Refusal::bad(21206, "SendDigits is made of 0-9, A-D, #, *, w and W")),
+            _ => {
+                return Err(Refusal::bad(
+                    21206,
+                    "SendDigits is made of 0-9, A-D, #, *, w and W",
+                ));
+            }
         });
     }
     Ok(lasts)

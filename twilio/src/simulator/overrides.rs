@@ -7,7 +7,16 @@ use std::time::Duration;
 const CAP_MS: u64 = 15_000;
 
 /// Twilio's places from which it can call back.
-const EDGES: [&str; 8] = ["ashburn", "dublin", "frankfurt", "sao-paulo", "singapore", "sydney", "tokyo", "umatilla"];
+const EDGES: [&str; 8] = [
+    "ashburn",
+    "dublin",
+    "frankfurt",
+    "sao-paulo",
+    "singapore",
+    "sydney",
+    "tokyo",
+    "umatilla",
+];
 
 /// How a callback is sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,7 +47,12 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    const ALL: [Self; 4] = [Self::Connect, Self::Read, Self::ClientError, Self::ServerError];
+    const ALL: [Self; 4] = [
+        Self::Connect,
+        Self::Read,
+        Self::ClientError,
+        Self::ServerError,
+    ];
 }
 
 impl Default for Overrides {
@@ -65,9 +79,13 @@ impl Overrides {
     /// Says what is wrong. Twilio would warn in the console (11240 to 11243) and use the defaults.
     pub(crate) fn of(url: &str) -> Result<Self, String> {
         let mut overrides = Self::default();
-        let Some((_, fragment)) = url.split_once('#') else { return Ok(overrides) };
+        let Some((_, fragment)) = url.split_once('#') else {
+            return Ok(overrides);
+        };
         for pair in fragment.split('&') {
-            let (key, value) = pair.split_once('=').ok_or_else(|| format!("the override {pair} has no value"))?;
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| format!("the override {pair} has no value"))?;
             match key {
                 "ct" => overrides.connect = millis(key, value, 10_000)?,
                 "rt" => overrides.read = millis(key, value, CAP_MS)?,
@@ -78,7 +96,9 @@ impl Overrides {
                 }
                 "rp" => overrides.policy = policy(value)?,
                 "sni" if matches!(value, "y" | "n") => {}
-                "e" if value.split(',').all(|edge| EDGES.contains(&edge.trim_end_matches("-ix"))) => {}
+                "e" if value
+                    .split(',')
+                    .all(|edge| EDGES.contains(&edge.trim_end_matches("-ix"))) => {}
                 _ => return Err(format!("the override {pair} is not known")),
             }
         }
@@ -87,8 +107,13 @@ impl Overrides {
 }
 
 fn millis(key: &str, value: &str, most: u64) -> Result<Duration, String> {
-    let millis = value.parse::<u64>().ok().filter(|millis| (100..=most).contains(millis));
-    millis.map(Duration::from_millis).ok_or_else(|| format!("the override {key} is a number from 100 to {most}"))
+    let millis = value
+        .parse::<u64>()
+        .ok()
+        .filter(|millis| (100..=most).contains(millis));
+    millis
+        .map(Duration::from_millis)
+        .ok_or_else(|| format!("the override {key} is a number from 100 to {most}"))
 }
 
 fn policy(value: &str) -> Result<Vec<Failure>, String> {
@@ -130,16 +155,30 @@ mod tests {
         assert_eq!(overrides.connect, Duration::from_secs(2));
         assert_eq!(overrides.read, Duration::from_secs(4));
         assert_eq!(overrides.total, Duration::from_secs(12));
-        assert!(overrides.retries_after(Failure::ServerError) && overrides.retries_after(Failure::Read));
-        assert!(!overrides.retries_after(Failure::ClientError) && !overrides.retries_after(Failure::Connect));
-        assert!(Overrides::of("https://example.com#rp=all").unwrap().retries_after(Failure::ClientError));
+        assert!(
+            overrides.retries_after(Failure::ServerError) && overrides.retries_after(Failure::Read)
+        );
+        assert!(
+            !overrides.retries_after(Failure::ClientError)
+                && !overrides.retries_after(Failure::Connect)
+        );
+        assert!(
+            Overrides::of("https://example.com#rp=all")
+                .unwrap()
+                .retries_after(Failure::ClientError)
+        );
     }
 
     #[test]
     fn an_override_that_twilio_does_not_have_is_refused() {
-        for fragment in ["rc=6", "rc=-1", "rp=3xx", "ct=99", "ct=10001", "rt=15001", "tt=x", "x=1", "rc", "", "sni=yes", "e=mars"]
-        {
-            assert!(Overrides::of(&format!("https://example.com/#{fragment}")).is_err(), "{fragment}");
+        for fragment in [
+            "rc=6", "rc=-1", "rp=3xx", "ct=99", "ct=10001", "rt=15001", "tt=x", "x=1", "rc", "",
+            "sni=yes", "e=mars",
+        ] {
+            assert!(
+                Overrides::of(&format!("https://example.com/#{fragment}")).is_err(),
+                "{fragment}"
+            );
         }
     }
 }

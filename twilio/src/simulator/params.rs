@@ -15,7 +15,10 @@ impl Params {
     /// # Errors
     /// 415 when the body isn't declared as a form.
     pub(crate) fn of_form(headers: &HeaderMap, body: &[u8]) -> Result<Self, Refusal> {
-        let declared = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+        let declared = headers
+            .get(header::CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .unwrap_or_default();
         let mime = declared.split(';').next().unwrap_or_default().trim();
         if !mime.eq_ignore_ascii_case("application/x-www-form-urlencoded") {
             return Err(Refusal {
@@ -40,10 +43,15 @@ impl Params {
         for (name, _) in &self.0 {
             let name = name.as_str();
             if known.contains(&name) {
-                return Err(Refusal::strict(format!("the simulator does not play the parameter {name}")));
+                return Err(Refusal::strict(format!(
+                    "the simulator does not play the parameter {name}"
+                )));
             }
             if !played.contains(&name) {
-                return Err(Refusal::bad(20001, format!("unknown parameter {name}: Twilio would ignore it")));
+                return Err(Refusal::bad(
+                    20001,
+                    format!("unknown parameter {name}: Twilio would ignore it"),
+                ));
             }
         }
         Ok(())
@@ -54,14 +62,19 @@ impl Params {
         let mut values = self.all(name);
         let first = values.next();
         if values.next().is_some() {
-            return Err(Refusal::strict(format!("the parameter {name} comes more than once")));
+            return Err(Refusal::strict(format!(
+                "the parameter {name} comes more than once"
+            )));
         }
         Ok(first)
     }
 
     /// Every value of a name.
     pub(crate) fn all(&self, wanted: &str) -> impl Iterator<Item = &str> {
-        self.0.iter().filter(move |(name, _)| name == wanted).map(|(_, value)| value.as_str())
+        self.0
+            .iter()
+            .filter(move |(name, _)| name == wanted)
+            .map(|(_, value)| value.as_str())
     }
 
     /// The value of a name as a whole number within bounds.
@@ -71,10 +84,16 @@ impl Params {
         bounds: std::ops::RangeInclusive<u32>,
         refusal: impl FnOnce(String) -> Refusal,
     ) -> Result<Option<u32>, Refusal> {
-        let Some(text) = self.one(name)? else { return Ok(None) };
+        let Some(text) = self.one(name)? else {
+            return Ok(None);
+        };
         match text.parse() {
             Ok(number) if bounds.contains(&number) => Ok(Some(number)),
-            _ => Err(refusal(format!("{name} is a whole number from {} to {}", bounds.start(), bounds.end()))),
+            _ => Err(refusal(format!(
+                "{name} is a whole number from {} to {}",
+                bounds.start(),
+                bounds.end()
+            ))),
         }
     }
 
@@ -86,7 +105,9 @@ impl Params {
         refusal: impl FnOnce(String) -> Refusal,
     ) -> Result<Option<&'a str>, Refusal> {
         match self.one(name)? {
-            Some(word) if !words.contains(&word) => Err(refusal(format!("{name} is one of {}", words.join(", ")))),
+            Some(word) if !words.contains(&word) => {
+                Err(refusal(format!("{name} is one of {}", words.join(", "))))
+            }
             word => Ok(word),
         }
     }
@@ -101,9 +122,18 @@ mod tests {
     #[test]
     fn only_a_declared_form_is_read() {
         let mut headers = HeaderMap::new();
-        assert_eq!(Params::of_form(&headers, b"a=b").unwrap_err().status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        assert_eq!(Params::of_form(&headers, b"{}").unwrap_err().status, StatusCode::UNSUPPORTED_MEDIA_TYPE);
+        assert_eq!(
+            Params::of_form(&headers, b"a=b").unwrap_err().status,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        );
+        headers.insert(
+            header::CONTENT_TYPE,
+            HeaderValue::from_static("application/json"),
+        );
+        assert_eq!(
+            Params::of_form(&headers, b"{}").unwrap_err().status,
+            StatusCode::UNSUPPORTED_MEDIA_TYPE
+        );
         let form = HeaderValue::from_static("application/x-www-form-urlencoded; charset=utf-8");
         headers.insert(header::CONTENT_TYPE, form);
         let params = Params::of_form(&headers, b"To=%2B1415&Event=a&Event=b").unwrap();
@@ -124,10 +154,20 @@ mod tests {
     #[test]
     fn numbers_and_words_are_kept_within_bounds() {
         let params = Params::of_query(Some("Timeout=600&Method=PUT"));
-        assert_eq!(params.number("Timeout", 1..=600, Refusal::strict), Ok(Some(600)));
+        assert_eq!(
+            params.number("Timeout", 1..=600, Refusal::strict),
+            Ok(Some(600))
+        );
         assert!(params.number("Timeout", 1..=599, Refusal::strict).is_err());
         assert!(params.number("Method", 1..=600, Refusal::strict).is_err());
-        assert!(params.word("Method", &["GET", "POST"], Refusal::strict).is_err());
-        assert_eq!(params.word("Method", &["PUT"], Refusal::strict), Ok(Some("PUT")));
+        assert!(
+            params
+                .word("Method", &["GET", "POST"], Refusal::strict)
+                .is_err()
+        );
+        assert_eq!(
+            params.word("Method", &["PUT"], Refusal::strict),
+            Ok(Some("PUT"))
+        );
     }
 }

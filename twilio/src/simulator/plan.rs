@@ -87,7 +87,12 @@ impl Plan {
             Fate::NoAnswer => Outcome::NoAnswer,
             Fate::Rejected => Outcome::Rejected,
             Fate::Machine => Outcome::Answered(Talk::of(order, Callee::Machine, machine, None)),
-            Fate::HangsUp => Outcome::Answered(Talk::of(order, Callee::Human, human, Some(Duration::from_secs(1)))),
+            Fate::HangsUp => Outcome::Answered(Talk::of(
+                order,
+                Callee::Human,
+                human,
+                Some(Duration::from_secs(1)),
+            )),
             Fate::Answers
             | Fate::PressesAgain
             | Fate::WrongKey
@@ -103,18 +108,44 @@ impl Plan {
             | Fate::Unparsable => Outcome::Answered(Talk::of(order, Callee::Human, human, None)),
         };
         // Declining takes a moment; an answer takes until somebody is at the phone.
-        let ring = if outcome == Outcome::Rejected { ring / 10 } else { ring };
-        Self { dial, ring, timeout: order.timeout, outcome, billing }
+        let ring = if outcome == Outcome::Rejected {
+            ring / 10
+        } else {
+            ring
+        };
+        Self {
+            dial,
+            ring,
+            timeout: order.timeout,
+            outcome,
+            billing,
+        }
     }
 }
 
 impl Talk {
-    fn of(order: &Order, by: Callee, detection: Option<Duration>, patience: Option<Duration>) -> Self {
-        let blocking = order.detection.as_ref().is_some_and(|detection| !detection.in_background);
+    fn of(
+        order: &Order,
+        by: Callee,
+        detection: Option<Duration>,
+        patience: Option<Duration>,
+    ) -> Self {
+        let blocking = order
+            .detection
+            .as_ref()
+            .is_some_and(|detection| !detection.in_background);
         let lead = order.dialling + detection.filter(|_| blocking).unwrap_or_default();
         let whole = lead.saturating_add(order.speech);
-        let lasts = [patience, order.time_limit].into_iter().flatten().fold(whole, Duration::min);
-        Self { by, detection: detection.filter(|detection| *detection <= lasts), lead, lasts }
+        let lasts = [patience, order.time_limit]
+            .into_iter()
+            .flatten()
+            .fold(whole, Duration::min);
+        Self {
+            by,
+            detection: detection.filter(|detection| *detection <= lasts),
+            lead,
+            lasts,
+        }
     }
 }
 
@@ -122,7 +153,14 @@ impl Talk {
 fn detection(order: &Order, by: Callee, rng: &mut StdRng) -> Option<Duration> {
     let takes = match by {
         Callee::Human => millis(rng, 1_500, 3_000),
-        Callee::Machine if order.detection.as_ref().is_some_and(|detection| detection.message_end) => millis(rng, 8_000, 14_000),
+        Callee::Machine
+            if order
+                .detection
+                .as_ref()
+                .is_some_and(|detection| detection.message_end) =>
+        {
+            millis(rng, 8_000, 14_000)
+        }
         Callee::Machine => millis(rng, 3_000, 5_000),
     };
     order.detection.as_ref().map(|_| takes)
@@ -147,7 +185,13 @@ mod tests {
 
     #[test]
     fn the_same_throw_makes_the_same_plan() {
-        let throw = |number| Plan::of(Fate::Answers, &Order::example(), &mut Dice::new(7).of(Concern::Life, number));
+        let throw = |number| {
+            Plan::of(
+                Fate::Answers,
+                &Order::example(),
+                &mut Dice::new(7).of(Concern::Life, number),
+            )
+        };
         assert_eq!(throw(1), throw(1));
         assert_ne!(throw(1), throw(2));
         let plan = throw(3);
@@ -160,9 +204,15 @@ mod tests {
         let seconds = Duration::from_secs;
         assert_eq!(talk(Fate::Answers, &Order::example()).lasts, seconds(20));
         assert_eq!(talk(Fate::HangsUp, &Order::example()).lasts, seconds(1));
-        let limited = Order { time_limit: Some(seconds(5)), ..Order::example() };
+        let limited = Order {
+            time_limit: Some(seconds(5)),
+            ..Order::example()
+        };
         assert_eq!(talk(Fate::Answers, &limited).lasts, seconds(5));
-        let extension = Order { dialling: seconds(2), ..Order::example() };
+        let extension = Order {
+            dialling: seconds(2),
+            ..Order::example()
+        };
         assert_eq!(talk(Fate::Answers, &extension).lasts, seconds(22));
         assert_eq!(talk(Fate::Answers, &extension).lead, seconds(2));
     }
@@ -170,8 +220,18 @@ mod tests {
     #[test]
     fn detection_keeps_the_speech_waiting_unless_it_is_in_the_background() {
         let with = |in_background| {
-            let detection = Detection { message_end: true, in_background, callback: None };
-            talk(Fate::Machine, &Order { detection: Some(detection), ..Order::example() })
+            let detection = Detection {
+                message_end: true,
+                in_background,
+                callback: None,
+            };
+            talk(
+                Fate::Machine,
+                &Order {
+                    detection: Some(detection),
+                    ..Order::example()
+                },
+            )
         };
         let blocking = with(false);
         assert_eq!(blocking.detection, Some(blocking.lead));

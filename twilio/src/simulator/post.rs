@@ -55,7 +55,11 @@ impl Clients {
 /// Gives the process a TLS provider: reqwest comes without one here, and panics where it finds none.
 pub(crate) fn install_tls_provider() {
     let missing = rustls::crypto::CryptoProvider::get_default().is_none();
-    if missing && rustls::crypto::ring::default_provider().install_default().is_err() {
+    if missing
+        && rustls::crypto::ring::default_provider()
+            .install_default()
+            .is_err()
+    {
         tracing::debug!("another part of the process installed its TLS provider first");
     }
 }
@@ -63,8 +67,14 @@ pub(crate) fn install_tls_provider() {
 /// Posts until it is delivered or Twilio would give up.
 pub(crate) async fn post(world: Arc<World>, notice: Notice) {
     let halt = world.halt.clone();
-    let Some(delivered) = halt.run_until_cancelled(deliver(&world, &notice)).await else { return };
-    let count = if delivered { &world.tally.callbacks_sent } else { &world.tally.callbacks_failed };
+    let Some(delivered) = halt.run_until_cancelled(deliver(&world, &notice)).await else {
+        return;
+    };
+    let count = if delivered {
+        &world.tally.callbacks_sent
+    } else {
+        &world.tally.callbacks_failed
+    };
     count.fetch_add(1, Ordering::Relaxed);
 }
 
@@ -83,9 +93,17 @@ pub(crate) async fn fetch(world: &World, notice: &Notice) -> Option<String> {
         }
     };
     // Retries of one event share a token.
-    let token = world.dice.id(Concern::Token, notice.call, notice.which.into());
-    let signature = signature::sign(&account.auth_token, &signature::as_signed(&notice.url), &notice.fields);
-    let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(&notice.fields).finish();
+    let token = world
+        .dice
+        .id(Concern::Token, notice.call, notice.which.into());
+    let signature = signature::sign(
+        &account.auth_token,
+        &signature::as_signed(&notice.url),
+        &notice.fields,
+    );
+    let body = form_urlencoded::Serializer::new(String::new())
+        .extend_pairs(&notice.fields)
+        .finish();
     let deadline = Instant::now() + notice.overrides.total;
     for _ in 0..=notice.overrides.retries {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -94,7 +112,10 @@ pub(crate) async fn fetch(world: &World, notice: &Notice) -> Option<String> {
         }
         let request = client
             .post(&notice.url)
-            .header(CONTENT_TYPE, "application/x-www-form-urlencoded; charset=UTF-8")
+            .header(
+                CONTENT_TYPE,
+                "application/x-www-form-urlencoded; charset=UTF-8",
+            )
             .header(USER_AGENT, "TwilioProxy/1.1")
             .header("I-Twilio-Idempotency-Token", &token)
             .header("X-Twilio-Signature", &signature)
@@ -112,7 +133,11 @@ pub(crate) async fn fetch(world: &World, notice: &Notice) -> Option<String> {
 /// One attempt.
 async fn sent(request: reqwest::RequestBuilder) -> Result<String, Failure> {
     let failed = |error: reqwest::Error| {
-        let failure = if error.is_connect() { Failure::Connect } else { Failure::Read };
+        let failure = if error.is_connect() {
+            Failure::Connect
+        } else {
+            Failure::Read
+        };
         tracing::debug!(error = %error.without_url(), "callback failed");
         failure
     };

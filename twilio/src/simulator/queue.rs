@@ -43,7 +43,11 @@ impl Queue {
     }
 
     fn count(&mut self, now: Instant) {
-        while self.recent.front().is_some_and(|first| now - *first >= Duration::from_secs(1)) {
+        while self
+            .recent
+            .front()
+            .is_some_and(|first| now - *first >= Duration::from_secs(1))
+        {
             self.recent.pop_front();
         }
         self.recent.push_back(now);
@@ -54,7 +58,11 @@ impl Queue {
 /// The time between two calls; a rate that makes no sense counts as 1.
 fn interval(calls_per_second: f64) -> Duration {
     let second = Duration::from_secs(1);
-    if calls_per_second > 0.0 { Duration::try_from_secs_f64(calls_per_second.recip()).unwrap_or(second) } else { second }
+    if calls_per_second > 0.0 {
+        Duration::try_from_secs_f64(calls_per_second.recip()).unwrap_or(second)
+    } else {
+        second
+    }
 }
 
 #[cfg(test)]
@@ -69,7 +77,10 @@ mod tests {
     async fn calls_are_dialled_at_the_accounts_pace() {
         let mut queue = Queue::default();
         let mut join = || queue.join(Instant::now(), 2.0);
-        assert_eq!([join(), join(), join()], [Ok(seconds(0.0)), Ok(seconds(0.5)), Ok(seconds(1.0))]);
+        assert_eq!(
+            [join(), join(), join()],
+            [Ok(seconds(0.0)), Ok(seconds(0.5)), Ok(seconds(1.0))]
+        );
         tokio::time::advance(seconds(0.75)).await;
         assert_eq!(join(), Ok(seconds(0.75)));
         tokio::time::advance(seconds(60.0)).await;
@@ -80,8 +91,14 @@ mod tests {
     async fn a_fraction_of_a_call_per_second_is_a_pace_too() {
         let mut queue = Queue::default();
         let waits = [0; 3].map(|_| queue.join(Instant::now(), 0.25));
-        assert_eq!(waits, [Ok(seconds(0.0)), Ok(seconds(4.0)), Ok(seconds(8.0))]);
-        assert_eq!([0.0, -1.0, f64::NAN, f64::INFINITY].map(interval), [1, 1, 1, 0].map(Duration::from_secs));
+        assert_eq!(
+            waits,
+            [Ok(seconds(0.0)), Ok(seconds(4.0)), Ok(seconds(8.0))]
+        );
+        assert_eq!(
+            [0.0, -1.0, f64::NAN, f64::INFINITY].map(interval),
+            [1, 1, 1, 0].map(Duration::from_secs)
+        );
     }
 
     #[tokio::test(start_paused = true)]

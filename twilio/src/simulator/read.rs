@@ -18,12 +18,31 @@ use super::world::World;
 /// Twilio's page size where the request doesn't say.
 const PAGE_SIZE: u32 = 50;
 
-const FILTERS: [&str; 9] = ["To", "From", "Status", "StartTime", "StartTime<", "StartTime>", "PageSize", "Page", "PageToken"];
+const FILTERS: [&str; 9] = [
+    "To",
+    "From",
+    "Status",
+    "StartTime",
+    "StartTime<",
+    "StartTime>",
+    "PageSize",
+    "Page",
+    "PageToken",
+];
 
 /// Filters of Twilio's that the simulator has no use for.
 const OTHER_FILTERS: [&str; 4] = ["ParentCallSid", "EndTime", "EndTime<", "EndTime>"];
 
-const STATUSES: [&str; 8] = ["queued", "ringing", "in-progress", "canceled", "completed", "failed", "busy", "no-answer"];
+const STATUSES: [&str; 8] = [
+    "queued",
+    "ringing",
+    "in-progress",
+    "canceled",
+    "completed",
+    "failed",
+    "busy",
+    "no-answer",
+];
 
 /// Handles `GET …/Calls/{sid}.json`.
 pub(crate) async fn call(
@@ -33,7 +52,9 @@ pub(crate) async fn call(
 ) -> Result<impl IntoResponse, Refusal> {
     let account = auth::account(&world.directory(), &account, &headers)?;
     let mut book = world.book();
-    let call = book.at(&account.sid, &file).ok_or_else(|| missing(&account.sid, &file))?;
+    let call = book
+        .at(&account.sid, &file)
+        .ok_or_else(|| missing(&account.sid, &file))?;
     Ok(Json(call.resource()))
 }
 
@@ -54,9 +75,19 @@ pub(crate) async fn calls(
     let filter = Filter::read(&params)?;
     let book = world.book();
     // A page token pins the page to a call, so that calls that are created meanwhile don't shift it.
-    let before = filter.token.map(|sid| book.find(&account.sid, sid).ok_or_else(|| unknown_token(sid))).transpose()?;
+    let before = filter
+        .token
+        .map(|sid| {
+            book.find(&account.sid, sid)
+                .ok_or_else(|| unknown_token(sid))
+        })
+        .transpose()?;
     let size = filter.page_size as usize;
-    let skipped = if before.is_some() { 0 } else { filter.page as usize * size };
+    let skipped = if before.is_some() {
+        0
+    } else {
+        filter.page as usize * size
+    };
     let mut found: Vec<&Call> = book
         .of_account(&account.sid, filter.to)
         .filter(|(id, _)| before.is_none_or(|before| *id < before))
@@ -67,7 +98,10 @@ pub(crate) async fn calls(
         .collect();
     let more = found.len() > size;
     found.truncate(size);
-    let next = found.last().filter(|_| more).map(|last| format!("PA{}", last.sid));
+    let next = found
+        .last()
+        .filter(|_| more)
+        .map(|last| format!("PA{}", last.sid));
     let uri = |page: u32, token: Option<&str>| filter.uri(&account.sid, page, token);
     let start = filter.page as usize * size;
     Ok(Json(Page {
@@ -126,9 +160,15 @@ impl<'a> Filter<'a> {
             started_on: date(params, "StartTime")?,
             started_before: date(params, "StartTime<")?,
             started_after: date(params, "StartTime>")?,
-            page: params.number("Page", 0..=1_000_000, Refusal::strict)?.unwrap_or(0),
-            page_size: params.number("PageSize", 1..=1_000, Refusal::strict)?.unwrap_or(PAGE_SIZE),
-            token: token.map(|token| token.strip_prefix("PA").ok_or_else(|| unknown_token(token))).transpose()?,
+            page: params
+                .number("Page", 0..=1_000_000, Refusal::strict)?
+                .unwrap_or(0),
+            page_size: params
+                .number("PageSize", 1..=1_000, Refusal::strict)?
+                .unwrap_or(PAGE_SIZE),
+            token: token
+                .map(|token| token.strip_prefix("PA").ok_or_else(|| unknown_token(token)))
+                .transpose()?,
         })
     }
 
@@ -140,7 +180,9 @@ impl<'a> Filter<'a> {
         };
         self.to.is_none_or(|to| call.order.to == to)
             && self.from.is_none_or(|from| call.order.from == from)
-            && self.status.is_none_or(|status| call.stage.status() == status)
+            && self
+                .status
+                .is_none_or(|status| call.stage.status() == status)
             && is(self.started_on, NaiveDate::eq)
             && is(self.started_before, NaiveDate::le)
             && is(self.started_after, NaiveDate::ge)
@@ -149,12 +191,21 @@ impl<'a> Filter<'a> {
     /// The path and query of a page of this list.
     fn uri(&self, account: &str, page: u32, token: Option<&str>) -> String {
         let mut query = form_urlencoded::Serializer::new(String::new());
-        for (name, value) in [("To", self.to), ("From", self.from), ("Status", self.status), ("PageToken", token)] {
+        for (name, value) in [
+            ("To", self.to),
+            ("From", self.from),
+            ("Status", self.status),
+            ("PageToken", token),
+        ] {
             if let Some(value) = value {
                 query.append_pair(name, value);
             }
         }
-        let dates = [("StartTime", self.started_on), ("StartTime<", self.started_before), ("StartTime>", self.started_after)];
+        let dates = [
+            ("StartTime", self.started_on),
+            ("StartTime<", self.started_before),
+            ("StartTime>", self.started_after),
+        ];
         for (name, date) in dates {
             if let Some(date) = date {
                 query.append_pair(name, &date.to_string());
@@ -162,14 +213,21 @@ impl<'a> Filter<'a> {
         }
         query.append_pair("PageSize", &self.page_size.to_string());
         query.append_pair("Page", &page.to_string());
-        format!("/{API_VERSION}/Accounts/{account}/Calls.json?{}", query.finish())
+        format!(
+            "/{API_VERSION}/Accounts/{account}/Calls.json?{}",
+            query.finish()
+        )
     }
 }
 
 fn date(params: &Params, name: &str) -> Result<Option<NaiveDate>, Refusal> {
-    let Some(text) = params.one(name)? else { return Ok(None) };
+    let Some(text) = params.one(name)? else {
+        return Ok(None);
+    };
     match NaiveDate::parse_from_str(text, "%Y-%m-%d") {
         Ok(date) => Ok(Some(date)),
-        Err(_) => Err(Refusal::strict(format!("{name} is a date such as 2026-01-31, in UTC"))),
+        Err(_) => Err(Refusal::strict(format!(
+            "{name} is a date such as 2026-01-31, in UTC"
+        ))),
     }
 }

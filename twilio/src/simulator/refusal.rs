@@ -29,12 +29,22 @@ struct Body<'a> {
 impl Refusal {
     /// A refusal with one of Twilio's codes and HTTP 400.
     pub(crate) fn bad(code: u32, message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: Some(code), message: message.into(), retry_after: None }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: Some(code),
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     /// A refusal of the simulator's own, where Twilio has no code or would let the mistake pass.
     pub(crate) fn strict(message: impl Into<String>) -> Self {
-        Self { status: StatusCode::BAD_REQUEST, code: None, message: message.into(), retry_after: None }
+        Self {
+            status: StatusCode::BAD_REQUEST,
+            code: None,
+            message: message.into(),
+            retry_after: None,
+        }
     }
 
     /// Wrong, missing or suspended credentials.
@@ -44,26 +54,46 @@ impl Refusal {
 
     /// Nothing of this account stands at this path.
     pub(crate) fn not_found(path: &str) -> Self {
-        Self::with(StatusCode::NOT_FOUND, 20404, format!("The requested resource {path} was not found"))
+        Self::with(
+            StatusCode::NOT_FOUND,
+            20404,
+            format!("The requested resource {path} was not found"),
+        )
     }
 
     /// More requests at a time than the account may have. Never processed.
     pub(crate) fn too_many(retry_after: Option<u32>) -> Self {
-        Self { retry_after, ..Self::with(StatusCode::TOO_MANY_REQUESTS, 20429, "Too Many Requests") }
+        Self {
+            retry_after,
+            ..Self::with(StatusCode::TOO_MANY_REQUESTS, 20429, "Too Many Requests")
+        }
     }
 
     /// An error of Twilio's own; the request may have been processed.
     pub(crate) fn internal() -> Self {
-        Self::with(StatusCode::INTERNAL_SERVER_ERROR, 20500, "An internal server error has occurred")
+        Self::with(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            20500,
+            "An internal server error has occurred",
+        )
     }
 
     /// Twilio is down.
     pub(crate) fn unavailable() -> Self {
-        Self::with(StatusCode::SERVICE_UNAVAILABLE, 20503, "Service is unavailable. Please try again")
+        Self::with(
+            StatusCode::SERVICE_UNAVAILABLE,
+            20503,
+            "Service is unavailable. Please try again",
+        )
     }
 
     fn with(status: StatusCode, code: u32, message: impl Into<String>) -> Self {
-        Self { status, code: Some(code), message: message.into(), retry_after: None }
+        Self {
+            status,
+            code: Some(code),
+            message: message.into(),
+            retry_after: None,
+        }
     }
 }
 
@@ -72,16 +102,22 @@ impl IntoResponse for Refusal {
         let body = Body {
             code: self.code,
             message: &self.message,
-            more_info: self.code.map(|code| format!("https://www.twilio.com/docs/errors/{code}")),
+            more_info: self
+                .code
+                .map(|code| format!("https://www.twilio.com/docs/errors/{code}")),
             status: self.status.as_u16(),
         };
         let mut response = (self.status, Json(body)).into_response();
         if let Some(seconds) = self.retry_after {
-            response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+            response
+                .headers_mut()
+                .insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if self.status == StatusCode::UNAUTHORIZED {
             let realm = HeaderValue::from_static("Basic realm=\"Twilio API\"");
-            response.headers_mut().insert(header::WWW_AUTHENTICATE, realm);
+            response
+                .headers_mut()
+                .insert(header::WWW_AUTHENTICATE, realm);
         }
         response
     }

@@ -65,7 +65,8 @@ impl CallReport {
             transcript: heard.to_string(),
             digits_heard: heard.digits_heard(),
             readings_heard: heard.readings_heard().len(),
-            callback_path: callback.and_then(|callback| Some(Url::parse(&callback.url).ok()?.path().to_owned())),
+            callback_path: callback
+                .and_then(|callback| Some(Url::parse(&callback.url).ok()?.path().to_owned())),
             sequence_numbers: call.told.clone(),
         }
     }

@@ -21,7 +21,9 @@ const SYLLABLE: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_hours(4);
 
 /// Languages in which a digit with a full stop is an ordinal: "4." is "the fourth".
-const ORDINAL_LANGUAGES: [&str; 14] = ["cs", "da", "de", "et", "eu", "fi", "hr", "hu", "is", "lv", "nb", "sk", "sl", "tr"];
+const ORDINAL_LANGUAGES: [&str; 14] = [
+    "cs", "da", "de", "et", "eu", "fi", "hr", "hu", "is", "lv", "nb", "sk", "sl", "tr",
+];
 
 /// How a stretch of text is said.
 #[derive(Debug, Clone)]
@@ -46,7 +48,13 @@ impl Speaker {
     pub(crate) fn say(&mut self, text: &str, manner: &Manner) {
         if let Some(digit) = voice_otp::speech::digit(&manner.language, text.trim()) {
             // A digit's word that is all there is, between two pauses.
-            self.push(text.trim().to_owned(), Some(digit), Kind::Character, CHARACTER.div_f64(manner.rate), manner);
+            self.push(
+                text.trim().to_owned(),
+                Some(digit),
+                Kind::Character,
+                CHARACTER.div_f64(manner.rate),
+                manner,
+            );
             return;
         }
         let mut words: Vec<&str> = Vec::new();
@@ -85,7 +93,10 @@ impl Speaker {
             if once.is_empty() || self.lasts > LONGEST {
                 return;
             }
-            self.lasts += once.iter().map(|utterance| utterance.lasts).sum::<Duration>();
+            self.lasts += once
+                .iter()
+                .map(|utterance| utterance.lasts)
+                .sum::<Duration>();
             self.spoken.extend(once.iter().cloned());
         }
     }
@@ -100,7 +111,13 @@ impl Speaker {
     }
 
     fn character(&mut self, character: char, manner: &Manner) {
-        self.push(character.to_string(), Some(character), Kind::Character, CHARACTER.div_f64(manner.rate), manner);
+        self.push(
+            character.to_string(),
+            Some(character),
+            Kind::Character,
+            CHARACTER.div_f64(manner.rate),
+            manner,
+        );
     }
 
     fn words(&mut self, words: &mut Vec<&str>, manner: &Manner) {
@@ -109,17 +126,34 @@ impl Speaker {
         }
         let text = words.join(" ");
         words.clear();
-        let lasts: Duration = text.chars().map(|c| if c < '\u{2e80}' { LETTER } else { SYLLABLE }).sum();
+        let lasts: Duration = text
+            .chars()
+            .map(|c| if c < '\u{2e80}' { LETTER } else { SYLLABLE })
+            .sum();
         self.push(text, None, Kind::Words, lasts.div_f64(manner.rate), manner);
     }
 
-    fn push(&mut self, text: String, symbol: Option<char>, kind: Kind, lasts: Duration, manner: &Manner) {
+    fn push(
+        &mut self,
+        text: String,
+        symbol: Option<char>,
+        kind: Kind,
+        lasts: Duration,
+        manner: &Manner,
+    ) {
         if self.lasts > LONGEST {
             return;
         }
         self.lasts += lasts;
         let (language, voice) = (Arc::clone(&manner.language), Arc::clone(&manner.voice));
-        self.spoken.push(Utterance { text, symbol, kind, language, voice, lasts });
+        self.spoken.push(Utterance {
+            text,
+            symbol,
+            kind,
+            language,
+            voice,
+            lasts,
+        });
     }
 }
 
@@ -131,7 +165,10 @@ fn alone(token: &str, text: &str, manner: &Manner) -> Option<char> {
     let mut characters = token.chars();
     let first = characters.next().filter(char::is_ascii_alphanumeric)?;
     let rest = characters.as_str();
-    if !rest.chars().all(|c| c.is_ascii_punctuation() || matches!(c, '،' | '、' | '。' | '，')) {
+    if !rest
+        .chars()
+        .all(|c| c.is_ascii_punctuation() || matches!(c, '،' | '、' | '。' | '，'))
+    {
         return None;
     }
     let language = manner.language.split('-').next().unwrap_or_default();
@@ -146,25 +183,53 @@ mod tests {
     use super::*;
 
     fn said(text: &str, language: &str, spelled: bool) -> Vec<(Kind, String)> {
-        let manner = Manner { language: language.into(), voice: "man".into(), rate: 1.0, spelled };
+        let manner = Manner {
+            language: language.into(),
+            voice: "man".into(),
+            rate: 1.0,
+            spelled,
+        };
         let mut speaker = Speaker::default();
         speaker.say(text, &manner);
-        speaker.into_spoken().into_iter().map(|utterance| (utterance.kind, utterance.text)).collect()
+        speaker
+            .into_spoken()
+            .into_iter()
+            .map(|utterance| (utterance.kind, utterance.text))
+            .collect()
     }
 
     #[track_caller]
     fn check(text: &str, language: &str, expected: &[(Kind, &str)]) {
         let said = said(text, language, false);
-        let said: Vec<_> = said.iter().map(|(kind, text)| (*kind, text.as_str())).collect();
+        let said: Vec<_> = said
+            .iter()
+            .map(|(kind, text)| (*kind, text.as_str()))
+            .collect();
         assert_eq!(said, expected, "{text}");
     }
 
     #[test]
     fn digits_stand_on_their_own_only_when_parted() {
-        check("Code: 4, 9", "en-US", &[(Kind::Words, "Code:"), (Kind::Character, "4"), (Kind::Character, "9")]);
-        check("4 , 9", "en-US", &[(Kind::Character, "4"), (Kind::Character, "9")]);
+        check(
+            "Code: 4, 9",
+            "en-US",
+            &[
+                (Kind::Words, "Code:"),
+                (Kind::Character, "4"),
+                (Kind::Character, "9"),
+            ],
+        );
+        check(
+            "4 , 9",
+            "en-US",
+            &[(Kind::Character, "4"), (Kind::Character, "9")],
+        );
         check("Code 4921", "en-US", &[(Kind::Words, "Code 4921")]);
-        check("B 7", "en-US", &[(Kind::Character, "B"), (Kind::Character, "7")]);
+        check(
+            "B 7",
+            "en-US",
+            &[(Kind::Character, "B"), (Kind::Character, "7")],
+        );
     }
 
     #[test]
@@ -176,18 +241,29 @@ mod tests {
     #[test]
     fn a_digit_with_a_full_stop_is_an_ordinal_in_german() {
         check("4. 9.", "de-DE", &[(Kind::Words, "4. 9.")]);
-        check("4. 9.", "en-US", &[(Kind::Character, "4"), (Kind::Character, "9")]);
+        check(
+            "4. 9.",
+            "en-US",
+            &[(Kind::Character, "4"), (Kind::Character, "9")],
+        );
     }
 
     #[test]
     fn spelled_text_is_said_character_by_character() {
-        let expected: Vec<_> = ["4", "a", "2"].map(|c| (Kind::Character, c.to_owned())).into();
+        let expected: Vec<_> = ["4", "a", "2"]
+            .map(|c| (Kind::Character, c.to_owned()))
+            .into();
         assert_eq!(said("4a-2", "en-US", true), expected);
     }
 
     #[test]
     fn slow_speech_takes_longer() {
-        let manner = Manner { language: "en-US".into(), voice: "man".into(), rate: 0.5, spelled: false };
+        let manner = Manner {
+            language: "en-US".into(),
+            voice: "man".into(),
+            rate: 0.5,
+            spelled: false,
+        };
         let mut speaker = Speaker::default();
         speaker.say("4", &manner);
         let spoken = speaker.into_spoken();
@@ -197,7 +273,12 @@ mod tests {
 
     #[test]
     fn endless_repetition_ends_with_the_longest_call() {
-        let manner = Manner { language: "en-US".into(), voice: "man".into(), rate: 1.0, spelled: false };
+        let manner = Manner {
+            language: "en-US".into(),
+            voice: "man".into(),
+            rate: 1.0,
+            spelled: false,
+        };
         let mut speaker = Speaker::default();
         speaker.pause(Duration::from_hours(1), &manner);
         speaker.repeat(0, 1_000);

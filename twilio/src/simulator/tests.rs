@@ -59,10 +59,17 @@ impl Rig {
     async fn at(speed: f64, calls_per_second: f64) -> Self {
         super::post::install_tls_provider();
         let mut account = Account::new(SID, TOKEN);
-        account.api_keys.push(ApiKey { sid: "SK1".to_owned(), secret: "a secret".to_owned() });
+        account.api_keys.push(ApiKey {
+            sid: "SK1".to_owned(),
+            secret: "a secret".to_owned(),
+        });
         account.numbers.push(FROM.to_owned());
         account.calls_per_second = calls_per_second;
-        let simulator = Simulator::new(Settings { accounts: vec![account], seed: 7, speed });
+        let simulator = Simulator::new(Settings {
+            accounts: vec![account],
+            seed: 7,
+            speed,
+        });
 
         let stop = CancellationToken::new();
         let tasks = TaskTracker::new();
@@ -77,16 +84,36 @@ impl Rig {
         tasks.spawn(async move { axum::serve(listener, party).await });
 
         let client = Client::builder().no_proxy().build().unwrap();
-        Self { simulator, client, base, callback_url, callbacks, _stop: stop.drop_guard() }
+        Self {
+            simulator,
+            client,
+            base,
+            callback_url,
+            callbacks,
+            _stop: stop.drop_guard(),
+        }
     }
 
-    async fn ask(&self, method: Method, path: &str, body: &str, kind: &str) -> reqwest::Result<Answer> {
-        let request = self.client.request(method, format!("{}{path}", self.base)).basic_auth(SID, Some(TOKEN));
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        body: &str,
+        kind: &str,
+    ) -> reqwest::Result<Answer> {
+        let request = self
+            .client
+            .request(method, format!("{}{path}", self.base))
+            .basic_auth(SID, Some(TOKEN));
         let request = request.header("content-type", kind).body(body.to_owned());
         let answer = request.timeout(Duration::from_secs(10)).send().await?;
         let (status, headers) = (answer.status().as_u16(), answer.headers().clone());
         let body = serde_json::from_str(&answer.text().await?).unwrap_or(Value::Null);
-        Ok(Answer { status, headers, body })
+        Ok(Answer {
+            status,
+            headers,
+            body,
+        })
     }
 
     async fn get(&self, path: &str) -> Answer {
@@ -94,12 +121,22 @@ impl Rig {
     }
 
     async fn control(&self, method: Method, path: &str, json: &str) -> Answer {
-        self.ask(method, path, json, "application/json").await.unwrap()
+        self.ask(method, path, json, "application/json")
+            .await
+            .unwrap()
     }
 
     async fn post(&self, path: &str, pairs: &[(&str, &str)]) -> reqwest::Result<Answer> {
-        let body = form_urlencoded::Serializer::new(String::new()).extend_pairs(pairs).finish();
-        self.ask(Method::POST, path, &body, "application/x-www-form-urlencoded").await
+        let body = form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(pairs)
+            .finish();
+        self.ask(
+            Method::POST,
+            path,
+            &body,
+            "application/x-www-form-urlencoded",
+        )
+        .await
     }
 
     /// Asks for a call, with some more parameters.
@@ -124,9 +161,20 @@ impl Rig {
     /// The next callback.
     async fn called_back(&mut self) -> Callback {
         let callback = tokio::time::timeout(Duration::from_secs(10), self.callbacks.recv()).await;
-        let callback = callback.expect("a callback in time").expect("an open channel");
-        let url = self.callback_url.split("/calls/").next().unwrap().to_owned() + &callback.path;
-        assert!(signature::verify(&[TOKEN], &url, &callback.fields, &callback.signature), "{callback:?}");
+        let callback = callback
+            .expect("a callback in time")
+            .expect("an open channel");
+        let url = self
+            .callback_url
+            .split("/calls/")
+            .next()
+            .unwrap()
+            .to_owned()
+            + &callback.path;
+        assert!(
+            signature::verify(&[TOKEN], &url, &callback.fields, &callback.signature),
+            "{callback:?}"
+        );
         callback
     }
 
@@ -141,14 +189,21 @@ impl Rig {
     }
 
     fn report(&self, sid: &str) -> CallReport {
-        self.simulator.calls().into_iter().find(|report| report.sid == sid).unwrap()
+        self.simulator
+            .calls()
+            .into_iter()
+            .find(|report| report.sid == sid)
+            .unwrap()
     }
 }
 
 impl Callback {
     /// The value of a field, or nothing.
     fn field(&self, name: &str) -> &str {
-        self.fields.iter().find(|(known, _)| known == name).map_or("", |(_, value)| value)
+        self.fields
+            .iter()
+            .find(|(known, _)| known == name)
+            .map_or("", |(_, value)| value)
     }
 }
 
@@ -158,9 +213,24 @@ impl Answer {
     }
 }
 
-async fn called_back(State(sender): State<UnboundedSender<Callback>>, uri: Uri, headers: HeaderMap, body: Bytes) -> StatusCode {
+async fn called_back(
+    State(sender): State<UnboundedSender<Callback>>,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> StatusCode {
     let signature = headers["x-twilio-signature"].to_str().unwrap().to_owned();
     let fields = form_urlencoded::parse(&body).into_owned().collect();
-    let heard = sender.send(Callback { path: uri.to_string(), signature, fields }).is_ok();
-    if heard { StatusCode::NO_CONTENT } else { StatusCode::GONE }
+    let heard = sender
+        .send(Callback {
+            path: uri.to_string(),
+            signature,
+            fields,
+        })
+        .is_ok();
+    if heard {
+        StatusCode::NO_CONTENT
+    } else {
+        StatusCode::GONE
+    }
 }

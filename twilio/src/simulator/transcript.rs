@@ -59,7 +59,10 @@ impl Transcript {
     }
 
     pub(crate) fn new(spoken: Vec<Utterance>) -> Self {
-        Self { spoken, heard: Duration::MAX }
+        Self {
+            spoken,
+            heard: Duration::MAX,
+        }
     }
 
     /// The same, hung up after this much of it.
@@ -157,7 +160,10 @@ mod tests {
         assert_eq!(transcript.readings_heard(), ["4921", "4921"]);
         assert_eq!(transcript.digits_heard(), "4921");
         let first = &transcript.spoken[0];
-        assert_eq!((&*first.language, &*first.voice, first.kind), ("en-US", "Polly.Joanna-Neural", Kind::Words));
+        assert_eq!(
+            (&*first.language, &*first.voice, first.kind),
+            ("en-US", "Polly.Joanna-Neural", Kind::Words)
+        );
     }
 
     #[test]
@@ -177,7 +183,10 @@ mod tests {
         };
         let hung_up = |after: Duration| Transcript::of(TWICE).unwrap().until(after);
         assert_eq!(hung_up(up_to(3)).digits_heard(), "");
-        assert_eq!(hung_up(up_to(3)).to_string(), "Your code is: 4 (0.6 s) 9 (0.6 s) 2");
+        assert_eq!(
+            hung_up(up_to(3)).to_string(),
+            "Your code is: 4 (0.6 s) 9 (0.6 s) 2"
+        );
         assert_eq!(hung_up(up_to(4)).readings_heard(), ["4921"]);
         assert_eq!(hung_up(up_to(7)).readings_heard(), ["4921"]);
         assert_eq!(hung_up(up_to(8)).readings_heard(), ["4921", "4921"]);
@@ -187,10 +196,18 @@ mod tests {
     #[test]
     fn a_long_silence_parts_two_readings() {
         let code = "4 9 2 1";
-        let parted = format!(r#"<Response><Say>{code}</Say><Pause length="2"/><Say>{code}</Say></Response>"#);
-        assert_eq!(Transcript::of(&parted).unwrap().readings_heard(), ["4921", "4921"]);
+        let parted = format!(
+            r#"<Response><Say>{code}</Say><Pause length="2"/><Say>{code}</Say></Response>"#
+        );
+        assert_eq!(
+            Transcript::of(&parted).unwrap().readings_heard(),
+            ["4921", "4921"]
+        );
         let run_on = format!(r"<Response><Say>{code}</Say><Pause/><Say>{code}</Say></Response>");
-        assert_eq!(Transcript::of(&run_on).unwrap().readings_heard(), ["49214921"]);
+        assert_eq!(
+            Transcript::of(&run_on).unwrap().readings_heard(),
+            ["49214921"]
+        );
     }
 
     #[test]

@@ -166,7 +166,9 @@ pub(crate) fn listen(twiml: &str) -> Result<Vec<Utterance>, Error> {
         match step {
             _ if over => {}
             Step::Say(said) => spoken.extend(said),
-            Step::Gather { prompt, timeout, .. } => {
+            Step::Gather {
+                prompt, timeout, ..
+            } => {
                 spoken.extend(prompt);
                 let mut speaker = Speaker::default();
                 speaker.pause(timeout, &silence());
@@ -212,7 +214,9 @@ fn step(verb: Node<'_, '_>) -> Result<Step, Error> {
         "Redirect" => {
             attributes(verb, &["method"])?;
             text_only(verb)?;
-            Ok(Step::Redirect(verb.text().unwrap_or_default().trim().to_owned()))
+            Ok(Step::Redirect(
+                verb.text().unwrap_or_default().trim().to_owned(),
+            ))
         }
         _ => Err(unknown(verb)),
     }
@@ -222,10 +226,18 @@ fn say(node: Node<'_, '_>, speaker: &mut Speaker) -> Result<(), Error> {
     attributes(node, &["voice", "language", "loop"])?;
     let language = node.attribute("language").unwrap_or("en-US");
     let voice = node.attribute("voice");
-    let unknown_voice = || Error::Voice { voice: voice.unwrap_or("man").to_owned(), language: language.to_owned() };
+    let unknown_voice = || Error::Voice {
+        voice: voice.unwrap_or("man").to_owned(),
+        language: language.to_owned(),
+    };
     let family = Family::of(voice, language).ok_or_else(unknown_voice)?;
     let times = times(node)?;
-    let manner = Manner { language: language.into(), voice: voice.unwrap_or("man").into(), rate: 1.0, spelled: false };
+    let manner = Manner {
+        language: language.into(),
+        voice: voice.unwrap_or("man").into(),
+        rate: 1.0,
+        spelled: false,
+    };
     let from = speaker.mark();
     let letters = ssml::say(node, family, &manner, speaker)?;
     if letters == 0 {
@@ -276,28 +288,53 @@ fn gather(node: Node<'_, '_>) -> Result<Step, Error> {
     let timeout = match node.attribute("timeout") {
         Some("auto") | None => GATHER_TIMEOUT,
         Some(_) => {
-            let seconds = whole(node, "timeout", "a whole number of seconds, or auto")?.unwrap_or(0);
+            let seconds =
+                whole(node, "timeout", "a whole number of seconds, or auto")?.unwrap_or(0);
             Duration::from_secs(seconds.into())
         }
     };
     whole(node, "numDigits", "a whole number of digits")?;
-    Ok(Step::Gather { prompt: speaker.into_spoken(), timeout, action: node.attribute("action").map(str::to_owned) })
+    Ok(Step::Gather {
+        prompt: speaker.into_spoken(),
+        timeout,
+        action: node.attribute("action").map(str::to_owned),
+    })
 }
 
 /// The manner of what has no voice.
 fn silence() -> Manner {
-    Manner { language: "en-US".into(), voice: "man".into(), rate: 1.0, spelled: false }
+    Manner {
+        language: "en-US".into(),
+        voice: "man".into(),
+        rate: 1.0,
+        spelled: false,
+    }
 }
 
 /// How often to say or play it.
 fn times(node: Node<'_, '_>) -> Result<u32, Error> {
-    let times = whole(node, "loop", "a whole number; 0 repeats until the call ends")?.unwrap_or(1);
-    Ok(if times == 0 { ENDLESS } else { times.min(ENDLESS) })
+    let times = whole(
+        node,
+        "loop",
+        "a whole number; 0 repeats until the call ends",
+    )?
+    .unwrap_or(1);
+    Ok(if times == 0 {
+        ENDLESS
+    } else {
+        times.min(ENDLESS)
+    })
 }
 
 /// The value of an attribute that is a whole number.
-fn whole(node: Node<'_, '_>, attribute: &'static str, wanted: &'static str) -> Result<Option<u32>, Error> {
-    let Some(text) = node.attribute(attribute) else { return Ok(None) };
+fn whole(
+    node: Node<'_, '_>,
+    attribute: &'static str,
+    wanted: &'static str,
+) -> Result<Option<u32>, Error> {
+    let Some(text) = node.attribute(attribute) else {
+        return Ok(None);
+    };
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     match text.parse() {
         Ok(number) if digits => Ok(Some(number)),
@@ -314,7 +351,10 @@ fn attributes(node: Node<'_, '_>, known: &[&str]) -> Result<(), Error> {
             Some(_) => format!("?:{}", attribute.name()),
         };
         if !known.contains(&attribute.as_str()) {
-            return Err(Error::Attribute { element: name(node), attribute });
+            return Err(Error::Attribute {
+                element: name(node),
+                attribute,
+            });
         }
     }
     Ok(())
@@ -330,7 +370,10 @@ fn elements<'a, 'input>(node: Node<'a, 'input>) -> Result<Vec<Node<'a, 'input>>,
 
 /// Refuses anything inside.
 fn hollow(node: Node<'_, '_>) -> Result<(), Error> {
-    if node.children().any(|child| child.is_element() || is_said(child)) {
+    if node
+        .children()
+        .any(|child| child.is_element() || is_said(child))
+    {
         return Err(Error::Content(name(node)));
     }
     Ok(())
@@ -363,11 +406,18 @@ fn name(node: Node<'_, '_>) -> String {
 
 fn unknown(node: Node<'_, '_>) -> Error {
     let parent = node.parent_element().map_or_else(String::new, name);
-    Error::Element { element: name(node), parent }
+    Error::Element {
+        element: name(node),
+        parent,
+    }
 }
 
 fn value(node: Node<'_, '_>, attribute: &'static str, wanted: &'static str) -> Error {
-    Error::Value { element: name(node), attribute, wanted }
+    Error::Value {
+        element: name(node),
+        attribute,
+        wanted,
+    }
 }
 
 #[cfg(test)]

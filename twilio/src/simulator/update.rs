@@ -17,8 +17,16 @@ use super::refusal::Refusal;
 use super::world::World;
 
 /// What Twilio can change in a call, and the simulator can't.
-const KNOWN: [&str; 8] =
-    ["Url", "Method", "FallbackUrl", "FallbackMethod", "StatusCallback", "StatusCallbackMethod", "Twiml", "TimeLimit"];
+const KNOWN: [&str; 8] = [
+    "Url",
+    "Method",
+    "FallbackUrl",
+    "FallbackMethod",
+    "StatusCallback",
+    "StatusCallbackMethod",
+    "Twiml",
+    "TimeLimit",
+];
 
 /// Handles an update.
 pub(crate) async fn update(
@@ -34,13 +42,17 @@ pub(crate) async fn update(
     let status = status.ok_or_else(|| Refusal::strict("Status is required"))?;
     let now = world.clock.now();
     let mut book = world.book();
-    let call = book.at(&account.sid, &file).ok_or_else(|| missing(&account.sid, &file))?;
+    let call = book
+        .at(&account.sid, &file)
+        .ok_or_else(|| missing(&account.sid, &file))?;
     let (ending, sip_response) = ending(call.stage, status)?;
     // The call's own task may be about to end it too: whoever holds the book first decides.
     if call.reach(Stage::Ended(ending), now).is_some() {
         call.sip_response = Some(sip_response);
         call.talked = call.answered.map(|(at, talk)| {
-            let elapsed = Instant::now().saturating_duration_since(at).mul_f64(world.speed);
+            let elapsed = Instant::now()
+                .saturating_duration_since(at)
+                .mul_f64(world.speed);
             elapsed.min(talk.lasts)
         });
         call.hang_up.cancel();
@@ -55,7 +67,10 @@ fn ending(stage: Stage, status: &str) -> Result<(Ending, u16), Refusal> {
         Stage::Queued | Stage::Dialling | Stage::Ringing => Ok((Ending::Canceled, 487)),
         Stage::InProgress if status == "completed" => Ok((Ending::Completed, 200)),
         Stage::InProgress => Err(Refusal::bad(21220, "Call is in progress. Cannot cancel.")),
-        Stage::Ended(_) => Err(Refusal::bad(21220, "Call is not in-progress. Cannot redirect.")),
+        Stage::Ended(_) => Err(Refusal::bad(
+            21220,
+            "Call is not in-progress. Cannot redirect.",
+        )),
     }
 }
 
@@ -69,7 +84,10 @@ mod tests {
             assert_eq!(ending(stage, "canceled"), Ok((Ending::Canceled, 487)));
             assert_eq!(ending(stage, "completed"), Ok((Ending::Canceled, 487)));
         }
-        assert_eq!(ending(Stage::InProgress, "completed"), Ok((Ending::Completed, 200)));
+        assert_eq!(
+            ending(Stage::InProgress, "completed"),
+            Ok((Ending::Completed, 200))
+        );
         for (stage, status) in [
             (Stage::InProgress, "canceled"),
             (Stage::Ended(Ending::Busy), "canceled"),

@@ -26,9 +26,12 @@ impl Family {
     /// The family of a voice, if the simulator knows the voice and it speaks the language.
     pub(crate) fn of(voice: Option<&str>, language: &str) -> Option<Self> {
         match voice {
-            None => (is_language(language) || BASIC_LANGUAGES.contains(&language)).then_some(Self::Basic),
+            None => (is_language(language) || BASIC_LANGUAGES.contains(&language))
+                .then_some(Self::Basic),
             Some("man" | "woman") => BASIC_LANGUAGES.contains(&language).then_some(Self::Basic),
-            Some(voice) => rows().any(|row| row == (language, voice)).then(|| Self::of_name(voice)),
+            Some(voice) => rows()
+                .any(|row| row == (language, voice))
+                .then(|| Self::of_name(voice)),
         }
     }
 
@@ -68,7 +71,10 @@ pub(crate) fn is_language(language: &str) -> bool {
 }
 
 fn rows() -> impl Iterator<Item = (&'static str, &'static str)> {
-    TABLE.lines().skip(1).filter_map(|line| line.split_once('\t'))
+    TABLE
+        .lines()
+        .skip(1)
+        .filter_map(|line| line.split_once('\t'))
 }
 
 #[cfg(test)]
@@ -77,18 +83,31 @@ mod tests {
 
     #[test]
     fn the_table_has_a_voice_for_66_languages() {
-        let languages: std::collections::BTreeSet<_> = rows().map(|(language, _)| language).collect();
+        let languages: std::collections::BTreeSet<_> =
+            rows().map(|(language, _)| language).collect();
         assert_eq!(languages.len(), 66);
         for (language, voice) in rows() {
-            assert!(voice.starts_with("Polly.") || voice.starts_with("Google."), "{language} {voice}");
+            assert!(
+                voice.starts_with("Polly.") || voice.starts_with("Google."),
+                "{language} {voice}"
+            );
         }
     }
 
     #[test]
     fn a_voice_must_speak_the_language() {
-        assert_eq!(Family::of(Some("Polly.Vicki-Neural"), "de-DE"), Some(Family::PollyNeural));
-        assert_eq!(Family::of(Some("Polly.Zeina"), "arb"), Some(Family::PollyStandard));
-        assert_eq!(Family::of(Some("Google.hu-HU-Wavenet-B"), "hu-HU"), Some(Family::Google));
+        assert_eq!(
+            Family::of(Some("Polly.Vicki-Neural"), "de-DE"),
+            Some(Family::PollyNeural)
+        );
+        assert_eq!(
+            Family::of(Some("Polly.Zeina"), "arb"),
+            Some(Family::PollyStandard)
+        );
+        assert_eq!(
+            Family::of(Some("Google.hu-HU-Wavenet-B"), "hu-HU"),
+            Some(Family::Google)
+        );
         assert_eq!(Family::of(Some("woman"), "en-GB"), Some(Family::Basic));
         assert_eq!(Family::of(None, "de-DE"), Some(Family::Basic));
         for (voice, language) in [

@@ -60,7 +60,11 @@ impl World {
         for account in settings.accounts {
             directory.put(account);
         }
-        let speed = if settings.speed > 0.0 { settings.speed.clamp(0.001, 1_000_000.0) } else { 1.0 };
+        let speed = if settings.speed > 0.0 {
+            settings.speed.clamp(0.001, 1_000_000.0)
+        } else {
+            1.0
+        };
         Self {
             clock: Clock::starting_at(wall_clock()),
             dice: Dice::new(settings.seed),
@@ -97,15 +101,26 @@ impl World {
     ///
     /// # Errors
     /// The account's queue is full (22005).
-    pub(crate) fn place(self: &Arc<Self>, account: &Arc<Account>, order: Order, fate: Fate) -> Result<(u64, Resource), Refusal> {
+    pub(crate) fn place(
+        self: &Arc<Self>,
+        account: &Arc<Account>,
+        order: Order,
+        fate: Fate,
+    ) -> Result<(u64, Resource), Refusal> {
         let number = self.calls.fetch_add(1, Ordering::Relaxed);
-        let sid = format!("CA{}", self.dice.id(Concern::Call, number, self.clock.salt()));
+        let sid = format!(
+            "CA{}",
+            self.dice.id(Concern::Call, number, self.clock.salt())
+        );
         let plan = Plan::of(fate, &order, &mut self.dice.of(Concern::Life, number));
         let hang_up = CancellationToken::new();
         let mut book = self.book();
-        let wait = book
-            .join_queue(account, Instant::now())
-            .map_err(|_| Refusal::bad(22005, "Call Queue Full: more than 24 hours of calls are queued"))?;
+        let wait = book.join_queue(account, Instant::now()).map_err(|_| {
+            Refusal::bad(
+                22005,
+                "Call Queue Full: more than 24 hours of calls are queued",
+            )
+        })?;
         let now = self.clock.now();
         let call = Call {
             spoken: order.spoken.clone(),
@@ -131,7 +146,13 @@ impl World {
         let resource = call.resource();
         let id = book.add(call);
         drop(book);
-        let life = Life { world: Arc::clone(self), id, wait, plan, hang_up };
+        let life = Life {
+            world: Arc::clone(self),
+            id,
+            wait,
+            plan,
+            hang_up,
+        };
         self.tasks.spawn(life.run());
         Ok((number, resource))
     }

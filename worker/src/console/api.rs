@@ -46,9 +46,14 @@ impl Modify for Token {
     fn modify(&self, openapi: &mut utoipa::openapi::OpenApi) {
         let scheme = HttpBuilder::new()
             .scheme(HttpAuthScheme::Bearer)
-            .description(Some("Made by voice-otp token create: an operator's, or a tenant administrator's"))
+            .description(Some(
+                "Made by voice-otp token create: an operator's, or a tenant administrator's",
+            ))
             .build();
-        openapi.components.get_or_insert_default().add_security_scheme("token", SecurityScheme::Http(scheme));
+        openapi
+            .components
+            .get_or_insert_default()
+            .add_security_scheme("token", SecurityScheme::Http(scheme));
     }
 }
 
@@ -56,7 +61,11 @@ fn routes() -> (Router<Arc<Console>>, utoipa::openapi::OpenApi) {
     OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(tenants::me))
         .routes(routes!(tenants::list))
-        .routes(routes!(tenants::get_provider, tenants::put_provider, tenants::delete_provider))
+        .routes(routes!(
+            tenants::get_provider,
+            tenants::put_provider,
+            tenants::delete_provider
+        ))
         .routes(routes!(tenants::check))
         .routes(routes!(tenants::balance))
         .routes(routes!(tenants::test_call))
@@ -77,16 +86,28 @@ fn routes() -> (Router<Arc<Console>>, utoipa::openapi::OpenApi) {
 /// The document, with what is the same for all operations: problems are problem documents, and anything may be unavailable.
 fn complete(document: &utoipa::openapi::OpenApi) -> serde_json::Value {
     let mut document = serde_json::to_value(document).unwrap_or_default();
-    let paths = document.get_mut("paths").and_then(|paths| paths.as_object_mut());
-    let operations = paths.into_iter().flatten().filter_map(|(_, operations)| operations.as_object_mut()).flatten();
-    for responses in operations.filter_map(|(_, operation)| operation.get_mut("responses")?.as_object_mut()) {
+    let paths = document
+        .get_mut("paths")
+        .and_then(|paths| paths.as_object_mut());
+    let operations = paths
+        .into_iter()
+        .flatten()
+        .filter_map(|(_, operations)| operations.as_object_mut())
+        .flatten();
+    for responses in
+        operations.filter_map(|(_, operation)| operation.get_mut("responses")?.as_object_mut())
+    {
         let problem = json!({ "schema": { "$ref": "#/components/schemas/Problem" } });
         responses.insert(
             "503".to_owned(),
             json!({ "description": "The database or the broker doesn't answer.", "content": { "application/json": problem } }),
         );
-        let troubles = responses.iter_mut().filter(|(status, _)| status.starts_with(['4', '5']));
-        for content in troubles.filter_map(|(_, response)| response.get_mut("content")?.as_object_mut()) {
+        let troubles = responses
+            .iter_mut()
+            .filter(|(status, _)| status.starts_with(['4', '5']));
+        for content in
+            troubles.filter_map(|(_, response)| response.get_mut("content")?.as_object_mut())
+        {
             if let Some(told) = content.remove("application/json") {
                 content.insert("application/problem+json".to_owned(), told);
             }
@@ -99,8 +120,14 @@ pub(super) fn router(console: Arc<Console>) -> Router {
     let (router, document) = routes();
     let document = complete(&document);
     router
-        .route("/api/v1/openapi.json", get(move || async { Json(document) }))
-        .route("/api/{*rest}", axum::routing::any(|| async { Problem::not_found() }))
+        .route(
+            "/api/v1/openapi.json",
+            get(move || async { Json(document) }),
+        )
+        .route(
+            "/api/{*rest}",
+            axum::routing::any(|| async { Problem::not_found() }),
+        )
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .with_state(console)
 }
@@ -112,17 +139,25 @@ impl<T: DeserializeOwned> FromRequest<Arc<Console>> for Body<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, console: &Arc<Console>) -> Result<Self, Problem> {
-        let json = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok()).is_some_and(|kind| {
-            let kind = kind.split(';').next().unwrap_or_default().trim();
-            kind.eq_ignore_ascii_case("application/json")
-        });
+        let json = request
+            .headers()
+            .get(CONTENT_TYPE)
+            .and_then(|value| value.to_str().ok())
+            .is_some_and(|kind| {
+                let kind = kind.split(';').next().unwrap_or_default().trim();
+                kind.eq_ignore_ascii_case("application/json")
+            });
         if !json {
-            return Err(Problem::bad_request("send JSON, with Content-Type: application/json"));
+            return Err(Problem::bad_request(
+                "send JSON, with Content-Type: application/json",
+            ));
         }
         let bytes = Bytes::from_request(request, console)
             .await
             .map_err(|_| Problem::bad_request("the body is too long, or broke off"))?;
-        serde_json::from_slice(&bytes).map(Body).map_err(|error| Problem::bad_request(told(&error)))
+        serde_json::from_slice(&bytes)
+            .map(Body)
+            .map_err(|error| Problem::bad_request(told(&error)))
     }
 }
 
@@ -130,10 +165,14 @@ impl<T: DeserializeOwned> FromRequest<Arc<Console>> for Body<T> {
 fn told(error: &serde_json::Error) -> String {
     let place = format!("at line {}, column {}", error.line(), error.column());
     let text = error.to_string();
-    let known = ["missing field", "unknown field"].iter().any(|beginning| text.starts_with(beginning));
+    let known = ["missing field", "unknown field"]
+        .iter()
+        .any(|beginning| text.starts_with(beginning));
     match error.classify() {
         serde_json::error::Category::Data if known => text,
-        serde_json::error::Category::Data => format!("the body has a value of the wrong kind {place}"),
+        serde_json::error::Category::Data => {
+            format!("the body has a value of the wrong kind {place}")
+        }
         _ => format!("the body is no JSON: {place}"),
     }
 }
@@ -144,9 +183,14 @@ pub(super) struct Params<T>(pub(super) T);
 impl<T: DeserializeOwned> FromRequestParts<Arc<Console>> for Params<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Problem> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        console: &Arc<Console>,
+    ) -> Result<Self, Problem> {
         let query = Query::<T>::from_request_parts(parts, console).await;
-        query.map(|Query(query)| Self(query)).map_err(|error| Problem::bad_request(error.body_text()))
+        query
+            .map(|Query(query)| Self(query))
+            .map_err(|error| Problem::bad_request(error.body_text()))
     }
 }
 
@@ -156,19 +200,37 @@ pub(super) struct Names<T>(pub(super) T);
 impl<T: DeserializeOwned + Send> FromRequestParts<Arc<Console>> for Names<T> {
     type Rejection = Problem;
 
-    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Problem> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        console: &Arc<Console>,
+    ) -> Result<Self, Problem> {
         let path = axum::extract::Path::<T>::from_request_parts(parts, console).await;
-        path.map(|axum::extract::Path(names)| Self(names)).map_err(|_| Problem::not_found())
+        path.map(|axum::extract::Path(names)| Self(names))
+            .map_err(|_| Problem::not_found())
     }
 }
 
 /// What the headers expect to be there.
 fn expected(headers: &HeaderMap) -> Result<Expected, Problem> {
-    let text = |value: Option<&HeaderValue>| value.and_then(|value| value.to_str().ok()).map(str::trim).map(str::to_owned);
-    match (text(headers.get(IF_MATCH)), text(headers.get(IF_NONE_MATCH))) {
+    let text = |value: Option<&HeaderValue>| {
+        value
+            .and_then(|value| value.to_str().ok())
+            .map(str::trim)
+            .map(str::to_owned)
+    };
+    match (
+        text(headers.get(IF_MATCH)),
+        text(headers.get(IF_NONE_MATCH)),
+    ) {
         (Some(tag), None) => {
-            let version = tag.strip_prefix('"').and_then(|tag| tag.strip_suffix('"')).and_then(|tag| tag.parse().ok());
-            version.filter(|version| *version > 0).map(Expected::Version).ok_or_else(Problem::changed)
+            let version = tag
+                .strip_prefix('"')
+                .and_then(|tag| tag.strip_suffix('"'))
+                .and_then(|tag| tag.parse().ok());
+            version
+                .filter(|version| *version > 0)
+                .map(Expected::Version)
+                .ok_or_else(Problem::changed)
         }
         (None, Some(tag)) if tag == "*" => Ok(Expected::Nothing),
         _ => Err(Problem::needs_version()),

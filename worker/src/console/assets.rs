@@ -11,10 +11,22 @@ const ICON: &str = include_str!("assets/icon.svg");
 
 pub(super) fn router() -> Router {
     let asset = |kind: &'static str, text: &'static str| {
-        get(move || async move { ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "public, max-age=300")], text).into_response() })
+        get(move || async move {
+            (
+                [(CONTENT_TYPE, kind), (CACHE_CONTROL, "public, max-age=300")],
+                text,
+            )
+                .into_response()
+        })
     };
     Router::new()
-        .route("/assets/console.css", asset("text/css; charset=utf-8", STYLE))
-        .route("/assets/console.js", asset("text/javascript; charset=utf-8", SCRIPT))
+        .route(
+            "/assets/console.css",
+            asset("text/css; charset=utf-8", STYLE),
+        )
+        .route(
+            "/assets/console.js",
+            asset("text/javascript; charset=utf-8", SCRIPT),
+        )
         .route("/assets/icon.svg", asset("image/svg+xml", ICON))
 }

@@ -41,7 +41,10 @@ const KEPT: usize = 20_000;
 
 impl Default for Hub {
     fn default() -> Self {
-        Self { sender: broadcast::channel(BACKLOG).0, recent: Mutex::default() }
+        Self {
+            sender: broadcast::channel(BACKLOG).0,
+            recent: Mutex::default(),
+        }
     }
 }
 
@@ -78,7 +81,11 @@ impl Hub {
         if let Some(object) = json.as_object_mut() {
             object.insert("time".to_owned(), time.clone().into());
         }
-        let live = Arc::new(Live { json: json.to_string(), data, time });
+        let live = Arc::new(Live {
+            json: json.to_string(),
+            data,
+            time,
+        });
         self.recent().keep(Arc::clone(&live));
         // Nobody may be looking.
         drop(self.sender.send(live));
@@ -104,15 +111,23 @@ impl Hub {
 }
 
 fn key(live: &Live) -> (String, String) {
-    (live.data.tenant_id.as_str().to_owned(), live.data.delivery_id.as_str().to_owned())
+    (
+        live.data.tenant_id.as_str().to_owned(),
+        live.data.delivery_id.as_str().to_owned(),
+    )
 }
 
 impl Recent {
     fn keep(&mut self, live: Arc<Live>) {
-        self.of.entry(key(&live)).or_default().push(Arc::clone(&live));
+        self.of
+            .entry(key(&live))
+            .or_default()
+            .push(Arc::clone(&live));
         self.order.push_back(live);
         while self.order.len() > KEPT {
-            let Some(oldest) = self.order.pop_front() else { return };
+            let Some(oldest) = self.order.pop_front() else {
+                return;
+            };
             let key = key(&oldest);
             if let Some(of) = self.of.get_mut(&key) {
                 of.retain(|live| !Arc::ptr_eq(live, &oldest));

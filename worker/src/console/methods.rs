@@ -60,7 +60,12 @@ pub(super) async fn show(console: &Console, tenant: &TenantId) -> Result<Methods
 }
 
 /// Lets users pick Voice OTP, or not. Refused while no provider is configured.
-pub(super) async fn save(console: &Console, caller: &Caller, tenant: &TenantId, enabled: bool) -> Result<Methods, Problem> {
+pub(super) async fn save(
+    console: &Console,
+    caller: &Caller,
+    tenant: &TenantId,
+    enabled: bool,
+) -> Result<Methods, Problem> {
     loop {
         let Some(settings) = voice::load(console, tenant).await? else {
             if enabled {
@@ -72,7 +77,14 @@ pub(super) async fn save(console: &Console, caller: &Caller, tenant: &TenantId, 
             return show(console, tenant).await;
         }
         if settings::offer(&console.pool, tenant, enabled, settings.version).await? {
-            caller.note(console, Some(tenant), "methods.changed", json!({ "voice_otp": enabled })).await?;
+            caller
+                .note(
+                    console,
+                    Some(tenant),
+                    "methods.changed",
+                    json!({ "voice_otp": enabled }),
+                )
+                .await?;
             return show(console, tenant).await;
         }
     }

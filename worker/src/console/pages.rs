@@ -30,16 +30,34 @@ pub(super) fn router(console: Arc<Console>) -> Router {
         .route("/sign-out", post(sign_in::leave))
         .route("/t/{tenant}/overview", get(overview::page))
         .route("/t/{tenant}/providers/sms", get(providers::sms))
-        .route("/t/{tenant}/providers/voice", get(providers::page).post(providers::submit))
-        .route("/t/{tenant}/providers/voice/remove", post(providers::remove))
+        .route(
+            "/t/{tenant}/providers/voice",
+            get(providers::page).post(providers::submit),
+        )
+        .route(
+            "/t/{tenant}/providers/voice/remove",
+            post(providers::remove),
+        )
         .route("/t/{tenant}/providers/voice/check", post(providers::check))
-        .route("/t/{tenant}/providers/voice/test-call", post(providers::test_call))
-        .route("/t/{tenant}/methods", get(methods::page).post(methods::submit))
-        .route("/t/{tenant}/deliveries", get(deliveries::page).post(deliveries::filter))
+        .route(
+            "/t/{tenant}/providers/voice/test-call",
+            post(providers::test_call),
+        )
+        .route(
+            "/t/{tenant}/methods",
+            get(methods::page).post(methods::submit),
+        )
+        .route(
+            "/t/{tenant}/deliveries",
+            get(deliveries::page).post(deliveries::filter),
+        )
         .route("/t/{tenant}/deliveries/{delivery}", get(deliveries::one))
         .route("/t/{tenant}/audit", get(operate::tenant_audit))
         .route("/operate/tenants", get(operate::tenants))
-        .route("/operate/accounts", get(operate::accounts).post(operate::change_account))
+        .route(
+            "/operate/accounts",
+            get(operate::accounts).post(operate::change_account),
+        )
         .route("/operate/system", get(operate::system))
         .fallback(|| async { Trouble(Problem::not_found()) })
         .with_state(console)
@@ -51,10 +69,15 @@ pub(super) struct Visitor(pub(super) Caller);
 impl FromRequestParts<Arc<Console>> for Visitor {
     type Rejection = Response;
 
-    async fn from_request_parts(parts: &mut Parts, console: &Arc<Console>) -> Result<Self, Response> {
+    async fn from_request_parts(
+        parts: &mut Parts,
+        console: &Arc<Console>,
+    ) -> Result<Self, Response> {
         match Caller::of(console, &parts.headers).await {
             Ok(Some(caller)) => Ok(Self(caller)),
-            Ok(None) if parts.method == Method::GET => Err(Redirect::to("/sign-in").into_response()),
+            Ok(None) if parts.method == Method::GET => {
+                Err(Redirect::to("/sign-in").into_response())
+            }
             Ok(None) => Err(Trouble(Problem::unauthorized()).into_response()),
             Err(error) => Err(Trouble(Problem::from(error)).into_response()),
         }
@@ -75,26 +98,40 @@ impl FromRequest<Arc<Console>> for Form {
         let Visitor(caller) = Visitor::from_request_parts(&mut parts, console).await?;
         let fields = fields(Request::from_parts(parts, body), console).await?;
         let form = Self { caller, fields };
-        if form.caller.proves(form.text("csrf")) { Ok(form) } else { Err(Trouble(Problem::forged()).into_response()) }
+        if form.caller.proves(form.text("csrf")) {
+            Ok(form)
+        } else {
+            Err(Trouble(Problem::forged()).into_response())
+        }
     }
 }
 
-async fn fields(request: Request, console: &Arc<Console>) -> Result<Vec<(String, String)>, Response> {
+async fn fields(
+    request: Request,
+    console: &Arc<Console>,
+) -> Result<Vec<(String, String)>, Response> {
     let bytes = axum::body::Bytes::from_request(request, console)
         .await
-        .map_err(|_| Trouble(Problem::bad_request("the form is too long, or broke off")).into_response())?;
+        .map_err(|_| {
+            Trouble(Problem::bad_request("the form is too long, or broke off")).into_response()
+        })?;
     Ok(form_urlencoded::parse(&bytes).into_owned().collect())
 }
 
 impl Form {
     /// A field, if the form has it.
     pub(super) fn text(&self, name: &str) -> Option<&str> {
-        self.fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.as_str())
+        self.fields
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.as_str())
     }
 
     /// A field that isn't empty.
     pub(super) fn filled(&self, name: &str) -> Option<&str> {
-        self.text(name).map(str::trim).filter(|text| !text.is_empty())
+        self.text(name)
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
     }
 }
 

@@ -179,20 +179,51 @@ impl Default for Speech {
 
 impl Speech {
     fn of(manner: &Manner) -> Self {
-        let Manner { rate_percent, pause_ms, readings, brands, greetings, voices } = manner.clone();
-        Self { rate_percent, pause_ms, readings, brands, greetings, voices }
+        let Manner {
+            rate_percent,
+            pause_ms,
+            readings,
+            brands,
+            greetings,
+            voices,
+        } = manner.clone();
+        Self {
+            rate_percent,
+            pause_ms,
+            readings,
+            brands,
+            greetings,
+            voices,
+        }
     }
 
     fn manner(&self) -> Manner {
-        let Self { rate_percent, pause_ms, readings, brands, greetings, voices } = self.clone();
-        Manner { rate_percent, pause_ms, readings, brands, greetings, voices }
+        let Self {
+            rate_percent,
+            pause_ms,
+            readings,
+            brands,
+            greetings,
+            voices,
+        } = self.clone();
+        Manner {
+            rate_percent,
+            pause_ms,
+            readings,
+            brands,
+            greetings,
+            voices,
+        }
     }
 }
 
 impl VoiceProvider {
     fn of(settings: &VoiceSettings, around: &Circumstances) -> Self {
         let credentials = &settings.credentials;
-        let secret = |set, since: Option<Timestamp>| SecretState { set, since: since.filter(|_| set).map(rfc3339) };
+        let secret = |set, since: Option<Timestamp>| SecretState {
+            set,
+            since: since.filter(|_| set).map(rfc3339),
+        };
         Self {
             provider: "twilio",
             version: settings.version,
@@ -201,14 +232,21 @@ impl VoiceProvider {
             offered: settings.offered,
             account_sid: settings.account_sid.to_string(),
             auth_token: secret(true, around.auth_token_since),
-            secondary_auth_token: secret(credentials.secondary_auth_token.is_some(), around.secondary_auth_token_since),
+            secondary_auth_token: secret(
+                credentials.secondary_auth_token.is_some(),
+                around.secondary_auth_token_since,
+            ),
             api_key_sid: credentials.api_key.as_ref().map(|key| key.sid.to_string()),
             api_key_secret: secret(credentials.api_key.is_some(), around.api_key_since),
             from: settings.from.expose().to_owned(),
             region: settings.region.as_ref().map(ToString::to_string),
             default_locale: settings.default_locale.as_ref().map(ToString::to_string),
             ring_timeout_s: settings.ring_timeout.as_secs(),
-            allowed_countries: settings.allowed_countries.iter().map(ToString::to_string).collect(),
+            allowed_countries: settings
+                .allowed_countries
+                .iter()
+                .map(ToString::to_string)
+                .collect(),
             calls_per_second: settings.calls_per_second,
             account_shared: around.shared,
             test_mode: settings.test_mode,
@@ -219,20 +257,36 @@ impl VoiceProvider {
             redial: settings
                 .redial
                 .iter()
-                .map(|(outcome, again)| (outcome.as_str().to_owned(), RedialRule { times: again.times, after_s: again.after_s }))
+                .map(|(outcome, again)| {
+                    (
+                        outcome.as_str().to_owned(),
+                        RedialRule {
+                            times: again.times,
+                            after_s: again.after_s,
+                        },
+                    )
+                })
                 .collect(),
         }
     }
 }
 
 /// The tenant's settings, with their secrets; none where there are none.
-pub(super) async fn load(console: &Console, tenant: &TenantId) -> Result<Option<VoiceSettings>, Problem> {
+pub(super) async fn load(
+    console: &Console,
+    tenant: &TenantId,
+) -> Result<Option<VoiceSettings>, Problem> {
     Ok(settings::load_one(&console.pool, &console.keys, tenant).await?)
 }
 
 /// The tenant's provider, without secrets; none where there is none.
-pub(super) async fn show(console: &Console, tenant: &TenantId) -> Result<Option<VoiceProvider>, Problem> {
-    let Some(settings) = load(console, tenant).await? else { return Ok(None) };
+pub(super) async fn show(
+    console: &Console,
+    tenant: &TenantId,
+) -> Result<Option<VoiceProvider>, Problem> {
+    let Some(settings) = load(console, tenant).await? else {
+        return Ok(None);
+    };
     let around = settings::circumstances(&console.pool, tenant).await?;
     Ok(around.map(|around| VoiceProvider::of(&settings, &around)))
 }
@@ -255,50 +309,99 @@ pub(super) async fn save(
         Ok(checked) if errors.is_empty() => checked,
         Ok(_) => return Err(Problem::invalid(errors)),
         Err(problems) => {
-            errors.extend(
-                problems.into_iter().map(|problem| FieldError { field: field_of(problem.setting), message: problem.problem }),
-            );
+            errors.extend(problems.into_iter().map(|problem| FieldError {
+                field: field_of(problem.setting),
+                message: problem.problem,
+            }));
             return Err(Problem::invalid(errors));
         }
     };
-    let same_account = present.as_ref().is_some_and(|present| present.account_sid == checked.account_sid);
+    let same_account = present
+        .as_ref()
+        .is_some_and(|present| present.account_sid == checked.account_sid);
     let pace = new.calls_per_second.filter(|pace| {
-        let changes = present.as_ref().is_none_or(|present| (present.calls_per_second - pace).abs() > f64::EPSILON);
+        let changes = present
+            .as_ref()
+            .is_none_or(|present| (present.calls_per_second - pace).abs() > f64::EPSILON);
         changes || !same_account
     });
     if pace.is_some() && caller.operator().is_err() {
         // An account's SID is no secret: whoever only claims it must not change its owner's pace.
-        let proven = present.as_ref().is_some_and(|present| same_account && present.pace_key == present.account_sid.as_str());
+        let proven = present.as_ref().is_some_and(|present| {
+            same_account && present.pace_key == present.account_sid.as_str()
+        });
         let message = if !proven {
-            Some("it can be changed once Twilio has taken a call with these credentials: save without it, and make a test call")
+            Some(
+                "it can be changed once Twilio has taken a call with these credentials: save without it, and make a test call",
+            )
         } else if settings::uses(&console.pool, &checked.account_sid, tenant).await? {
             Some("other tenants use this Twilio account too: ask an operator to change its pace")
         } else {
             None
         };
         if let Some(message) = message {
-            let error = FieldError { field: "calls_per_second".to_owned(), message: message.to_owned() };
+            let error = FieldError {
+                field: "calls_per_second".to_owned(),
+                message: message.to_owned(),
+            };
             return Err(Problem::invalid(vec![error]));
         }
     }
-    let checked = VoiceSettings { offered: present.as_ref().is_some_and(|present| present.offered), ..checked };
+    let checked = VoiceSettings {
+        offered: present.as_ref().is_some_and(|present| present.offered),
+        ..checked
+    };
     if !settings::save_expecting(&console.pool, &console.keys, &checked, pace, expected).await? {
         return Err(Problem::changed());
     }
     let saved = show(console, tenant).await?.ok_or_else(Problem::changed)?;
-    let what = if present.is_some() { "voice_provider.changed" } else { "voice_provider.created" };
-    caller.note(console, Some(tenant), what, changes(present.as_ref(), &checked, pace)).await?;
+    let what = if present.is_some() {
+        "voice_provider.changed"
+    } else {
+        "voice_provider.created"
+    };
+    caller
+        .note(
+            console,
+            Some(tenant),
+            what,
+            changes(present.as_ref(), &checked, pace),
+        )
+        .await?;
     Ok(saved)
 }
 
-fn draft(console: &Console, new: &NewVoiceProvider, present: Option<&VoiceSettings>, errors: &mut Vec<FieldError>) -> Draft {
+fn draft(
+    console: &Console,
+    new: &NewVoiceProvider,
+    present: Option<&VoiceSettings>,
+    errors: &mut Vec<FieldError>,
+) -> Draft {
     let mut wrong = |field: &str, message: &str| {
-        errors.push(FieldError { field: field.to_owned(), message: message.to_owned() });
+        errors.push(FieldError {
+            field: field.to_owned(),
+            message: message.to_owned(),
+        });
     };
-    let text = |text: &Option<String>| text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
+    let text = |text: &Option<String>| {
+        text.as_deref()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+    };
     let entered = |secret: &SecretString| !secret.expose_secret().is_empty();
-    let mut draft = present.map_or_else(|| Draft { enabled: true, ..Draft::default() }, draft_of);
-    if new.provider.as_deref().is_some_and(|provider| provider != "twilio") {
+    let mut draft = present.map_or_else(
+        || Draft {
+            enabled: true,
+            ..Draft::default()
+        },
+        draft_of,
+    );
+    if new
+        .provider
+        .as_deref()
+        .is_some_and(|provider| provider != "twilio")
+    {
         wrong("provider", "twilio is the only one");
     }
     new.account_sid.trim().clone_into(&mut draft.account_sid);
@@ -309,7 +412,10 @@ fn draft(console: &Console, new: &NewVoiceProvider, present: Option<&VoiceSettin
         draft.secondary_auth_token = Some(secondary.clone()).filter(entered);
     }
     draft.api_key_sid = text(&new.api_key_sid);
-    draft.api_key_secret = match (&draft.api_key_sid, new.api_key_secret.clone().filter(entered)) {
+    draft.api_key_secret = match (
+        &draft.api_key_sid,
+        new.api_key_secret.clone().filter(entered),
+    ) {
         (_, Some(secret)) => Some(secret),
         (Some(_), None) => draft.api_key_secret,
         (None, None) => None,
@@ -323,9 +429,15 @@ fn draft(console: &Console, new: &NewVoiceProvider, present: Option<&VoiceSettin
     draft.test_mode = new.test_mode;
     draft.manner = new.speech.manner();
     let voicemail = text(&new.voicemail);
-    match voicemail.as_deref().map_or(Some(Voicemail::Speak), Voicemail::from_word) {
+    match voicemail
+        .as_deref()
+        .map_or(Some(Voicemail::Speak), Voicemail::from_word)
+    {
         Some(policy) if policy.needs_public_url() && !console.has_public_url => {
-            wrong("voicemail", "all but speak need workers that Twilio can reach: an operator sets VOICE_OTP_PUBLIC_URL");
+            wrong(
+                "voicemail",
+                "all but speak need workers that Twilio can reach: an operator sets VOICE_OTP_PUBLIC_URL",
+            );
         }
         Some(policy) => draft.voicemail = policy,
         None => wrong("voicemail", "speak, hang_up, wait_for_beep or press_key"),
@@ -333,8 +445,17 @@ fn draft(console: &Console, new: &NewVoiceProvider, present: Option<&VoiceSettin
     draft.redial = voice_otp::policy::Redial::default();
     for (outcome, rule) in &new.redial {
         match Outcome::from_word(outcome) {
-            Some(outcome) => draft.redial.set(outcome, Again { times: rule.times, after_s: rule.after_s }),
-            None => wrong("redial", "outcomes are busy, no_answer, failed and voicemail"),
+            Some(outcome) => draft.redial.set(
+                outcome,
+                Again {
+                    times: rule.times,
+                    after_s: rule.after_s,
+                },
+            ),
+            None => wrong(
+                "redial",
+                "outcomes are busy, no_answer, failed and voicemail",
+            ),
         }
     }
     draft
@@ -356,24 +477,39 @@ fn field_of(setting: &str) -> String {
 }
 
 /// Removes the provider of this version.
-pub(super) async fn remove(console: &Console, caller: &Caller, tenant: &TenantId, version: i64) -> Result<(), Problem> {
-    let held = load(console, tenant)
-        .await?
-        .is_some_and(|settings| !settings.enabled || settings.paused.is_some() || !settings.publishers.is_empty());
+pub(super) async fn remove(
+    console: &Console,
+    caller: &Caller,
+    tenant: &TenantId,
+    version: i64,
+) -> Result<(), Problem> {
+    let held = load(console, tenant).await?.is_some_and(|settings| {
+        !settings.enabled || settings.paused.is_some() || !settings.publishers.is_empty()
+    });
     if held && caller.operator().is_err() {
         let why = "an operator has switched voice off, paused it, or said who may publish for this tenant: that would be lost";
         return Err(Problem::operators_only(why));
     }
     if !settings::delete_version(&console.pool, tenant, version).await? {
-        let there = settings::circumstances(&console.pool, tenant).await?.is_some();
-        return Err(if there { Problem::changed() } else { Problem::not_found() });
+        let there = settings::circumstances(&console.pool, tenant)
+            .await?
+            .is_some();
+        return Err(if there {
+            Problem::changed()
+        } else {
+            Problem::not_found()
+        });
     }
-    caller.note(console, Some(tenant), "voice_provider.removed", json!({})).await
+    caller
+        .note(console, Some(tenant), "voice_provider.removed", json!({}))
+        .await
 }
 
 /// Checks with Twilio whether the provider can work.
 pub(super) async fn examine(console: &Console, tenant: &TenantId) -> Result<Vec<Finding>, Problem> {
-    let settings = load(console, tenant).await?.ok_or_else(|| Problem::not_configured(tenant.as_str()))?;
+    let settings = load(console, tenant)
+        .await?
+        .ok_or_else(|| Problem::not_configured(tenant.as_str()))?;
     Ok(check(&console.twilio, &settings).await)
 }
 
@@ -400,40 +536,77 @@ pub(super) async fn try_out(
     to: &str,
     locale: Option<&str>,
 ) -> Result<TestCall, Problem> {
-    let settings = load(console, tenant).await?.ok_or_else(|| Problem::not_configured(tenant.as_str()))?;
+    let settings = load(console, tenant)
+        .await?
+        .ok_or_else(|| Problem::not_configured(tenant.as_str()))?;
     let mut errors = Vec::new();
-    let mut wrong = |field: &str, message: String| errors.push(FieldError { field: field.to_owned(), message });
-    let to = PhoneNumber::parse(to.trim()).map_err(|error| wrong("to", error.to_string())).ok();
+    let mut wrong = |field: &str, message: String| {
+        errors.push(FieldError {
+            field: field.to_owned(),
+            message,
+        })
+    };
+    let to = PhoneNumber::parse(to.trim())
+        .map_err(|error| wrong("to", error.to_string()))
+        .ok();
     let locale = locale.map(str::trim).filter(|locale| !locale.is_empty());
-    let locale = locale.map(Locale::parse).transpose().unwrap_or_else(|error| {
-        wrong("locale", error.to_string());
-        None
-    });
+    let locale = locale
+        .map(Locale::parse)
+        .transpose()
+        .unwrap_or_else(|error| {
+            wrong("locale", error.to_string());
+            None
+        });
     if let Some(country) = to.as_ref().and_then(PhoneNumber::country)
         && !settings.allowed_countries.contains(&country)
     {
-        wrong("to", format!("calls to {country} are not allowed: add it to the allowed countries first"));
+        wrong(
+            "to",
+            format!("calls to {country} are not allowed: add it to the allowed countries first"),
+        );
     }
-    let Some(to) = to.filter(|_| errors.is_empty()) else { return Err(Problem::invalid(errors)) };
-    test_calls::take(&console.pool, tenant).await.map_err(|error| match error {
-        test_calls::Error::TooMany(_) => Problem::too_many(error.to_string()),
-        other => Problem::unavailable(&other),
-    })?;
-    let request = test_call::request(tenant.clone(), to, locale).map_err(|error| Problem::unavailable(&*error))?;
+    let Some(to) = to.filter(|_| errors.is_empty()) else {
+        return Err(Problem::invalid(errors));
+    };
+    test_calls::take(&console.pool, tenant)
+        .await
+        .map_err(|error| match error {
+            test_calls::Error::TooMany(_) => Problem::too_many(error.to_string()),
+            other => Problem::unavailable(&other),
+        })?;
+    let request = test_call::request(tenant.clone(), to, locale)
+        .map_err(|error| Problem::unavailable(&*error))?;
     caller
-        .note(console, Some(tenant), "test_call", json!({ "to": request.to.masked(), "delivery_id": request.delivery_id }))
+        .note(
+            console,
+            Some(tenant),
+            "test_call",
+            json!({ "to": request.to.masked(), "delivery_id": request.delivery_id }),
+        )
         .await?;
     let life = Duration::from_mins(2);
-    let speaker = Speaker::new(request.locale.as_ref(), settings.default_locale.as_ref(), request.to.country(), &settings.manner);
+    let speaker = Speaker::new(
+        request.locale.as_ref(),
+        settings.default_locale.as_ref(),
+        request.to.country(),
+        &settings.manner,
+    );
     let says = speaker.message(&request.code, life).text();
     let call = TestCall {
         delivery_id: request.delivery_id.to_string(),
         code: exposed(&request.code),
         to_masked: request.to.masked(),
         says,
-        events: format!("/api/v1/tenants/{tenant}/deliveries/{}/events", request.delivery_id),
+        events: format!(
+            "/api/v1/tenants/{tenant}/deliveries/{}/events",
+            request.delivery_id
+        ),
     };
-    console.publisher.request(&request).await.map_err(|error| Problem::unavailable(&error))?;
+    console
+        .publisher
+        .request(&request)
+        .await
+        .map_err(|error| Problem::unavailable(&error))?;
     Ok(call)
 }
 

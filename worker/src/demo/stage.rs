@@ -33,7 +33,11 @@ pub(super) enum Stage {
         public_url: Url,
     },
     /// A simulator and workers that run elsewhere.
-    Found { http: reqwest::Client, simulator: Url, since: Timestamp },
+    Found {
+        http: reqwest::Client,
+        simulator: Url,
+        since: Timestamp,
+    },
 }
 
 /// The longest a simulator elsewhere may take to answer.
@@ -92,20 +96,31 @@ impl Stage {
         pool: &Pool,
     ) -> anyhow::Result<Self> {
         save_tenants(keys, pool).await?;
-        let simulator = Simulator::new(Settings { accounts: accounts(), seed: 1, speed: 4.0 });
+        let simulator = Simulator::new(Settings {
+            accounts: accounts(),
+            seed: 1,
+            speed: 4.0,
+        });
         let (curtain, simulating) = (CancellationToken::new(), TaskTracker::new());
-        let listener = TcpListener::bind("127.0.0.1:0").await.context("listen for the simulator")?;
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .context("listen for the simulator")?;
         let twilio_url = url_of(&listener)?;
         let playing = simulator.clone().serve(listener, curtain.clone());
         simulating.spawn(async move {
             if let Err(error) = playing.await {
-                tracing::error!(error = &error as &dyn std::error::Error, "the simulator failed");
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the simulator failed"
+                );
             }
         });
         let (soft, workers) = (CancellationToken::new(), TaskTracker::new());
         let mut public_url = None;
         for _ in 0..2 {
-            let listener = TcpListener::bind("127.0.0.1:0").await.context("listen for a worker")?;
+            let listener = TcpListener::bind("127.0.0.1:0")
+                .await
+                .context("listen for a worker")?;
             let url = url_of(&listener)?;
             public_url.get_or_insert_with(|| url.clone());
             let settings = WorkerSettings {
@@ -134,25 +149,49 @@ impl Stage {
             });
         }
         let public_url = public_url.context("there are workers")?;
-        Ok(Self::Own { simulator, workers, soft, simulating, curtain, twilio_url, public_url })
+        Ok(Self::Own {
+            simulator,
+            workers,
+            soft,
+            simulating,
+            curtain,
+            twilio_url,
+            public_url,
+        })
     }
 
     /// Brings the demo's accounts to a simulator that runs, and its tenants to the workers there.
     pub(super) async fn find(simulator: Url, keys: &Keyring, pool: &Pool) -> anyhow::Result<Self> {
-        let http = reqwest::Client::builder().timeout(PATIENCE).build().context("make an HTTP client")?;
+        let http = reqwest::Client::builder()
+            .timeout(PATIENCE)
+            .build()
+            .context("make an HTTP client")?;
         for account in accounts() {
             let url = simulator.join("simulator/accounts").context("make a URL")?;
-            let put = http.post(url).json(&account).send().await.and_then(reqwest::Response::error_for_status);
+            let put = http
+                .post(url)
+                .json(&account)
+                .send()
+                .await
+                .and_then(reqwest::Response::error_for_status);
             put.context("add an account to the simulator")?;
         }
         save_tenants(keys, pool).await?;
-        Ok(Self::Found { http, simulator, since: publish_clock() })
+        Ok(Self::Found {
+            http,
+            simulator,
+            since: publish_clock(),
+        })
     }
 
     /// Where Twilio is here, and where it finds a worker.
     pub(super) fn reach(&self) -> (Url, Option<Url>) {
         match self {
-            Self::Own { twilio_url, public_url, .. } => (twilio_url.clone(), Some(public_url.clone())),
+            Self::Own {
+                twilio_url,
+                public_url,
+                ..
+            } => (twilio_url.clone(), Some(public_url.clone())),
             Self::Found { simulator, .. } => (simulator.clone(), None),
         }
     }
@@ -169,18 +208,39 @@ impl Stage {
     pub(super) async fn calls(&self) -> anyhow::Result<Vec<CallReport>> {
         match self {
             Self::Own { simulator, .. } => Ok(simulator.calls()),
-            Self::Found { http, simulator, since } => {
+            Self::Found {
+                http,
+                simulator,
+                since,
+            } => {
                 let mut url = simulator.join("simulator/calls").context("make a URL")?;
                 url.query_pairs_mut().append_pair("since", &rfc3339(*since));
-                let answer = http.get(url).send().await.and_then(reqwest::Response::error_for_status);
-                answer.context("ask the simulator for its calls")?.json().await.context("read the simulator's calls")
+                let answer = http
+                    .get(url)
+                    .send()
+                    .await
+                    .and_then(reqwest::Response::error_for_status);
+                answer
+                    .context("ask the simulator for its calls")?
+                    .json()
+                    .await
+                    .context("read the simulator's calls")
             }
         }
     }
 
     /// Stops the workers, then the simulator, if they are the demo's own.
     pub(super) async fn strike(self) {
-        let Self::Own { workers, soft, simulating, curtain, .. } = self else { return };
+        let Self::Own {
+            workers,
+            soft,
+            simulating,
+            curtain,
+            ..
+        } = self
+        else {
+            return;
+        };
         soft.cancel();
         workers.close();
         workers.wait().await;
@@ -211,13 +271,26 @@ async fn save_tenants(keys: &Keyring, pool: &Pool) -> anyhow::Result<()> {
             test_mode: tenant.test_mode,
             ..Draft::default()
         };
-        let draft = if tenant.id == UMBRELLA { careful(draft) } else { draft };
+        let draft = if tenant.id == UMBRELLA {
+            careful(draft)
+        } else {
+            draft
+        };
         let id = TenantId::parse(tenant.id).map_err(|error| anyhow!(error))?;
-        let checked = draft.check(id).map_err(|problems| anyhow!("{problems:?}"))?;
-        settings::save(pool, keys, &checked, Some(tenant.calls_per_second)).await.context("save a tenant")?;
+        let checked = draft
+            .check(id)
+            .map_err(|problems| anyhow!("{problems:?}"))?;
+        settings::save(pool, keys, &checked, Some(tenant.calls_per_second))
+            .await
+            .context("save a tenant")?;
         // As after a first call: from then on a tenant has its account's pace, and not one of its own.
-        if let Some(saved) = settings::load_one(pool, keys, &checked.tenant_id).await.context("read a tenant")? {
-            settings::prove(pool, &saved).await.context("prove a tenant")?;
+        if let Some(saved) = settings::load_one(pool, keys, &checked.tenant_id)
+            .await
+            .context("read a tenant")?
+        {
+            settings::prove(pool, &saved)
+                .await
+                .context("prove a tenant")?;
         }
     }
     Ok(())
@@ -226,8 +299,17 @@ async fn save_tenants(keys: &Keyring, pool: &Pool) -> anyhow::Result<()> {
 /// A tenant that has codes read only to who presses a key, and busy lines called again.
 fn careful(mut draft: Draft) -> Draft {
     draft.voicemail = Voicemail::PressKey;
-    draft.redial.set(Outcome::Busy, Again { times: 1, after_s: 5 });
-    draft.manner.brands.insert(EVERY_LOCALE.to_owned(), "Umbrella Bank".to_owned());
+    draft.redial.set(
+        Outcome::Busy,
+        Again {
+            times: 1,
+            after_s: 5,
+        },
+    );
+    draft
+        .manner
+        .brands
+        .insert(EVERY_LOCALE.to_owned(), "Umbrella Bank".to_owned());
     draft
 }
 

@@ -31,7 +31,9 @@ pub(super) async fn run(args: &Console) -> Result<(), Failed> {
         https,
     });
     let settings = checks.done(settings)?;
-    let listener = TcpListener::bind(&args.listen).await.with_context(|| format!("listen on {}", args.listen))?;
+    let listener = TcpListener::bind(&args.listen)
+        .await
+        .with_context(|| format!("listen on {}", args.listen))?;
     let address = listener.local_addr().context("read the address")?;
     if !address.ip().is_loopback() && !settings.https {
         tracing::warn!(%address, "the console is served in the clear beyond this machine: put a proxy with https before it, and VOICE_OTP_CONSOLE_HTTPS");

@@ -15,7 +15,8 @@ use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::request::Requested;
 use voice_otp_schemas::status::Status;
 use voice_otp_schemas::{
-    Context as RequestContext, DeliveryId, Locale, OtpCode, PhoneNumber, Refused, TenantId, Timestamp, UserRef,
+    Context as RequestContext, DeliveryId, Locale, OtpCode, PhoneNumber, Refused, TenantId,
+    Timestamp, UserRef,
 };
 use zeroize::Zeroizing;
 
@@ -43,23 +44,53 @@ pub(crate) async fn run(args: Publish) -> Result<(), Failed> {
 }
 
 fn request(args: &Publish, checks: &mut Checks) -> Option<Requested> {
-    fn parsed<T>(checks: &mut Checks, flag: &str, text: Option<&str>, parse: impl Fn(&str) -> Result<T, Refused>) -> Option<T> {
-        text.and_then(|text| parse(text).map_err(|error| checks.wrong(format!("{flag}: {error}"))).ok())
+    fn parsed<T>(
+        checks: &mut Checks,
+        flag: &str,
+        text: Option<&str>,
+        parse: impl Fn(&str) -> Result<T, Refused>,
+    ) -> Option<T> {
+        text.and_then(|text| {
+            parse(text)
+                .map_err(|error| checks.wrong(format!("{flag}: {error}")))
+                .ok()
+        })
     }
-    let code =
-        args.code.as_deref().map(SecretString::from).or_else(|| tenant::secret(checks, "--code-file", args.code_file.as_deref()));
+    let code = args
+        .code
+        .as_deref()
+        .map(SecretString::from)
+        .or_else(|| tenant::secret(checks, "--code-file", args.code_file.as_deref()));
     if code.is_none() && args.code_file.is_none() {
         checks.wrong("--code or --code-file is missing");
     }
-    let expires_in = checks.duration("--expires-in", &args.expires_in, Duration::from_secs(1), Duration::from_hours(1));
-    let id = args.id.clone().unwrap_or_else(|| Uuid::new_v4().to_string());
+    let expires_in = checks.duration(
+        "--expires-in",
+        &args.expires_in,
+        Duration::from_secs(1),
+        Duration::from_hours(1),
+    );
+    let id = args
+        .id
+        .clone()
+        .unwrap_or_else(|| Uuid::new_v4().to_string());
     let now = now();
     let tenant_id = parsed(checks, "--tenant", args.tenant.as_deref(), TenantId::parse);
     let to = parsed(checks, "--to", args.to.as_deref(), PhoneNumber::parse);
-    let code = parsed(checks, "--code", code.as_ref().map(ExposeSecret::expose_secret), OtpCode::parse);
+    let code = parsed(
+        checks,
+        "--code",
+        code.as_ref().map(ExposeSecret::expose_secret),
+        OtpCode::parse,
+    );
     let delivery_id = parsed(checks, "--id", Some(&id), DeliveryId::parse);
     let locale = parsed(checks, "--locale", args.locale.as_deref(), Locale::parse);
-    let user_ref = parsed(checks, "--user-ref", args.user_ref.as_deref(), UserRef::parse);
+    let user_ref = parsed(
+        checks,
+        "--user-ref",
+        args.user_ref.as_deref(),
+        UserRef::parse,
+    );
     Some(Requested {
         tenant_id: tenant_id?,
         delivery_id: delivery_id?,
@@ -75,20 +106,35 @@ fn request(args: &Publish, checks: &mut Checks) -> Option<Requested> {
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "a publisher's clock is its machine's")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a publisher's clock is its machine's"
+)]
 pub(crate) fn now() -> Timestamp {
     Timestamp::from(SystemTime::now())
 }
 
 /// Publishes a request; follows its statuses to the end, if wanted: only `delivered` is a success then.
-pub(super) async fn publish_one(url: &SecretString, request: &Requested, wait: bool) -> Result<(), Failed> {
+pub(super) async fn publish_one(
+    url: &SecretString,
+    request: &Requested,
+    wait: bool,
+) -> Result<(), Failed> {
     // Before the request goes, or its first statuses are missed.
-    let tail = if wait { Some(Tail::start(url, Some(request.tenant_id.as_str())).await?) } else { None };
-    let publisher = Publisher::start(Settings::new(url.clone(), "/voice-otp/cli")).context("use the broker URL")?;
+    let tail = if wait {
+        Some(Tail::start(url, Some(request.tenant_id.as_str())).await?)
+    } else {
+        None
+    };
+    let publisher = Publisher::start(Settings::new(url.clone(), "/voice-otp/cli"))
+        .context("use the broker URL")?;
     let published = publisher.request(request).await;
     publisher.close().await;
     published.context("publish the request")?;
-    say(&format!("published {} for {} to {}", request.delivery_id, request.tenant_id, request.to))?;
+    say(&format!(
+        "published {} for {} to {}",
+        request.delivery_id, request.tenant_id, request.to
+    ))?;
     let Some(mut tail) = tail else { return Ok(()) };
     let until = (request.expires_at - now()).to_std().unwrap_or_default() + WAIT_AFTER;
     let following = async {
@@ -100,13 +146,17 @@ pub(super) async fn publish_one(url: &SecretString, request: &Requested, wait: b
                 }
             }
         }
-        Err(anyhow!("the connection to the broker was lost; the delivery goes on"))
+        Err(anyhow!(
+            "the connection to the broker was lost; the delivery goes on"
+        ))
     };
     match tokio::time::timeout(until, following).await {
         Ok(Ok(Status::Delivered)) => Ok(()),
         Ok(Ok(_)) => Err(Failed::Told),
         Ok(Err(error)) => Err(Failed::Error(error)),
-        Err(_) => Err(Failed::Error(anyhow!("no final status in time: is a worker running?"))),
+        Err(_) => Err(Failed::Error(anyhow!(
+            "no final status in time: is a worker running?"
+        ))),
     }
 }
 
@@ -114,25 +164,31 @@ async fn publish_file(url: &SecretString, file: &Path) -> Result<(), Failed> {
     let reader: Box<dyn std::io::BufRead> = if file == Path::new("-") {
         Box::new(std::io::stdin().lock())
     } else {
-        let opened = std::fs::File::open(file).with_context(|| format!("open {}", file.display()))?;
+        let opened =
+            std::fs::File::open(file).with_context(|| format!("open {}", file.display()))?;
         Box::new(std::io::BufReader::new(opened))
     };
-    let lines: Vec<Zeroizing<String>> =
-        reader.lines().map(|line| line.map(Zeroizing::new)).collect::<Result<_, _>>().context("read the events")?;
-    let publisher = Publisher::start(Settings::new(url.clone(), "/voice-otp/cli")).context("use the broker URL")?;
+    let lines: Vec<Zeroizing<String>> = reader
+        .lines()
+        .map(|line| line.map(Zeroizing::new))
+        .collect::<Result<_, _>>()
+        .context("read the events")?;
+    let publisher = Publisher::start(Settings::new(url.clone(), "/voice-otp/cli"))
+        .context("use the broker URL")?;
     let bar = bar(lines.len());
     let (mut stored, mut bad) = (0_u64, 0_u64);
     let mut on_the_way = FuturesOrdered::new();
-    let tell = |number: usize, result: Result<(), event::EventError>, bad: &mut u64, stored: &mut u64| {
-        bar.inc(1);
-        match result {
-            Ok(()) => *stored += 1,
-            Err(error) => {
-                *bad += 1;
-                bar.suspend(|| complain(&format!("line {number}: {error}")));
+    let tell =
+        |number: usize, result: Result<(), event::EventError>, bad: &mut u64, stored: &mut u64| {
+            bar.inc(1);
+            match result {
+                Ok(()) => *stored += 1,
+                Err(error) => {
+                    *bad += 1;
+                    bar.suspend(|| complain(&format!("line {number}: {error}")));
+                }
             }
-        }
-    };
+        };
     for (number, text) in (1..).zip(lines) {
         if text.trim().is_empty() {
             bar.inc(1);
@@ -145,7 +201,9 @@ async fn publish_file(url: &SecretString, file: &Path) -> Result<(), Failed> {
         }
         let publisher = &publisher;
         match event::message(Zeroizing::new(text.as_bytes().to_vec())) {
-            Ok(message) => on_the_way.push_back(async move { (number, publisher.publish(message).await.map_err(Into::into)) }),
+            Ok(message) => on_the_way.push_back(async move {
+                (number, publisher.publish(message).await.map_err(Into::into))
+            }),
             Err(error) => tell(number, Err(error), &mut bad, &mut stored),
         }
     }
@@ -163,7 +221,7 @@ fn bar(lines: usize) -> ProgressBar {
         return ProgressBar::hidden();
     }
     let bar = ProgressBar::new(u64::try_from(lines).unwrap_or(0));
-    let style =
-        ProgressStyle::with_template("{wide_bar} {pos}/{len}  {per_sec}").unwrap_or_else(|_| ProgressStyle::default_bar());
+    let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {per_sec}")
+        .unwrap_or_else(|_| ProgressStyle::default_bar());
     bar.with_style(style)
 }

@@ -24,9 +24,20 @@ use crate::verb::Failed;
 pub(crate) async fn run(verb: Tenant) -> Result<(), Failed> {
     match verb {
         Tenant::Set(args) => set(*args).await,
-        Tenant::Show { id, json, database, sealing } => show(&id, json, &database, &sealing).await,
+        Tenant::Show {
+            id,
+            json,
+            database,
+            sealing,
+        } => show(&id, json, &database, &sealing).await,
         Tenant::List { json, database } => list(json, &database).await,
-        Tenant::Check { id, json, reach, database, sealing } => check::run(&id, json, &reach, &database, &sealing).await,
+        Tenant::Check {
+            id,
+            json,
+            reach,
+            database,
+            sealing,
+        } => check::run(&id, json, &reach, &database, &sealing).await,
         Tenant::TestCall(args) => test_call::run(&args).await,
         Tenant::Pause { id, database } => pause(&id, true, &database).await,
         Tenant::Resume { id, database } => pause(&id, false, &database).await,
@@ -42,7 +53,9 @@ pub(crate) async fn open(checks: Checks, url: Option<SecretString>) -> Result<Po
 }
 
 fn tenant_id(checks: &mut Checks, text: &str) -> Option<TenantId> {
-    TenantId::parse(text).map_err(|error| checks.wrong(format!("the tenant's id: {error}"))).ok()
+    TenantId::parse(text)
+        .map_err(|error| checks.wrong(format!("the tenant's id: {error}")))
+        .ok()
 }
 
 async fn set(args: TenantSet) -> Result<(), Failed> {
@@ -50,30 +63,90 @@ async fn set(args: TenantSet) -> Result<(), Failed> {
     let id = tenant_id(&mut checks, &args.id);
     let keys = checks.keys(&args.sealing);
     let url = checks.database(&args.database);
-    let ring_timeout = args
-        .ring_timeout
-        .as_deref()
-        .and_then(|text| checks.duration("--ring-timeout", text, Duration::from_secs(5), Duration::from_mins(10)));
-    let auth_token = secret(&mut checks, "--auth-token-file", args.auth_token_file.as_deref());
-    let secondary = secret(&mut checks, "--secondary-auth-token-file", args.secondary_auth_token_file.as_deref());
-    let api_key_secret = secret(&mut checks, "--api-key-secret-file", args.api_key_secret_file.as_deref());
+    let ring_timeout = args.ring_timeout.as_deref().and_then(|text| {
+        checks.duration(
+            "--ring-timeout",
+            text,
+            Duration::from_secs(5),
+            Duration::from_mins(10),
+        )
+    });
+    let auth_token = secret(
+        &mut checks,
+        "--auth-token-file",
+        args.auth_token_file.as_deref(),
+    );
+    let secondary = secret(
+        &mut checks,
+        "--secondary-auth-token-file",
+        args.secondary_auth_token_file.as_deref(),
+    );
+    let api_key_secret = secret(
+        &mut checks,
+        "--api-key-secret-file",
+        args.api_key_secret_file.as_deref(),
+    );
     let hearing = hearing::read(&mut checks, &args);
-    let (id, keys, url) = checks.done(id.zip(keys).zip(url).map(|((id, keys), url)| (id, keys, url)))?;
+    let (id, keys, url) = checks.done(
+        id.zip(keys)
+            .zip(url)
+            .map(|((id, keys), url)| (id, keys, url)),
+    )?;
     let pool = open(Checks::default(), Some(url)).await?;
 
-    let present = settings::load_one(&pool, &keys, &id).await.context("read the present settings")?;
-    let mut draft = present.as_ref().map_or_else(|| Draft { enabled: true, ..Draft::default() }, draft_of);
-    let missing = if present.is_none() { missing_of(&args) } else { Vec::new() };
+    let present = settings::load_one(&pool, &keys, &id)
+        .await
+        .context("read the present settings")?;
+    let mut draft = present.as_ref().map_or_else(
+        || Draft {
+            enabled: true,
+            ..Draft::default()
+        },
+        draft_of,
+    );
+    let missing = if present.is_none() {
+        missing_of(&args)
+    } else {
+        Vec::new()
+    };
     if !missing.is_empty() {
         return Err(Failed::Usage(Wrong(missing)));
     }
-    change(&mut draft, &args, ring_timeout, auth_token, secondary, api_key_secret);
+    change(
+        &mut draft,
+        &args,
+        ring_timeout,
+        auth_token,
+        secondary,
+        api_key_secret,
+    );
     hearing.apply(&mut draft);
-    let checked = draft.check(id.clone()).map_err(|problems| Wrong(problems.iter().map(flag_of).collect()))?;
-    settings::save(&pool, &keys, &checked, args.calls_per_second).await.context("save the settings")?;
-    let what = if present.is_some() { "voice_provider.changed" } else { "voice_provider.created" };
-    note(&pool, &id, what, changes(present.as_ref(), &checked, args.calls_per_second)).await?;
-    say(&format!("{} {id}", if present.is_some() { "changed" } else { "created" }))?;
+    let checked = draft
+        .check(id.clone())
+        .map_err(|problems| Wrong(problems.iter().map(flag_of).collect()))?;
+    settings::save(&pool, &keys, &checked, args.calls_per_second)
+        .await
+        .context("save the settings")?;
+    let what = if present.is_some() {
+        "voice_provider.changed"
+    } else {
+        "voice_provider.created"
+    };
+    note(
+        &pool,
+        &id,
+        what,
+        changes(present.as_ref(), &checked, args.calls_per_second),
+    )
+    .await?;
+    say(&format!(
+        "{} {id}",
+        if present.is_some() {
+            "changed"
+        } else {
+            "created"
+        }
+    ))?;
     Ok(())
 }
 
@@ -84,7 +157,11 @@ fn missing_of(args: &TenantSet) -> Vec<String> {
         ("--auth-token-file", args.auth_token_file.is_none()),
         ("--from", args.from.is_none()),
     ];
-    needed.iter().filter(|(_, missing)| *missing).map(|(flag, _)| format!("{flag} is missing: the tenant is new")).collect()
+    needed
+        .iter()
+        .filter(|(_, missing)| *missing)
+        .map(|(flag, _)| format!("{flag} is missing: the tenant is new"))
+        .collect()
 }
 
 fn change(
@@ -96,30 +173,51 @@ fn change(
     api_key_secret: Option<SecretString>,
 ) {
     let not_empty = |secret: &SecretString| !secret.expose_secret().is_empty();
-    draft.account_sid = args.account_sid.clone().unwrap_or_else(|| draft.account_sid.clone());
+    draft.account_sid = args
+        .account_sid
+        .clone()
+        .unwrap_or_else(|| draft.account_sid.clone());
     draft.auth_token = auth_token.unwrap_or_else(|| draft.auth_token.clone());
     if let Some(secondary) = secondary {
         draft.secondary_auth_token = Some(secondary).filter(not_empty);
     }
     match args.api_key_sid.as_deref() {
         Some("") => (draft.api_key_sid, draft.api_key_secret) = (None, None),
-        Some(sid) => (draft.api_key_sid, draft.api_key_secret) = (Some(sid.to_owned()), api_key_secret),
+        Some(sid) => {
+            (draft.api_key_sid, draft.api_key_secret) = (Some(sid.to_owned()), api_key_secret)
+        }
         None => draft.api_key_secret = api_key_secret.or_else(|| draft.api_key_secret.clone()),
     }
-    if args.from.is_some() && args.from.as_deref() != Some(&draft.from) && draft.allowed_countries == own_country(&draft.from) {
+    if args.from.is_some()
+        && args.from.as_deref() != Some(&draft.from)
+        && draft.allowed_countries == own_country(&draft.from)
+    {
         // Only the From number's own country was allowed, and that changes with it.
         draft.allowed_countries.clear();
     }
     draft.from = args.from.clone().unwrap_or_else(|| draft.from.clone());
-    draft.region = args.region.clone().or_else(|| draft.region.clone()).filter(|region| !region.is_empty());
-    draft.default_locale = args.locale.clone().or_else(|| draft.default_locale.clone()).filter(|locale| !locale.is_empty());
+    draft.region = args
+        .region
+        .clone()
+        .or_else(|| draft.region.clone())
+        .filter(|region| !region.is_empty());
+    draft.default_locale = args
+        .locale
+        .clone()
+        .or_else(|| draft.default_locale.clone())
+        .filter(|locale| !locale.is_empty());
     draft.ring_timeout = ring_timeout.or(draft.ring_timeout);
     if !args.allow_countries.is_empty() {
         draft.allowed_countries.clone_from(&args.allow_countries);
     }
     draft.test_mode = args.test_mode.unwrap_or(draft.test_mode);
     if !args.publishers.is_empty() {
-        draft.publishers = args.publishers.iter().filter(|user| !user.is_empty()).cloned().collect();
+        draft.publishers = args
+            .publishers
+            .iter()
+            .filter(|user| !user.is_empty())
+            .cloned()
+            .collect();
     }
     draft.enabled = (draft.enabled || args.enable) && !args.disable;
     draft.calls_per_second = args.calls_per_second.or(draft.calls_per_second);
@@ -127,14 +225,22 @@ fn change(
 
 fn own_country(from: &str) -> Vec<String> {
     let number = voice_otp_schemas::PhoneNumber::parse(from).ok();
-    number.and_then(|number| number.country()).iter().map(ToString::to_string).collect()
+    number
+        .and_then(|number| number.country())
+        .iter()
+        .map(ToString::to_string)
+        .collect()
 }
 
 /// One secret of the settings.
 type Secret = fn(&VoiceSettings) -> Option<String>;
 
 /// What was changed, without secrets: for the audit log.
-pub(crate) fn changes(old: Option<&VoiceSettings>, new: &VoiceSettings, pace: Option<f64>) -> serde_json::Value {
+pub(crate) fn changes(
+    old: Option<&VoiceSettings>,
+    new: &VoiceSettings,
+    pace: Option<f64>,
+) -> serde_json::Value {
     let facts = |settings: &VoiceSettings| {
         json!({
             "account_sid": settings.account_sid.as_str(),
@@ -159,11 +265,23 @@ pub(crate) fn changes(old: Option<&VoiceSettings>, new: &VoiceSettings, pace: Op
         }
     }
     let secrets: [(&str, Secret); 4] = [
-        ("auth_token", |settings| Some(settings.credentials.auth_token.expose_secret().to_owned())),
-        ("secondary_auth_token", |settings| {
-            settings.credentials.secondary_auth_token.as_ref().map(|token| token.expose_secret().to_owned())
+        ("auth_token", |settings| {
+            Some(settings.credentials.auth_token.expose_secret().to_owned())
         }),
-        ("api_key_secret", |settings| settings.credentials.api_key.as_ref().map(|key| key.secret.expose_secret().to_owned())),
+        ("secondary_auth_token", |settings| {
+            settings
+                .credentials
+                .secondary_auth_token
+                .as_ref()
+                .map(|token| token.expose_secret().to_owned())
+        }),
+        ("api_key_secret", |settings| {
+            settings
+                .credentials
+                .api_key
+                .as_ref()
+                .map(|key| key.secret.expose_secret().to_owned())
+        }),
         // Two numbers may look the same masked.
         ("from", |settings| Some(settings.from.expose().to_owned())),
     ];
@@ -173,7 +291,10 @@ pub(crate) fn changes(old: Option<&VoiceSettings>, new: &VoiceSettings, pace: Op
         }
     }
     if let Some(pace) = pace {
-        changed.insert("calls_per_second".to_owned(), json!({ "from": old.map(|old| old.calls_per_second), "to": pace }));
+        changed.insert(
+            "calls_per_second".to_owned(),
+            json!({ "from": old.map(|old| old.calls_per_second), "to": pace }),
+        );
     }
     changed.into()
 }
@@ -191,7 +312,11 @@ pub(crate) fn draft_of(settings: &VoiceSettings) -> Draft {
         default_locale: settings.default_locale.as_ref().map(ToString::to_string),
         ring_timeout: Some(settings.ring_timeout),
         enabled: settings.enabled,
-        allowed_countries: settings.allowed_countries.iter().map(ToString::to_string).collect(),
+        allowed_countries: settings
+            .allowed_countries
+            .iter()
+            .map(ToString::to_string)
+            .collect(),
         test_mode: settings.test_mode,
         publishers: settings.publishers.clone(),
         manner: settings.manner.clone(),
@@ -245,13 +370,24 @@ pub(crate) fn secret(checks: &mut Checks, flag: &str, file: Option<&Path>) -> Op
     }
 }
 
-async fn show(id: &str, as_json: bool, database: &Database, sealing: &Sealing) -> Result<(), Failed> {
+async fn show(
+    id: &str,
+    as_json: bool,
+    database: &Database,
+    sealing: &Sealing,
+) -> Result<(), Failed> {
     let mut checks = Checks::default();
     let id = tenant_id(&mut checks, id);
     let (keys, url): (Option<Keyring>, _) = (checks.keys(sealing), checks.database(database));
-    let (id, keys, url) = checks.done(id.zip(keys).zip(url).map(|((id, keys), url)| (id, keys, url)))?;
+    let (id, keys, url) = checks.done(
+        id.zip(keys)
+            .zip(url)
+            .map(|((id, keys), url)| (id, keys, url)),
+    )?;
     let pool = open(Checks::default(), Some(url)).await?;
-    let found = settings::load_one(&pool, &keys, &id).await.context("read the settings")?;
+    let found = settings::load_one(&pool, &keys, &id)
+        .await
+        .context("read the settings")?;
     let settings = found.ok_or_else(|| anyhow!("there is no tenant {id}"))?;
     let credentials = &settings.credentials;
     let shown = json!({
@@ -288,7 +424,11 @@ async fn show(id: &str, as_json: bool, database: &Database, sealing: &Sealing) -
         let text = match value {
             serde_json::Value::Null => "-".to_owned(),
             serde_json::Value::String(text) => text.clone(),
-            serde_json::Value::Array(items) => items.iter().filter_map(|item| item.as_str()).collect::<Vec<_>>().join(", "),
+            serde_json::Value::Array(items) => items
+                .iter()
+                .filter_map(|item| item.as_str())
+                .collect::<Vec<_>>()
+                .join(", "),
             other => other.to_string(),
         };
         say(&format!("{name:<28} {text}"))?;
@@ -331,17 +471,42 @@ async fn pause(id: &str, paused: bool, database: &Database) -> Result<(), Failed
     let url = checks.database(database);
     let (id, url) = checks.done(id.zip(url))?;
     let pool = open(Checks::default(), Some(url)).await?;
-    if !settings::pause(&pool, &id, paused).await.context("change the tenant")? {
+    if !settings::pause(&pool, &id, paused)
+        .await
+        .context("change the tenant")?
+    {
         return Err(Failed::Error(anyhow!("there is no tenant {id}")));
     }
-    note(&pool, &id, if paused { "tenant.paused" } else { "tenant.resumed" }, json!({})).await?;
-    say(&format!("{} {id}", if paused { "paused" } else { "resumed" }))?;
+    note(
+        &pool,
+        &id,
+        if paused {
+            "tenant.paused"
+        } else {
+            "tenant.resumed"
+        },
+        json!({}),
+    )
+    .await?;
+    say(&format!(
+        "{} {id}",
+        if paused { "paused" } else { "resumed" }
+    ))?;
     Ok(())
 }
 
 /// Writes down what was changed.
-async fn note(pool: &Pool, tenant: &TenantId, action: &str, detail: serde_json::Value) -> Result<(), Failed> {
-    Ok(audit::write(pool, audit::COMMAND_LINE, Some(tenant), action, &detail).await.context("write the audit log")?)
+async fn note(
+    pool: &Pool,
+    tenant: &TenantId,
+    action: &str,
+    detail: serde_json::Value,
+) -> Result<(), Failed> {
+    Ok(
+        audit::write(pool, audit::COMMAND_LINE, Some(tenant), action, &detail)
+            .await
+            .context("write the audit log")?,
+    )
 }
 
 async fn delete(id: &str, database: &Database) -> Result<(), Failed> {
@@ -350,7 +515,10 @@ async fn delete(id: &str, database: &Database) -> Result<(), Failed> {
     let url = checks.database(database);
     let (id, url) = checks.done(id.zip(url))?;
     let pool = open(Checks::default(), Some(url)).await?;
-    if settings::delete(&pool, &id).await.context("delete the settings")? {
+    if settings::delete(&pool, &id)
+        .await
+        .context("delete the settings")?
+    {
         note(&pool, &id, "voice_provider.removed", json!({})).await?;
         say(&format!("deleted {id}"))?;
         Ok(())

@@ -20,15 +20,25 @@ const LONGEST_NAME: usize = 100;
 
 pub(super) async fn run(verb: Token) -> Result<(), Failed> {
     match verb {
-        Token::Create { role, tenant, expires, name, database } => {
-            create(&role, tenant.as_deref(), &expires, name.trim(), &database).await
-        }
+        Token::Create {
+            role,
+            tenant,
+            expires,
+            name,
+            database,
+        } => create(&role, tenant.as_deref(), &expires, name.trim(), &database).await,
         Token::List { json, database } => list(json, &database).await,
         Token::Revoke { id, database } => revoke(&id, &database).await,
     }
 }
 
-async fn create(role: &str, tenant: Option<&str>, expires: &str, name: &str, database: &Database) -> Result<(), Failed> {
+async fn create(
+    role: &str,
+    tenant: Option<&str>,
+    expires: &str,
+    name: &str,
+    database: &Database,
+) -> Result<(), Failed> {
     let mut checks = Checks::default();
     let role = match (role, tenant) {
         ("operator", None) => Some(Role::Operator),
@@ -36,9 +46,10 @@ async fn create(role: &str, tenant: Option<&str>, expires: &str, name: &str, dat
             checks.wrong("--tenant: an operator's token is for every tenant");
             None
         }
-        ("tenant-admin", Some(tenant)) => {
-            TenantId::parse(tenant).map(Role::TenantAdmin).map_err(|error| checks.wrong(format!("--tenant: {error}"))).ok()
-        }
+        ("tenant-admin", Some(tenant)) => TenantId::parse(tenant)
+            .map(Role::TenantAdmin)
+            .map_err(|error| checks.wrong(format!("--tenant: {error}")))
+            .ok(),
         ("tenant-admin", None) => {
             checks.wrong("--tenant is missing: whose administrator?");
             None
@@ -48,20 +59,34 @@ async fn create(role: &str, tenant: Option<&str>, expires: &str, name: &str, dat
             None
         }
     };
-    let life = checks.duration("--expires", expires, Duration::from_mins(1), access::LONGEST);
-    if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control) {
+    let life = checks.duration(
+        "--expires",
+        expires,
+        Duration::from_mins(1),
+        access::LONGEST,
+    );
+    if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control)
+    {
         checks.wrong("--name: 1 to 100 characters");
     }
     let url = checks.database(database);
-    let (role, life, url) = checks.done(role.zip(life).zip(url).map(|((role, life), url)| (role, life, url)))?;
+    let (role, life, url) = checks.done(
+        role.zip(life)
+            .zip(url)
+            .map(|((role, life), url)| (role, life, url)),
+    )?;
     let pool = open(Checks::default(), Some(url)).await?;
-    let (id, text) = access::create(&pool, name, &role, life).await.context("make the token")?;
+    let (id, text) = access::create(&pool, name, &role, life)
+        .await
+        .context("make the token")?;
     let of = match &role {
         Role::Operator => None,
         Role::TenantAdmin(tenant) => Some(tenant),
     };
     let detail = json!({ "id": id, "name": name, "role": role.as_str() });
-    audit::write(&pool, COMMAND_LINE, of, "token.created", &detail).await.context("write the audit log")?;
+    audit::write(&pool, COMMAND_LINE, of, "token.created", &detail)
+        .await
+        .context("write the audit log")?;
     say(text.expose_secret())?;
     Ok(())
 }
@@ -109,14 +134,27 @@ async fn list(as_json: bool, database: &Database) -> Result<(), Failed> {
 
 async fn revoke(id: &str, database: &Database) -> Result<(), Failed> {
     let mut checks = Checks::default();
-    let id = Uuid::try_parse(id).map_err(|_| checks.wrong("the token's id: as voice-otp token list shows it")).ok();
+    let id = Uuid::try_parse(id)
+        .map_err(|_| checks.wrong("the token's id: as voice-otp token list shows it"))
+        .ok();
     let url = checks.database(database);
     let (id, url) = checks.done(id.zip(url))?;
     let pool = open(Checks::default(), Some(url)).await?;
-    if !access::revoke(&pool, id).await.context("revoke the token")? {
+    if !access::revoke(&pool, id)
+        .await
+        .context("revoke the token")?
+    {
         return Err(Failed::Error(anyhow!("there is no good token {id}")));
     }
-    audit::write(&pool, COMMAND_LINE, None, "token.revoked", &json!({ "id": id })).await.context("write the audit log")?;
+    audit::write(
+        &pool,
+        COMMAND_LINE,
+        None,
+        "token.revoked",
+        &json!({ "id": id }),
+    )
+    .await
+    .context("write the audit log")?;
     say(&format!("revoked {id}"))?;
     Ok(())
 }

@@ -26,7 +26,10 @@ pub(crate) async fn run(args: Watch) -> Result<(), Failed> {
         checks.wrong(format!("--tenant: {error}"));
     }
     let longest = Duration::from_hours(30 * 24);
-    let back = args.since.as_deref().and_then(|text| checks.duration("--since", text, Duration::from_secs(1), longest));
+    let back = args
+        .since
+        .as_deref()
+        .and_then(|text| checks.duration("--since", text, Duration::from_secs(1), longest));
     let url = checks.done(url)?;
     let mut since = back.map(|back| publish_clock() - back);
     // What was told lately, in two halves: after a lost connection some of it is read again.

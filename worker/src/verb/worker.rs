@@ -41,9 +41,13 @@ const START_PAUSE: Duration = Duration::from_secs(1);
 
 pub(crate) async fn run(args: &cli::Worker) -> Result<(), Failed> {
     let settings = config::worker(args)?;
-    let listener = TcpListener::bind(&settings.listen).await.with_context(|| format!("listen on {}", settings.listen))?;
+    let listener = TcpListener::bind(&settings.listen)
+        .await
+        .with_context(|| format!("listen on {}", settings.listen))?;
     let (soft, hard) = signals();
-    serve(settings, listener, soft, hard).await.map_err(Failed::Error)
+    serve(settings, listener, soft, hard)
+        .await
+        .map_err(Failed::Error)
 }
 
 /// Runs a worker until it is told to stop, then until what is in flight is done or the grace period is over.
@@ -75,25 +79,44 @@ pub(crate) async fn serve(
     let ledger = PgLedger::new(pool, settings.keys.clone(), limits(&settings));
     let sink = Sink::new(publisher.clone());
     let ports = (ledger, directory.clone(), twilio.clone(), sink);
-    let (engine, works): (_, Works<Real>) =
-        Engine::start(ports, settings.tuning.clone(), Dice::from_system(), Boot, &name).await.context("enter the ledger")?;
+    let (engine, works): (_, Works<Real>) = Engine::start(
+        ports,
+        settings.tuning.clone(),
+        Dice::from_system(),
+        Boot,
+        &name,
+    )
+    .await
+    .context("enter the ledger")?;
 
     let tasks = TaskTracker::new();
     let closed = CancellationToken::new();
     tasks.spawn(directory.listen(settings.database_url.clone(), closed.clone()));
     let intake_up = Arc::new(AtomicBool::new(false));
-    let http = Http { engine: Arc::clone(&engine), twilio, publisher: publisher.clone(), intake_up: Arc::clone(&intake_up) };
+    let http = Http {
+        engine: Arc::clone(&engine),
+        twilio,
+        publisher: publisher.clone(),
+        intake_up: Arc::clone(&intake_up),
+    };
     let address = listener.local_addr().context("read the address")?;
     let served = closed.clone();
     tasks.spawn(async move {
-        let serving = axum::serve(listener, router(http)).with_graceful_shutdown(served.cancelled_owned());
+        let serving =
+            axum::serve(listener, router(http)).with_graceful_shutdown(served.cancelled_owned());
         if let Err(error) = serving.await {
-            tracing::error!(error = &error as &dyn std::error::Error, "the HTTP side failed");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the HTTP side failed"
+            );
         }
     });
     tracing::info!(%address, worker = name, callbacks = settings.public_url.is_some(), "worker started");
 
-    let dead = DeadLetters { publisher: publisher.clone(), keys: settings.keys.clone() };
+    let dead = DeadLetters {
+        publisher: publisher.clone(),
+        keys: settings.keys.clone(),
+    };
     let intake = Intake {
         engine: Arc::clone(&engine),
         dead,
@@ -116,7 +139,10 @@ pub(crate) async fn serve(
         }
         drained.cancel();
         if let Err(error) = engine_task.await {
-            tracing::error!(error = &error as &dyn std::error::Error, "the engine failed");
+            tracing::error!(
+                error = &error as &dyn std::error::Error,
+                "the engine failed"
+            );
         }
     };
     tokio::pin!(draining);
@@ -158,7 +184,10 @@ async fn wait_for_database(pool: &Pool, soft: &CancellationToken) -> anyhow::Res
             Ok(()) => return Ok(true),
             Err(error @ (migrate::Error::Connect(_) | migrate::Error::Read(_))) => {
                 if !std::mem::replace(&mut failing, true) {
-                    tracing::warn!(error = &error as &dyn std::error::Error, "can't reach the database, trying again");
+                    tracing::warn!(
+                        error = &error as &dyn std::error::Error,
+                        "can't reach the database, trying again"
+                    );
                 }
             }
             Err(error) => return Err(error.into()),
@@ -186,5 +215,6 @@ fn limits(settings: &WorkerSettings) -> Limits {
 }
 
 fn hostname() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/hostname").map_or_else(|_| "worker".to_owned(), |name| name.trim().to_owned())
+    std::fs::read_to_string("/proc/sys/kernel/hostname")
+        .map_or_else(|_| "worker".to_owned(), |name| name.trim().to_owned())
 }

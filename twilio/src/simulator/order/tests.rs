@@ -23,7 +23,12 @@ fn read(changes: &[(&str, &[&str])]) -> Result<Order, Refusal> {
 #[track_caller]
 fn refused(changes: &[(&str, &[&str])], code: Option<u32>) {
     let refusal = read(changes).expect_err("a refusal");
-    assert_eq!((refusal.status.as_u16(), refusal.code), (400, code), "{changes:?}: {}", refusal.message);
+    assert_eq!(
+        (refusal.status.as_u16(), refusal.code),
+        (400, code),
+        "{changes:?}: {}",
+        refusal.message
+    );
 }
 
 #[test]
@@ -31,7 +36,10 @@ fn a_plain_order_has_twilios_defaults() {
     let order = read(&[]).unwrap();
     assert_eq!((order.to.as_str(), order.from.as_str()), (TO, FROM));
     assert_eq!(order.timeout, Duration::from_mins(1));
-    assert_eq!((order.time_limit, order.callback, order.detection), (None, None, None));
+    assert_eq!(
+        (order.time_limit, order.callback, order.detection),
+        (None, None, None)
+    );
     assert!(order.speech > Duration::ZERO);
 }
 
@@ -60,13 +68,32 @@ fn inline_twiml_or_a_url_is_taken_and_one_of_the_two() {
     refused(&[("Twiml", &[])], Some(21205));
     let order = read(&[("Twiml", &[]), ("Url", &["https://example.com/say#rc=3"])]).unwrap();
     assert_eq!(order.ask.unwrap().overrides.retries, 3);
-    refused(&[("Twiml", &[]), ("Url", &["https://under_score.example.com/"])], Some(21205));
-    refused(&[("Twiml", &[]), ("Url", &["https://example.com/"]), ("Method", &["GET"])], None);
+    refused(
+        &[
+            ("Twiml", &[]),
+            ("Url", &["https://under_score.example.com/"]),
+        ],
+        Some(21205),
+    );
+    refused(
+        &[
+            ("Twiml", &[]),
+            ("Url", &["https://example.com/"]),
+            ("Method", &["GET"]),
+        ],
+        None,
+    );
     refused(&[("Url", &["https://example.com/"])], Some(32019));
     refused(&[("Twiml", &[&"x".repeat(4_001)])], Some(32018));
     refused(&[("Twiml", &["<Response><Say>x</Response>"])], Some(12100));
-    refused(&[("Twiml", &["<Response><say>x</say></Response>"])], Some(12200));
-    refused(&[("Twiml", &["<Response><Say voice='x'>x</Say></Response>"])], Some(13511));
+    refused(
+        &[("Twiml", &["<Response><say>x</say></Response>"])],
+        Some(12200),
+    );
+    refused(
+        &[("Twiml", &["<Response><Say voice='x'>x</Say></Response>"])],
+        Some(13511),
+    );
 }
 
 #[test]
@@ -75,7 +102,14 @@ fn a_parameter_that_twilio_does_not_know_is_refused() {
     refused(&[("to", &[TO])], Some(20001));
     refused(&[("ApplicationSid", &["AP1"])], None);
     refused(&[("Record", &["true"])], None);
-    assert!(read(&[("Record", &["false"]), ("CallReason", &["code"]), ("Trim", &["do-not-trim"])]).is_ok());
+    assert!(
+        read(&[
+            ("Record", &["false"]),
+            ("CallReason", &["code"]),
+            ("Trim", &["do-not-trim"])
+        ])
+        .is_ok()
+    );
 }
 
 #[test]
@@ -90,23 +124,59 @@ fn time_limits_are_kept_within_bounds() {
 
 #[test]
 fn a_callback_needs_an_absolute_url_without_underscores() {
-    for url in ["/calls", "example.com/calls", "ftp://example.com/", "https://my_host/calls", "https://example.com/#rc=9", ""] {
+    for url in [
+        "/calls",
+        "example.com/calls",
+        "ftp://example.com/",
+        "https://my_host/calls",
+        "https://example.com/#rc=9",
+        "",
+    ] {
         refused(&[("StatusCallback", &[url])], Some(21205));
     }
-    refused(&[("StatusCallback", &["https://example.com/"]), ("StatusCallbackMethod", &["PUT"])], Some(21209));
-    refused(&[("StatusCallback", &["https://example.com/"]), ("StatusCallbackMethod", &["GET"])], None);
+    refused(
+        &[
+            ("StatusCallback", &["https://example.com/"]),
+            ("StatusCallbackMethod", &["PUT"]),
+        ],
+        Some(21209),
+    );
+    refused(
+        &[
+            ("StatusCallback", &["https://example.com/"]),
+            ("StatusCallbackMethod", &["GET"]),
+        ],
+        None,
+    );
     refused(&[("StatusCallbackEvent", &["busy"])], Some(21626));
-    refused(&[("StatusCallbackEvent", &["initiated ringing"])], Some(21626));
+    refused(
+        &[("StatusCallbackEvent", &["initiated ringing"])],
+        Some(21626),
+    );
 }
 
 #[test]
 fn a_callback_wants_the_end_unless_it_says_more() {
     let url: &[&str] = &["http://127.0.0.1:9/calls?a_b=1#rc=3&rp=all"];
     let callback = read(&[("StatusCallback", url)]).unwrap().callback.unwrap();
-    assert_eq!((callback.events, callback.overrides.retries), (vec![Event::Completed], 3));
+    assert_eq!(
+        (callback.events, callback.overrides.retries),
+        (vec![Event::Completed], 3)
+    );
     let all: &[&str] = &["initiated", "ringing", "answered", "completed"];
-    let callback = read(&[("StatusCallback", url), ("StatusCallbackEvent", all)]).unwrap().callback.unwrap();
-    assert_eq!(callback.events, [Event::Initiated, Event::Ringing, Event::Answered, Event::Completed]);
+    let callback = read(&[("StatusCallback", url), ("StatusCallbackEvent", all)])
+        .unwrap()
+        .callback
+        .unwrap();
+    assert_eq!(
+        callback.events,
+        [
+            Event::Initiated,
+            Event::Ringing,
+            Event::Answered,
+            Event::Completed
+        ]
+    );
 }
 
 #[test]
@@ -114,7 +184,11 @@ fn an_extension_is_dialled_and_turns_detection_off() {
     refused(&[("SendDigits", &[""])], Some(21206));
     refused(&[("SendDigits", &["12x"])], Some(21206));
     refused(&[("SendDigits", &[&"1".repeat(33)])], Some(21206));
-    let order = read(&[("SendDigits", &["wW12#"]), ("MachineDetection", &["Enable"])]).unwrap();
+    let order = read(&[
+        ("SendDigits", &["wW12#"]),
+        ("MachineDetection", &["Enable"]),
+    ])
+    .unwrap();
     assert_eq!(order.dialling, Duration::from_millis(2_100));
     assert_eq!(order.detection, None);
 }
@@ -122,8 +196,28 @@ fn an_extension_is_dialled_and_turns_detection_off() {
 #[test]
 fn detection_is_enabled_or_waits_for_the_end_of_the_greeting() {
     refused(&[("MachineDetection", &["enable"])], Some(21234));
-    refused(&[("MachineDetection", &["Enable"]), ("MachineDetectionTimeout", &["60"])], None);
-    refused(&[("MachineDetection", &["Enable"]), ("AsyncAmd", &["yes"])], None);
-    let order = read(&[("MachineDetection", &["DetectMessageEnd"]), ("AsyncAmd", &["true"])]).unwrap();
-    assert_eq!(order.detection, Some(Detection { message_end: true, in_background: true, callback: None }));
+    refused(
+        &[
+            ("MachineDetection", &["Enable"]),
+            ("MachineDetectionTimeout", &["60"]),
+        ],
+        None,
+    );
+    refused(
+        &[("MachineDetection", &["Enable"]), ("AsyncAmd", &["yes"])],
+        None,
+    );
+    let order = read(&[
+        ("MachineDetection", &["DetectMessageEnd"]),
+        ("AsyncAmd", &["true"]),
+    ])
+    .unwrap();
+    assert_eq!(
+        order.detection,
+        Some(Detection {
+            message_end: true,
+            in_background: true,
+            callback: None
+        })
+    );
 }

@@ -10,28 +10,57 @@ async fn a_call_is_dialled_answered_and_told_step_by_step() {
     for _ in 0..4 {
         let callback = rig.called_back().await;
         assert_eq!(
-            (callback.field("CallSid"), callback.field("To"), callback.path.as_str()),
+            (
+                callback.field("CallSid"),
+                callback.field("To"),
+                callback.path.as_str()
+            ),
             (sid.as_str(), TO, "/calls/attempt-1")
         );
-        told.push((callback.field("SequenceNumber").to_owned(), callback.field("CallStatus").to_owned()));
+        told.push((
+            callback.field("SequenceNumber").to_owned(),
+            callback.field("CallStatus").to_owned(),
+        ));
     }
     // They are separate requests, so they may overtake one another.
     told.sort();
-    let told: Vec<_> = told.iter().map(|(number, status)| (number.as_str(), status.as_str())).collect();
-    assert_eq!(told, [("0", "initiated"), ("1", "ringing"), ("2", "in-progress"), ("3", "completed")]);
+    let told: Vec<_> = told
+        .iter()
+        .map(|(number, status)| (number.as_str(), status.as_str()))
+        .collect();
+    assert_eq!(
+        told,
+        [
+            ("0", "initiated"),
+            ("1", "ringing"),
+            ("2", "in-progress"),
+            ("3", "completed")
+        ]
+    );
 
     let report = rig.report(&sid);
     assert_eq!(report.transcript, "Your code is: 4 9 2 1 Again: 4 9 2 1");
-    assert_eq!((report.digits_heard.as_str(), report.readings_heard), ("4921", 2));
-    assert_eq!((report.status.as_str(), report.picked_up_by.as_deref()), ("completed", Some("human")));
+    assert_eq!(
+        (report.digits_heard.as_str(), report.readings_heard),
+        ("4921", 2)
+    );
+    assert_eq!(
+        (report.status.as_str(), report.picked_up_by.as_deref()),
+        ("completed", Some("human"))
+    );
     assert_eq!(report.sequence_numbers, [0, 1, 2, 3]);
     assert_eq!(report.callback_path.as_deref(), Some("/calls/attempt-1"));
 
-    let resource = rig.get(&CALLS.replace(".json", &format!("/{sid}.json"))).await;
+    let resource = rig
+        .get(&CALLS.replace(".json", &format!("/{sid}.json")))
+        .await;
     assert_eq!(resource.status, 200);
     assert_eq!(resource.text("status"), "completed");
     assert_eq!(resource.text("to_formatted"), "(415) 555-0199");
-    assert_eq!(resource.text("duration"), report.duration_s.unwrap().to_string());
+    assert_eq!(
+        resource.text("duration"),
+        report.duration_s.unwrap().to_string()
+    );
     assert!(resource.body["start_time"].is_string() && resource.body["end_time"].is_string());
     assert_eq!(rig.simulator.stats().callbacks_failed, 0);
 }
@@ -48,11 +77,23 @@ async fn the_end_says_how_it_came() {
     ] {
         let sid = rig.call(to, &[]).await;
         let end = rig.end().await;
-        assert_eq!((end.field("CallSid"), end.field("CallStatus")), (sid.as_str(), status), "{to}");
+        assert_eq!(
+            (end.field("CallSid"), end.field("CallStatus")),
+            (sid.as_str(), status),
+            "{to}"
+        );
         assert_eq!(end.field("SipResponseCode"), sip_response, "{to}");
         let answered = status == "completed";
-        assert_eq!(end.field("CallDuration"), if answered { "1" } else { "0" }, "{to}");
-        assert_eq!(end.field("Duration"), if answered { "1" } else { "" }, "{to}");
+        assert_eq!(
+            end.field("CallDuration"),
+            if answered { "1" } else { "0" },
+            "{to}"
+        );
+        assert_eq!(
+            end.field("Duration"),
+            if answered { "1" } else { "" },
+            "{to}"
+        );
         assert_eq!(rig.report(&sid).digits_heard, "", "{to}");
     }
 }
@@ -62,7 +103,10 @@ async fn a_short_time_out_ends_the_ringing() {
     let mut rig = Rig::at(1_000.0, 10.0).await;
     rig.call(TO, &[("Timeout", "1")]).await;
     let end = rig.end().await;
-    assert_eq!((end.field("CallStatus"), end.field("SipResponseCode")), ("no-answer", "487"));
+    assert_eq!(
+        (end.field("CallStatus"), end.field("SipResponseCode")),
+        ("no-answer", "487")
+    );
 }
 
 #[tokio::test]
@@ -70,10 +114,15 @@ async fn only_a_detection_that_was_ordered_tells_the_machine() {
     let mut rig = Rig::at(1_000.0, 1_000.0).await;
     let unordered = rig.call("+14155550104", &[]).await;
     assert_eq!(rig.end().await.field("AnsweredBy"), "");
-    assert_eq!(rig.report(&unordered).picked_up_by.as_deref(), Some("machine"));
-    rig.call("+14155550104", &[("MachineDetection", "Enable")]).await;
+    assert_eq!(
+        rig.report(&unordered).picked_up_by.as_deref(),
+        Some("machine")
+    );
+    rig.call("+14155550104", &[("MachineDetection", "Enable")])
+        .await;
     assert_eq!(rig.end().await.field("AnsweredBy"), "machine_start");
-    rig.call(TO, &[("MachineDetection", "DetectMessageEnd")]).await;
+    rig.call(TO, &[("MachineDetection", "DetectMessageEnd")])
+        .await;
     assert_eq!(rig.end().await.field("AnsweredBy"), "human");
 }
 
@@ -82,14 +131,30 @@ async fn a_detection_in_the_background_is_told_on_its_own() {
     let mut rig = Rig::at(1_000.0, 10.0).await;
     let url = rig.callback_url.replace("attempt-1", "detection");
     let sid = rig
-        .create(TO, &[("MachineDetection", "Enable"), ("AsyncAmd", "true"), ("AsyncAmdStatusCallback", url.as_str())])
+        .create(
+            TO,
+            &[
+                ("MachineDetection", "Enable"),
+                ("AsyncAmd", "true"),
+                ("AsyncAmdStatusCallback", url.as_str()),
+            ],
+        )
         .await
         .unwrap()
         .text("sid");
     let found = rig.called_back().await;
     assert_eq!(found.path, "/calls/detection");
-    assert_eq!((found.field("CallSid"), found.field("AnsweredBy")), (sid.as_str(), "human"));
-    assert!(found.field("MachineDetectionDuration").parse::<u32>().unwrap() >= 1_500);
+    assert_eq!(
+        (found.field("CallSid"), found.field("AnsweredBy")),
+        (sid.as_str(), "human")
+    );
+    assert!(
+        found
+            .field("MachineDetectionDuration")
+            .parse::<u32>()
+            .unwrap()
+            >= 1_500
+    );
 }
 
 #[tokio::test]
@@ -103,23 +168,51 @@ async fn a_call_cancelled_in_the_queue_is_never_told_of() {
     assert!(resource.text("queue_time").parse::<u64>().unwrap() > 900_000);
     assert!(resource.body["start_time"].is_null());
 
-    let queued = rig.get(&format!("{CALLS}?To=%2B14155550199&Status=queued")).await;
+    let queued = rig
+        .get(&format!("{CALLS}?To=%2B14155550199&Status=queued"))
+        .await;
     let found = queued.body["calls"].as_array().unwrap();
-    assert!(found.iter().any(|call| call["sid"] == waiting.as_str()), "{queued:?}");
-    let by_start = rig.get(&format!("{CALLS}?StartTime%3E=2000-01-01&Status=queued")).await;
-    assert!(by_start.body["calls"].as_array().unwrap().iter().all(|call| call["sid"] != waiting.as_str()));
+    assert!(
+        found.iter().any(|call| call["sid"] == waiting.as_str()),
+        "{queued:?}"
+    );
+    let by_start = rig
+        .get(&format!("{CALLS}?StartTime%3E=2000-01-01&Status=queued"))
+        .await;
+    assert!(
+        by_start.body["calls"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .all(|call| call["sid"] != waiting.as_str())
+    );
 
-    let cancelled = rig.post(&of_waiting, &[("Status", "canceled")]).await.unwrap();
-    assert_eq!((cancelled.status, cancelled.text("status").as_str()), (200, "canceled"));
+    let cancelled = rig
+        .post(&of_waiting, &[("Status", "canceled")])
+        .await
+        .unwrap();
+    assert_eq!(
+        (cancelled.status, cancelled.text("status").as_str()),
+        (200, "canceled")
+    );
     assert!(rig.report(&waiting).sequence_numbers.is_empty());
-    let again = rig.post(&of_waiting, &[("Status", "canceled")]).await.unwrap();
-    assert_eq!((again.status, again.body["code"].as_u64()), (400, Some(21220)));
+    let again = rig
+        .post(&of_waiting, &[("Status", "canceled")])
+        .await
+        .unwrap();
+    assert_eq!(
+        (again.status, again.body["code"].as_u64()),
+        (400, Some(21220))
+    );
 }
 
 #[tokio::test]
 async fn a_call_that_is_hung_up_is_told_of_and_was_not_heard_to_its_end() {
     let mut rig = Rig::at(20.0, 10.0).await;
-    let long = format!("<Response><Say>{}4 9 2 1</Say></Response>", "word ".repeat(300));
+    let long = format!(
+        "<Response><Say>{}4 9 2 1</Say></Response>",
+        "word ".repeat(300)
+    );
     let pairs = [
         ("To", TO),
         ("From", FROM),
@@ -134,10 +227,16 @@ async fn a_call_that_is_hung_up_is_told_of_and_was_not_heard_to_its_end() {
     let of_call = CALLS.replace(".json", &format!("/{sid}.json"));
     let refused = rig.post(&of_call, &[("Status", "canceled")]).await.unwrap();
     assert_eq!(refused.body["code"].as_u64(), Some(21220));
-    let hung_up = rig.post(&of_call, &[("Status", "completed")]).await.unwrap();
+    let hung_up = rig
+        .post(&of_call, &[("Status", "completed")])
+        .await
+        .unwrap();
     assert_eq!(hung_up.text("status"), "completed");
     let end = rig.called_back().await;
-    assert_eq!((end.field("CallStatus"), end.field("SequenceNumber")), ("completed", "1"));
+    assert_eq!(
+        (end.field("CallStatus"), end.field("SequenceNumber")),
+        ("completed", "1")
+    );
     assert_eq!(rig.report(&sid).digits_heard, "");
     let transcript = rig.simulator.transcript(&sid).unwrap();
     assert_eq!(transcript.spoken.len(), 5);
@@ -150,9 +249,16 @@ async fn lists_go_page_by_page_from_the_newest() {
     for to in ["+14155550198", TO, TO, TO] {
         sids.push(rig.create(to, &[]).await.unwrap().text("sid"));
     }
-    let first = rig.get(&format!("{CALLS}?To=%2B14155550199&PageSize=2")).await;
+    let first = rig
+        .get(&format!("{CALLS}?To=%2B14155550199&PageSize=2"))
+        .await;
     let on = |page: &Answer| -> Vec<String> {
-        page.body["calls"].as_array().unwrap().iter().map(|call| call["sid"].as_str().unwrap().to_owned()).collect()
+        page.body["calls"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|call| call["sid"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(on(&first), [sids[3].clone(), sids[2].clone()]);
     // A call that is created between two pages doesn't shift the second.
@@ -181,16 +287,35 @@ async fn the_price_comes_after_the_end() {
 #[tokio::test]
 async fn lost_and_repeated_callbacks_are_a_matter_of_chance() {
     let mut rig = Rig::at(1_000.0, 1_000.0).await;
-    rig.control(Method::PATCH, "/simulator/faults", r#"{"callback_duplicate_share": 1.0}"#).await;
-    rig.create(TO, &[("StatusCallback", rig.callback_url.as_str())]).await.unwrap();
+    rig.control(
+        Method::PATCH,
+        "/simulator/faults",
+        r#"{"callback_duplicate_share": 1.0}"#,
+    )
+    .await;
+    rig.create(TO, &[("StatusCallback", rig.callback_url.as_str())])
+        .await
+        .unwrap();
     for _ in 0..2 {
         assert_eq!(rig.called_back().await.field("SequenceNumber"), "0");
     }
-    rig.control(Method::PATCH, "/simulator/faults", r#"{"callback_loss_share": 1.0}"#).await;
-    let sid = rig.create(TO, &[("StatusCallback", rig.callback_url.as_str())]).await.unwrap().text("sid");
+    rig.control(
+        Method::PATCH,
+        "/simulator/faults",
+        r#"{"callback_loss_share": 1.0}"#,
+    )
+    .await;
+    let sid = rig
+        .create(TO, &[("StatusCallback", rig.callback_url.as_str())])
+        .await
+        .unwrap()
+        .text("sid");
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while rig.simulator.stats().callbacks_lost == 0 {
-        assert!(tokio::time::Instant::now() < deadline, "nothing lost in time");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "nothing lost in time"
+        );
         tokio::task::yield_now().await;
     }
     assert_eq!(rig.report(&sid).sequence_numbers, [0]);

@@ -11,14 +11,31 @@ async fn errors_have_twilios_form_and_every_answer_an_id() {
     let rig = Rig::at(1_000.0, 10.0).await;
     let refused = rig.create("nobody", &[]).await.unwrap();
     assert_eq!(code(&refused), (400, Some(21211)));
-    assert_eq!(refused.text("more_info"), "https://www.twilio.com/docs/errors/21211");
+    assert_eq!(
+        refused.text("more_info"),
+        "https://www.twilio.com/docs/errors/21211"
+    );
     assert_eq!(refused.body["status"].as_u64(), Some(400));
     let created = rig.create(TO, &[]).await.unwrap();
-    let ids = [&refused, &created].map(|answer| answer.headers["twilio-request-id"].to_str().unwrap().to_owned());
-    assert!(ids.iter().all(|id| id.len() == 34 && id.starts_with("RQ")), "{ids:?}");
+    let ids = [&refused, &created].map(|answer| {
+        answer.headers["twilio-request-id"]
+            .to_str()
+            .unwrap()
+            .to_owned()
+    });
+    assert!(
+        ids.iter().all(|id| id.len() == 34 && id.starts_with("RQ")),
+        "{ids:?}"
+    );
     assert_ne!(ids[0], ids[1]);
-    assert_eq!(code(&rig.get("/2010-04-01/Nonsense").await), (404, Some(20404)));
-    assert_eq!(code(&rig.get(&CALLS.replace(".json", "/CA1.json")).await), (404, Some(20404)));
+    assert_eq!(
+        code(&rig.get("/2010-04-01/Nonsense").await),
+        (404, Some(20404))
+    );
+    assert_eq!(
+        code(&rig.get(&CALLS.replace(".json", "/CA1.json")).await),
+        (404, Some(20404))
+    );
 }
 
 #[tokio::test]
@@ -26,25 +43,60 @@ async fn an_account_opens_with_its_own_credentials() {
     let rig = Rig::at(1_000.0, 10.0).await;
     let balance = format!("{}/2010-04-01/Accounts/{SID}/Balance.json", rig.base);
     let status = async |user: &str, password: &str, url: &str| {
-        let answer = rig.client.get(url).basic_auth(user, Some(password)).send().await.unwrap();
+        let answer = rig
+            .client
+            .get(url)
+            .basic_auth(user, Some(password))
+            .send()
+            .await
+            .unwrap();
         answer.status().as_u16()
     };
     assert_eq!(status(SID, TOKEN, &balance).await, 200);
     assert_eq!(status("SK1", "a secret", &balance).await, 200);
     assert_eq!(status(SID, "another token", &balance).await, 401);
-    assert_eq!(status(SID, TOKEN, &balance.replace(SID, "AC00000000000000000000000000000002")).await, 404);
-    let json = rig.get(&format!("/2010-04-01/Accounts/{SID}/Balance.json")).await;
-    assert_eq!((json.text("balance").as_str(), json.text("currency").as_str()), ("100.00", "USD"));
+    assert_eq!(
+        status(
+            SID,
+            TOKEN,
+            &balance.replace(SID, "AC00000000000000000000000000000002")
+        )
+        .await,
+        404
+    );
+    let json = rig
+        .get(&format!("/2010-04-01/Accounts/{SID}/Balance.json"))
+        .await;
+    assert_eq!(
+        (
+            json.text("balance").as_str(),
+            json.text("currency").as_str()
+        ),
+        ("100.00", "USD")
+    );
 }
 
 #[tokio::test]
 async fn an_account_can_be_added_and_suspended() {
     let rig = Rig::at(1_000.0, 10.0).await;
     let suspended = format!(r#"{{"sid": "{SID}", "auth_token": "{TOKEN}", "suspended": true}}"#);
-    assert_eq!(rig.control(Method::POST, "/simulator/accounts", &suspended).await.status, 204);
-    assert_eq!(code(&rig.create(TO, &[]).await.unwrap()), (401, Some(20003)));
+    assert_eq!(
+        rig.control(Method::POST, "/simulator/accounts", &suspended)
+            .await
+            .status,
+        204
+    );
+    assert_eq!(
+        code(&rig.create(TO, &[]).await.unwrap()),
+        (401, Some(20003))
+    );
     let nobody = r#"{"sid": "AC1", "auth_token": "t"}"#;
-    assert_eq!(rig.control(Method::POST, "/simulator/accounts", nobody).await.status, 400);
+    assert_eq!(
+        rig.control(Method::POST, "/simulator/accounts", nobody)
+            .await
+            .status,
+        400
+    );
 }
 
 #[tokio::test]
@@ -53,7 +105,13 @@ async fn the_first_request_may_be_throttled() {
     for (to, wait) in [("+14155550111", None), ("+14155550112", Some("1"))] {
         let refused = rig.create(to, &[]).await.unwrap();
         assert_eq!(code(&refused), (429, Some(20429)));
-        assert_eq!(refused.headers.get("retry-after").map(|value| value.to_str().unwrap()), wait);
+        assert_eq!(
+            refused
+                .headers
+                .get("retry-after")
+                .map(|value| value.to_str().unwrap()),
+            wait
+        );
         assert_eq!(rig.create(to, &[]).await.unwrap().status, 201);
     }
     let stats = rig.simulator.stats();
@@ -64,10 +122,20 @@ async fn the_first_request_may_be_throttled() {
 #[tokio::test]
 async fn an_error_says_nothing_of_whether_the_call_was_created() {
     let rig = Rig::at(1_000.0, 10.0).await;
-    for (to, created) in [("+14155550113", 0), ("+14155550114", 1), ("+14155550118", 0)] {
+    for (to, created) in [
+        ("+14155550113", 0),
+        ("+14155550114", 1),
+        ("+14155550118", 0),
+    ] {
         assert!(rig.create(to, &[]).await.unwrap().status >= 500, "{to}");
-        let calls = rig.get(&format!("{CALLS}?To={}", to.replace('+', "%2B"))).await;
-        assert_eq!(calls.body["calls"].as_array().unwrap().len(), created, "{to}");
+        let calls = rig
+            .get(&format!("{CALLS}?To={}", to.replace('+', "%2B")))
+            .await;
+        assert_eq!(
+            calls.body["calls"].as_array().unwrap().len(),
+            created,
+            "{to}"
+        );
     }
 }
 
@@ -88,14 +156,25 @@ async fn an_answer_that_never_comes_leaves_a_call_behind() {
     let body = form_urlencoded::Serializer::new(String::new())
         .extend_pairs([("To", "+14155550115"), ("From", FROM), ("Twiml", TWIML)])
         .finish();
-    let request = rig.client.post(format!("{}{CALLS}", rig.base)).basic_auth(SID, Some(TOKEN));
-    let request = request.header("content-type", "application/x-www-form-urlencoded").body(body);
-    let waited = request.timeout(Duration::from_millis(300)).send().await.unwrap_err();
+    let request = rig
+        .client
+        .post(format!("{}{CALLS}", rig.base))
+        .basic_auth(SID, Some(TOKEN));
+    let request = request
+        .header("content-type", "application/x-www-form-urlencoded")
+        .body(body);
+    let waited = request
+        .timeout(Duration::from_millis(300))
+        .send()
+        .await
+        .unwrap_err();
     assert!(waited.is_timeout(), "{waited:?}");
     assert_eq!(rig.simulator.stats().calls_created, 1);
 
     let change = r#"{"unanswered_share": 1.0}"#;
-    let faults = rig.control(Method::PATCH, "/simulator/faults", change).await;
+    let faults = rig
+        .control(Method::PATCH, "/simulator/faults", change)
+        .await;
     assert_eq!(faults.body["unanswered_share"].as_f64(), Some(1.0));
 }
 
@@ -104,16 +183,44 @@ async fn a_fate_can_be_chosen_for_any_number() {
     let mut rig = Rig::at(1_000.0, 10.0).await;
     let to = "+4930123456";
     let choice = r#"{"to": "+4930123456", "fate": "busy", "times": 1}"#;
-    assert_eq!(rig.control(Method::POST, "/simulator/fates", choice).await.status, 204);
+    assert_eq!(
+        rig.control(Method::POST, "/simulator/fates", choice)
+            .await
+            .status,
+        204
+    );
     rig.call(to, &[]).await;
     assert_eq!(rig.end().await.field("CallStatus"), "busy");
     rig.call(to, &[]).await;
     assert_eq!(rig.end().await.field("CallStatus"), "completed");
-    assert_eq!(rig.control(Method::POST, "/simulator/fates", r#"{"to": "x", "fate": "busy"}"#).await.status, 400);
+    assert_eq!(
+        rig.control(
+            Method::POST,
+            "/simulator/fates",
+            r#"{"to": "x", "fate": "busy"}"#
+        )
+        .await
+        .status,
+        400
+    );
 
-    let reports = rig.get("/simulator/calls?to=+4930123456&since=2000-01-01T00:00:00Z").await;
-    let fates: Vec<_> = reports.body.as_array().unwrap().iter().map(|report| report["fate"].clone()).collect();
+    let reports = rig
+        .get("/simulator/calls?to=+4930123456&since=2000-01-01T00:00:00Z")
+        .await;
+    let fates: Vec<_> = reports
+        .body
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|report| report["fate"].clone())
+        .collect();
     assert_eq!(fates, ["busy", "answers"]);
-    assert_eq!(rig.get("/simulator/calls?since=yesterday").await.status, 400);
-    assert_eq!(rig.get("/simulator/stats").await.body["calls_by_status"]["busy"].as_u64(), Some(1));
+    assert_eq!(
+        rig.get("/simulator/calls?since=yesterday").await.status,
+        400
+    );
+    assert_eq!(
+        rig.get("/simulator/stats").await.body["calls_by_status"]["busy"].as_u64(),
+        Some(1)
+    );
 }

@@ -29,11 +29,20 @@ const INTERPRETATIONS: [&str; 13] = [
 const LONGEST_BREAK: Duration = Duration::from_secs(10);
 
 /// Says what an element holds, and returns how many characters of text that was.
-pub(super) fn say(node: Node<'_, '_>, family: Family, manner: &Manner, speaker: &mut Speaker) -> Result<usize, Error> {
+pub(super) fn say(
+    node: Node<'_, '_>,
+    family: Family,
+    manner: &Manner,
+    speaker: &mut Speaker,
+) -> Result<usize, Error> {
     let mut letters = 0;
     for child in node.children() {
         if let Some(text) = child.text().filter(|_| child.is_text()) {
-            letters += if text.trim().is_empty() { 0 } else { text.chars().count() };
+            letters += if text.trim().is_empty() {
+                0
+            } else {
+                text.chars().count()
+            };
             speaker.say(text, manner);
         } else if child.is_element() {
             letters += element(child, family, manner, speaker)?;
@@ -42,7 +51,12 @@ pub(super) fn say(node: Node<'_, '_>, family: Family, manner: &Manner, speaker: 
     Ok(letters)
 }
 
-fn element(node: Node<'_, '_>, family: Family, manner: &Manner, speaker: &mut Speaker) -> Result<usize, Error> {
+fn element(
+    node: Node<'_, '_>,
+    family: Family,
+    manner: &Manner,
+    speaker: &mut Speaker,
+) -> Result<usize, Error> {
     let element = name(node);
     let known: &[&str] = match element.as_str() {
         "break" => &["strength", "time"],
@@ -57,7 +71,10 @@ fn element(node: Node<'_, '_>, family: Family, manner: &Manner, speaker: &mut Sp
         _ => return Err(unknown(node)),
     };
     if !family.takes(&element) {
-        return Err(Error::Ssml { voice: manner.voice.to_string(), element });
+        return Err(Error::Ssml {
+            voice: manner.voice.to_string(),
+            element,
+        });
     }
     attributes(node, known)?;
     match element.as_str() {
@@ -81,24 +98,54 @@ fn element(node: Node<'_, '_>, family: Family, manner: &Manner, speaker: &mut Sp
         "say-as" => {
             no_elements(node)?;
             let spelled = is_spelled(node)?;
-            say(node, family, &Manner { spelled, ..manner.clone() }, speaker)
+            say(
+                node,
+                family,
+                &Manner {
+                    spelled,
+                    ..manner.clone()
+                },
+                speaker,
+            )
         }
         "prosody" => {
             // Nested rates multiply, but no voice is slower or faster than this.
             let rate = (manner.rate * rate(node)?).clamp(0.2, 2.0);
-            say(node, family, &Manner { rate, ..manner.clone() }, speaker)
+            say(
+                node,
+                family,
+                &Manner {
+                    rate,
+                    ..manner.clone()
+                },
+                speaker,
+            )
         }
         "lang" => {
             let Some(language) = node.attribute((XML, "lang")) else {
-                return Err(Error::Missing { element, attribute: "xml:lang" });
+                return Err(Error::Missing {
+                    element,
+                    attribute: "xml:lang",
+                });
             };
             if !is_language(language) {
                 return Err(value(node, "xml:lang", "a language that a voice speaks"));
             }
-            say(node, family, &Manner { language: language.into(), ..manner.clone() }, speaker)
+            say(
+                node,
+                family,
+                &Manner {
+                    language: language.into(),
+                    ..manner.clone()
+                },
+                speaker,
+            )
         }
         "emphasis" => {
-            if !matches!(node.attribute("level"), None | Some("strong" | "moderate" | "reduced")) {
+            if !matches!(
+                node.attribute("level"),
+                None | Some("strong" | "moderate" | "reduced")
+            ) {
                 return Err(value(node, "level", "strong, moderate or reduced"));
             }
             say(node, family, manner, speaker)
@@ -118,7 +165,13 @@ fn length_of_break(node: Node<'_, '_>) -> Result<Duration, Error> {
         None | Some("medium") => 400,
         Some("strong") => 700,
         Some("x-strong") => 1_200,
-        Some(_) => return Err(value(node, "strength", "none, x-weak, weak, medium, strong or x-strong")),
+        Some(_) => {
+            return Err(value(
+                node,
+                "strength",
+                "none, x-weak, weak, medium, strong or x-strong",
+            ));
+        }
     };
     match node.attribute("time") {
         None => Ok(Duration::from_millis(by_strength)),
@@ -147,9 +200,16 @@ fn digits(text: &str) -> Option<&str> {
 fn is_spelled(node: Node<'_, '_>) -> Result<bool, Error> {
     let interpretation = required(node, "interpret-as")?;
     if !INTERPRETATIONS.contains(&interpretation) {
-        return Err(value(node, "interpret-as", "an interpretation of SSML, such as characters or digits"));
+        return Err(value(
+            node,
+            "interpret-as",
+            "an interpretation of SSML, such as characters or digits",
+        ));
     }
-    Ok(matches!(interpretation, "characters" | "digits" | "spell-out" | "telephone"))
+    Ok(matches!(
+        interpretation,
+        "characters" | "digits" | "spell-out" | "telephone"
+    ))
 }
 
 /// How much faster than otherwise.
@@ -166,12 +226,23 @@ fn rate(node: Node<'_, '_>) -> Result<f64, Error> {
             .and_then(|percent| percent.parse::<u8>().ok())
             .filter(|percent| (20..=200).contains(percent))
             .map(|percent| f64::from(percent) / 100.0)
-            .ok_or_else(|| value(node, "rate", "x-slow, slow, medium, fast, x-fast, or 20% to 200%")),
+            .ok_or_else(|| {
+                value(
+                    node,
+                    "rate",
+                    "x-slow, slow, medium, fast, x-fast, or 20% to 200%",
+                )
+            }),
     }
 }
 
 fn required<'a>(node: Node<'a, '_>, attribute: &'static str) -> Result<&'a str, Error> {
-    node.attribute(attribute).filter(|text| !text.is_empty()).ok_or_else(|| Error::Missing { element: name(node), attribute })
+    node.attribute(attribute)
+        .filter(|text| !text.is_empty())
+        .ok_or_else(|| Error::Missing {
+            element: name(node),
+            attribute,
+        })
 }
 
 fn no_elements(node: Node<'_, '_>) -> Result<(), Error> {

@@ -130,26 +130,52 @@ pub(super) async fn one(
 }
 
 /// Whose id begins with, or is: in words of ours nothing else may stand.
-pub(crate) async fn search(console: &Console, tenant: &TenantId, query: &Search) -> Result<Page, Problem> {
+pub(crate) async fn search(
+    console: &Console,
+    tenant: &TenantId,
+    query: &Search,
+) -> Result<Page, Problem> {
     let mut errors = Vec::new();
     let mut wrong = |field: &str, message: &str| {
-        errors.push(FieldError { field: field.to_owned(), message: message.to_owned() });
+        errors.push(FieldError {
+            field: field.to_owned(),
+            message: message.to_owned(),
+        });
     };
-    let given = |text: &Option<String>| text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned);
+    let given = |text: &Option<String>| {
+        text.as_deref()
+            .map(str::trim)
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+    };
     let mut time = |field: &str, text: Option<String>| {
         let parsed = text.map(|text| moment(&text).ok_or(()));
         parsed.transpose().unwrap_or_else(|()| {
-            wrong(field, "a time such as 2026-01-31T09:30:00Z, from the year 2000 to 2100");
+            wrong(
+                field,
+                "a time such as 2026-01-31T09:30:00Z, from the year 2000 to 2100",
+            );
             None
         })
     };
-    let (since, until) = (time("since", given(&query.since)), time("until", given(&query.until)));
-    let statuses: Vec<String> = given(&query.status).map(|text| text.split(',').map(str::to_owned).collect()).unwrap_or_default();
-    let known = |word: &String| word == "in_progress" || Status::from_word(word).is_some_and(Status::is_final);
+    let (since, until) = (
+        time("since", given(&query.since)),
+        time("until", given(&query.until)),
+    );
+    let statuses: Vec<String> = given(&query.status)
+        .map(|text| text.split(',').map(str::to_owned).collect())
+        .unwrap_or_default();
+    let known = |word: &String| {
+        word == "in_progress" || Status::from_word(word).is_some_and(Status::is_final)
+    };
     if !statuses.iter().all(known) {
-        wrong("status", "final statuses such as delivered or busy, or in_progress, with commas between them");
+        wrong(
+            "status",
+            "final statuses such as delivered or busy, or in_progress, with commas between them",
+        );
     }
-    let to_masked = given(&query.to).map(|text| PhoneNumber::parse(&text).map_or(text, |number| number.masked()));
+    let to_masked = given(&query.to)
+        .map(|text| PhoneNumber::parse(&text).map_or(text, |number| number.masked()));
     let after = given(&query.after).map(|text| {
         let (at, id) = text.split_once('~')?;
         Some((moment(at)?, id.to_owned()))
@@ -157,7 +183,11 @@ pub(crate) async fn search(console: &Console, tenant: &TenantId, query: &Search)
     if after.as_ref().is_some_and(Option::is_none) {
         wrong("after", "as the page before told it");
     }
-    let texts = [given(&query.id), to_masked.clone(), after.clone().flatten().map(|(_, id)| id)];
+    let texts = [
+        given(&query.id),
+        to_masked.clone(),
+        after.clone().flatten().map(|(_, id)| id),
+    ];
     if texts.iter().flatten().any(|text| text.contains('\0')) {
         wrong("id", "no NUL characters");
     }
@@ -165,7 +195,14 @@ pub(crate) async fn search(console: &Console, tenant: &TenantId, query: &Search)
         return Err(Problem::invalid(errors));
     }
     let since = since.or_else(|| Some(publish_clock() - Duration::from_hours(24)));
-    let filter = Filter { since, until, statuses, to_masked, id: given(&query.id), after: after.flatten() };
+    let filter = Filter {
+        since,
+        until,
+        statuses,
+        to_masked,
+        id: given(&query.id),
+        after: after.flatten(),
+    };
     let most = query.limit.unwrap_or(50).clamp(1, 200);
     let turn = console.looking.acquire().await;
     let mut found = history::list(&console.pool, tenant, &filter, most + 1).await?;
@@ -173,20 +210,36 @@ pub(crate) async fn search(console: &Console, tenant: &TenantId, query: &Search)
     drop(turn);
     found.truncate(usize::try_from(most).unwrap_or(0));
     let last = found.last().filter(|_| more);
-    let next = last.map(|last| format!("{}~{}", last.admitted_at.format("%Y-%m-%dT%H:%M:%S%.6fZ"), last.delivery_id));
-    Ok(Page { deliveries: found.iter().map(delivery).collect(), next })
+    let next = last.map(|last| {
+        format!(
+            "{}~{}",
+            last.admitted_at.format("%Y-%m-%dT%H:%M:%S%.6fZ"),
+            last.delivery_id
+        )
+    });
+    Ok(Page {
+        deliveries: found.iter().map(delivery).collect(),
+        next,
+    })
 }
 
 /// A time that Postgres has too.
 fn moment(text: &str) -> Option<Timestamp> {
     let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
-    (2000..2100).contains(&chrono::Datelike::year(&time)).then_some(time)
+    (2000..2100)
+        .contains(&chrono::Datelike::year(&time))
+        .then_some(time)
 }
 
 pub(crate) async fn find(console: &Console, tenant: &TenantId, id: &str) -> Result<Whole, Problem> {
     let id = DeliveryId::parse(id).map_err(|_| Problem::not_found())?;
-    let found = history::find(&console.pool, tenant, &id).await?.ok_or_else(Problem::not_found)?;
-    Ok(Whole { timeline: steps(console, tenant, &found), delivery: delivery(&found) })
+    let found = history::find(&console.pool, tenant, &id)
+        .await?
+        .ok_or_else(Problem::not_found)?;
+    Ok(Whole {
+        timeline: steps(console, tenant, &found),
+        delivery: delivery(&found),
+    })
 }
 
 /// The steps as they were said, where all are known; else those whose times the ledger keeps.
@@ -198,18 +251,29 @@ pub(crate) fn steps(console: &Console, tenant: &TenantId, seen: &Seen) -> Vec<St
         let step = |live: &Arc<crate::console::hub::Live>| Step {
             status: live.data.status.as_str().to_owned(),
             at: live.time.clone(),
-            detail: live.data.reason.as_ref().map(|reason| reason.message.clone()),
+            detail: live
+                .data
+                .reason
+                .as_ref()
+                .map(|reason| reason.message.clone()),
         };
         return said.iter().map(step).collect();
     }
-    let step =
-        |status: &str, at: Option<Timestamp>| at.map(|at| Step { status: status.to_owned(), at: rfc3339(at), detail: None });
+    let step = |status: &str, at: Option<Timestamp>| {
+        at.map(|at| Step {
+            status: status.to_owned(),
+            at: rfc3339(at),
+            detail: None,
+        })
+    };
     let steps = [
         step("accepted", Some(seen.admitted_at)),
         step("placed", seen.placed_at),
         step("ringing", seen.ringing_at),
         step("answered", seen.answered_at),
-        seen.ended.as_deref().and_then(|ended| step(ended, seen.ended_at)),
+        seen.ended
+            .as_deref()
+            .and_then(|ended| step(ended, seen.ended_at)),
     ];
     steps.into_iter().flatten().collect()
 }
@@ -218,17 +282,32 @@ fn delivery(seen: &Seen) -> Delivery {
     let asked_at = seen.requested_at.unwrap_or(seen.admitted_at);
     Delivery {
         delivery_id: seen.delivery_id.clone(),
-        status: seen.ended.clone().unwrap_or_else(|| "in_progress".to_owned()),
+        status: seen
+            .ended
+            .clone()
+            .unwrap_or_else(|| "in_progress".to_owned()),
         to_masked: seen.to_masked.clone(),
-        country: seen.to_masked.as_deref().and_then(country_of_masked).map(|country| country.to_string()),
+        country: seen
+            .to_masked
+            .as_deref()
+            .and_then(country_of_masked)
+            .map(|country| country.to_string()),
         call_sid: seen.call_sid.clone(),
         attempts: seen.attempt,
-        test_call: seen.context.get("test_call").is_some_and(|value| value == "true"),
+        test_call: seen
+            .context
+            .get("test_call")
+            .is_some_and(|value| value == "true"),
         admitted_at: rfc3339(seen.admitted_at),
         expires_at: rfc3339(seen.expires_at),
         ended_at: seen.ended_at.map(rfc3339),
-        placed_ms: seen.placed_at.map(|placed| (placed - asked_at).num_milliseconds()),
-        to_ring_ms: seen.placed_at.zip(seen.ringing_at).map(|(placed, rang)| (rang - placed).num_milliseconds()),
+        placed_ms: seen
+            .placed_at
+            .map(|placed| (placed - asked_at).num_milliseconds()),
+        to_ring_ms: seen
+            .placed_at
+            .zip(seen.ringing_at)
+            .map(|(placed, rang)| (rang - placed).num_milliseconds()),
     }
 }
 
@@ -310,25 +389,46 @@ pub(super) async fn figures(
     Params(window): Params<Window>,
 ) -> Result<Json<Figures>, Problem> {
     let tenant = caller.tenant(&tenant)?;
-    Ok(Json(figures_of(&console, &tenant, window.hours.unwrap_or(24).clamp(1, 168)).await?))
+    Ok(Json(
+        figures_of(&console, &tenant, window.hours.unwrap_or(24).clamp(1, 168)).await?,
+    ))
 }
 
 #[expect(clippy::cast_precision_loss, reason = "a share, for people")]
-pub(crate) async fn figures_of(console: &Console, tenant: &TenantId, hours: u64) -> Result<Figures, Problem> {
+pub(crate) async fn figures_of(
+    console: &Console,
+    tenant: &TenantId,
+    hours: u64,
+) -> Result<Figures, Problem> {
     let since = publish_clock() - Duration::from_hours(hours);
-    let mut figures = Figures { since: rfc3339(since), ..Figures::default() };
+    let mut figures = Figures {
+        since: rfc3339(since),
+        ..Figures::default()
+    };
     let (mut ended, mut ring_ms, mut rang) = (0, 0, 0);
     // Every hour has its place, also one without calls.
     let mut hours_seen: BTreeMap<String, (i64, i64)> = (0..=hours)
-        .filter_map(|n| (since + Duration::from_hours(n)).duration_trunc(chrono::TimeDelta::hours(1)).ok())
+        .filter_map(|n| {
+            (since + Duration::from_hours(n))
+                .duration_trunc(chrono::TimeDelta::hours(1))
+                .ok()
+        })
         .map(|hour| (rfc3339(hour), (0, 0)))
         .collect();
     let turn = console.looking.acquire().await;
     let tallies = history::tally(&console.pool, tenant, since).await?;
     drop(turn);
     for tally in tallies {
-        let delivered = if tally.outcome == Status::Delivered.as_str() { tally.deliveries } else { 0 };
-        let over = if tally.outcome == "in_progress" { 0 } else { tally.deliveries };
+        let delivered = if tally.outcome == Status::Delivered.as_str() {
+            tally.deliveries
+        } else {
+            0
+        };
+        let over = if tally.outcome == "in_progress" {
+            0
+        } else {
+            tally.deliveries
+        };
         figures.deliveries += tally.deliveries;
         figures.placed += tally.placed;
         figures.delivered += delivered;
@@ -337,7 +437,10 @@ pub(crate) async fn figures_of(console: &Console, tenant: &TenantId, hours: u64)
         rang += tally.to_ring.1;
         *figures.by_outcome.entry(tally.outcome).or_default() += tally.deliveries;
         let country = tally.to_masked.as_deref().and_then(country_of_masked);
-        let of = figures.by_country.entry(country.map_or_else(|| "??".to_owned(), |country| country.to_string())).or_default();
+        let of = figures
+            .by_country
+            .entry(country.map_or_else(|| "??".to_owned(), |country| country.to_string()))
+            .or_default();
         of.deliveries += tally.deliveries;
         of.delivered += delivered;
         of.ended += over;
@@ -345,10 +448,23 @@ pub(crate) async fn figures_of(console: &Console, tenant: &TenantId, hours: u64)
         of.0 += tally.deliveries;
         of.1 += delivered;
     }
-    figures.by_hour =
-        hours_seen.into_iter().map(|(hour, (deliveries, delivered))| HourFigures { hour, deliveries, delivered }).collect();
+    figures.by_hour = hours_seen
+        .into_iter()
+        .map(|(hour, (deliveries, delivered))| HourFigures {
+            hour,
+            deliveries,
+            delivered,
+        })
+        .collect();
     let spend = history::spend(&console.pool, tenant, since).await?;
-    figures.spend = spend.into_iter().map(|of| SpendFigures { unit: of.unit, amount: of.amount, calls: of.calls }).collect();
+    figures.spend = spend
+        .into_iter()
+        .map(|of| SpendFigures {
+            unit: of.unit,
+            amount: of.amount,
+            calls: of.calls,
+        })
+        .collect();
     figures.success_rate = (ended > 0).then(|| figures.delivered as f64 / ended as f64);
     figures.to_ring_ms = (rang > 0).then(|| ring_ms / rang);
     Ok(figures)

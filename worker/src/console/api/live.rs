@@ -76,16 +76,33 @@ fn stream(
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
     // First listen, then look: what is said meanwhile comes twice rather than never.
     let statuses = console.hub.subscribe();
-    let known = delivery.as_ref().map(|delivery| console.hub.of(&tenant, delivery.as_str())).unwrap_or_default();
+    let known = delivery
+        .as_ref()
+        .map(|delivery| console.hub.of(&tenant, delivery.as_str()))
+        .unwrap_or_default();
     let recheck = Instant::now() + RECHECK;
-    let listener = Listener { console, headers, tenant, delivery, statuses, known, recheck };
-    let events = unfold(listener, |mut listener| async { listener.next().await.map(|event| (Ok(event), listener)) });
+    let listener = Listener {
+        console,
+        headers,
+        tenant,
+        delivery,
+        statuses,
+        known,
+        recheck,
+    };
+    let events = unfold(listener, |mut listener| async {
+        listener.next().await.map(|event| (Ok(event), listener))
+    });
     Sse::new(events).keep_alive(KeepAlive::new().interval(Duration::from_secs(15)))
 }
 
 impl Listener {
     fn is_mine(&self, live: &Live) -> bool {
-        live.data.tenant_id == self.tenant && self.delivery.as_ref().is_none_or(|delivery| live.data.delivery_id == *delivery)
+        live.data.tenant_id == self.tenant
+            && self
+                .delivery
+                .as_ref()
+                .is_none_or(|delivery| live.data.delivery_id == *delivery)
     }
 
     /// The next statuses; none when the console stops, or who listens may not any more.
@@ -126,7 +143,11 @@ impl Listener {
             while let Some(live) = self.try_next(&mut missed) {
                 if self.is_mine(&live) {
                     until.get_or_insert_with(|| Instant::now() + TOGETHER);
-                    if together.len() < MOST { together.push(live) } else { missed += 1 }
+                    if together.len() < MOST {
+                        together.push(live)
+                    } else {
+                        missed += 1
+                    }
                 }
             }
         }
@@ -150,5 +171,8 @@ impl Listener {
 
 fn event(statuses: &[Arc<Live>], missed: u64) -> Event {
     let list: Vec<&str> = statuses.iter().map(|live| live.json.as_str()).collect();
-    Event::default().event("statuses").data(format!("{{\"statuses\":[{}],\"missed\":{missed}}}", list.join(",")))
+    Event::default().event("statuses").data(format!(
+        "{{\"statuses\":[{}],\"missed\":{missed}}}",
+        list.join(",")
+    ))
 }

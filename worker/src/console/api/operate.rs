@@ -54,7 +54,10 @@ pub(crate) struct AccountChange {
 
 /// The accounts. For operators.
 #[utoipa::path(get, path = "/api/v1/accounts", responses((status = 200, body = [Account]), (status = 401, body = Problem), (status = 404, body = Problem)))]
-pub(super) async fn accounts(State(console): State<Arc<Console>>, caller: Caller) -> Result<Json<Vec<Account>>, Problem> {
+pub(super) async fn accounts(
+    State(console): State<Arc<Console>>,
+    caller: Caller,
+) -> Result<Json<Vec<Account>>, Problem> {
     caller.operator()?;
     Ok(Json(list_accounts(&console).await?))
 }
@@ -71,9 +74,22 @@ pub(crate) async fn list_accounts(console: &Console) -> Result<Vec<Account>, Pro
             backlog_ms,
             circuit_open,
         } = account;
-        Account { account_sid, calls_per_second, paused, max_calls, tenant_share, tenants, backlog_ms, circuit_open }
+        Account {
+            account_sid,
+            calls_per_second,
+            paused,
+            max_calls,
+            tenant_share,
+            tenants,
+            backlog_ms,
+            circuit_open,
+        }
     };
-    Ok(accounts::list(&console.pool).await?.into_iter().map(account).collect())
+    Ok(accounts::list(&console.pool)
+        .await?
+        .into_iter()
+        .map(account)
+        .collect())
 }
 
 /// Changes an account's pace, pauses or resumes it: what waits gets new slots at once. For operators.
@@ -87,7 +103,9 @@ pub(super) async fn change_account(
     Body(change): Body<AccountChange>,
 ) -> Result<Json<Account>, Problem> {
     caller.operator()?;
-    Ok(Json(save_account(&console, &caller, &account, &change).await?))
+    Ok(Json(
+        save_account(&console, &caller, &account, &change).await?,
+    ))
 }
 
 pub(crate) async fn save_account(
@@ -99,22 +117,39 @@ pub(crate) async fn save_account(
     let sid = AccountSid::parse(account).map_err(|_| Problem::not_found())?;
     let find = || async {
         let all = list_accounts(console).await?;
-        all.into_iter().find(|account| account.account_sid == sid.as_str()).ok_or_else(Problem::not_found)
+        all.into_iter()
+            .find(|account| account.account_sid == sid.as_str())
+            .ok_or_else(Problem::not_found)
     };
     let before = find().await?;
     if let Some(pace) = change.calls_per_second {
         if !(pace.is_finite() && (0.001..=10_000.0).contains(&pace)) {
             let message = "0.001 to 10000 calls a second; pause the account to stop it".to_owned();
-            return Err(Problem::invalid(vec![FieldError { field: "calls_per_second".to_owned(), message }]));
+            return Err(Problem::invalid(vec![FieldError {
+                field: "calls_per_second".to_owned(),
+                message,
+            }]));
         }
         accounts::set_rate(&console.pool, &sid, pace).await?;
-        let detail = json!({ "account_sid": sid.as_str(), "from": before.calls_per_second, "to": pace });
+        let detail =
+            json!({ "account_sid": sid.as_str(), "from": before.calls_per_second, "to": pace });
         caller.note(console, None, "account.pace", detail).await?;
     }
     if let Some(paused) = change.paused {
         accounts::pause(&console.pool, &sid, paused).await?;
-        let action = if paused { "account.paused" } else { "account.resumed" };
-        caller.note(console, None, action, json!({ "account_sid": sid.as_str() })).await?;
+        let action = if paused {
+            "account.paused"
+        } else {
+            "account.resumed"
+        };
+        caller
+            .note(
+                console,
+                None,
+                action,
+                json!({ "account_sid": sid.as_str() }),
+            )
+            .await?;
     }
     find().await
 }
@@ -143,7 +178,10 @@ pub(crate) struct System {
 
 /// Workers and dead letters. For operators.
 #[utoipa::path(get, path = "/api/v1/system", responses((status = 200, body = System), (status = 401, body = Problem), (status = 404, body = Problem)))]
-pub(super) async fn system(State(console): State<Arc<Console>>, caller: Caller) -> Result<Json<System>, Problem> {
+pub(super) async fn system(
+    State(console): State<Arc<Console>>,
+    caller: Caller,
+) -> Result<Json<System>, Problem> {
     caller.operator()?;
     Ok(Json(look(&console).await?))
 }
@@ -155,16 +193,31 @@ pub(crate) async fn look(console: &Console) -> Result<System, Problem> {
         alive: worker.alive,
         holds: worker.holds,
     };
-    let workers = history::workers(&console.pool).await?.into_iter().map(worker).collect();
-    Ok(System { workers, dead_letters: dead_letters(console).await.ok() })
+    let workers = history::workers(&console.pool)
+        .await?
+        .into_iter()
+        .map(worker)
+        .collect();
+    Ok(System {
+        workers,
+        dead_letters: dead_letters(console).await.ok(),
+    })
 }
 
 /// How many dead letters wait for somebody to look at them.
 async fn dead_letters(console: &Console) -> anyhow::Result<u32> {
     let link = link::connect(&console.amqp_url, "voice-otp console").await?;
     let channel = link.connection.create_channel().await?;
-    let passive = QueueDeclareOptions { passive: true, durable: true, exclusive: false, auto_delete: false, nowait: false };
-    let queue = channel.queue_declare(topology::DEAD.into(), passive, FieldTable::default()).await?;
+    let passive = QueueDeclareOptions {
+        passive: true,
+        durable: true,
+        exclusive: false,
+        auto_delete: false,
+        nowait: false,
+    };
+    let queue = channel
+        .queue_declare(topology::DEAD.into(), passive, FieldTable::default())
+        .await?;
     let count = queue.message_count();
     link.close().await;
     Ok(count)

@@ -39,7 +39,11 @@ pub(super) async fn me(caller: Caller) -> Json<Me> {
         Role::Operator => None,
         Role::TenantAdmin(tenant) => Some(tenant.to_string()),
     };
-    Json(Me { name: caller.who.name.clone(), role: caller.who.role.as_str(), tenant_id })
+    Json(Me {
+        name: caller.who.name.clone(),
+        role: caller.who.role.as_str(),
+        tenant_id,
+    })
 }
 
 /// A tenant in a list.
@@ -57,7 +61,10 @@ pub(crate) struct TenantSummary {
 
 /// The tenants that have a provider. For operators.
 #[utoipa::path(get, path = "/api/v1/tenants", responses((status = 200, body = [TenantSummary]), (status = 401, body = Problem), (status = 404, body = Problem)))]
-pub(super) async fn list(State(console): State<Arc<Console>>, caller: Caller) -> Result<Json<Vec<TenantSummary>>, Problem> {
+pub(super) async fn list(
+    State(console): State<Arc<Console>>,
+    caller: Caller,
+) -> Result<Json<Vec<TenantSummary>>, Problem> {
     caller.operator()?;
     let summary = |tenant: settings::Summary| TenantSummary {
         tenant_id: tenant.tenant_id.to_string(),
@@ -65,7 +72,13 @@ pub(super) async fn list(State(console): State<Arc<Console>>, caller: Caller) ->
         enabled: tenant.enabled,
         test_mode: tenant.test_mode,
     };
-    Ok(Json(settings::list(&console.pool).await?.into_iter().map(summary).collect()))
+    Ok(Json(
+        settings::list(&console.pool)
+            .await?
+            .into_iter()
+            .map(summary)
+            .collect(),
+    ))
 }
 
 /// The tenant's voice provider, without secrets. Its version is the `ETag`.
@@ -77,7 +90,9 @@ pub(super) async fn get_provider(
     caller: Caller,
 ) -> Result<Response, Problem> {
     let tenant = caller.tenant(&tenant)?;
-    let provider = voice::show(&console, &tenant).await?.ok_or_else(Problem::not_found)?;
+    let provider = voice::show(&console, &tenant)
+        .await?
+        .ok_or_else(Problem::not_found)?;
     Ok(with_etag(provider.version, provider))
 }
 
@@ -116,7 +131,9 @@ pub(super) async fn delete_provider(
     headers: HeaderMap,
 ) -> Result<StatusCode, Problem> {
     let tenant = caller.tenant(&tenant)?;
-    let Expected::Version(version) = expected(&headers)? else { return Err(Problem::needs_version()) };
+    let Expected::Version(version) = expected(&headers)? else {
+        return Err(Problem::needs_version());
+    };
     voice::remove(&console, &caller, &tenant, version).await?;
     Ok(StatusCode::NO_CONTENT)
 }
@@ -177,7 +194,9 @@ pub(super) async fn balance(
     caller: Caller,
 ) -> Result<Json<AccountBalance>, Problem> {
     let tenant = caller.tenant(&tenant)?;
-    let settings = voice::load(&console, &tenant).await?.ok_or_else(|| Problem::not_configured(tenant.as_str()))?;
+    let settings = voice::load(&console, &tenant)
+        .await?
+        .ok_or_else(|| Problem::not_configured(tenant.as_str()))?;
     let told = console.twilio.balance(&settings).await;
     let (balance, currency) = told.map_or((None, None), |told| (told.balance, told.currency));
     Ok(Json(AccountBalance { balance, currency }))
@@ -207,7 +226,12 @@ pub(super) async fn test_call(
 ) -> Result<Response, Problem> {
     let tenant = caller.tenant(&tenant)?;
     let call = voice::try_out(&console, &caller, &tenant, &new.to, new.locale.as_deref()).await?;
-    Ok((StatusCode::ACCEPTED, [(LOCATION, call.events.clone())], Json(call)).into_response())
+    Ok((
+        StatusCode::ACCEPTED,
+        [(LOCATION, call.events.clone())],
+        Json(call),
+    )
+        .into_response())
 }
 
 /// Which ways of getting a code the tenant's users may pick.
@@ -233,7 +257,9 @@ pub(super) async fn put_methods(
     Body(new): Body<NewMethods>,
 ) -> Result<Json<Methods>, Problem> {
     let tenant = caller.tenant(&tenant)?;
-    Ok(Json(methods::save(&console, &caller, &tenant, new.voice_otp.enabled).await?))
+    Ok(Json(
+        methods::save(&console, &caller, &tenant, new.voice_otp.enabled).await?,
+    ))
 }
 
 /// A change.
@@ -255,8 +281,22 @@ pub(crate) struct AuditEntry {
 
 impl From<audit::Entry> for AuditEntry {
     fn from(entry: audit::Entry) -> Self {
-        let audit::Entry { id, at, actor, tenant_id, action, detail } = entry;
-        Self { id, at: rfc3339(at), actor, tenant_id, action, detail }
+        let audit::Entry {
+            id,
+            at,
+            actor,
+            tenant_id,
+            action,
+            detail,
+        } = entry;
+        Self {
+            id,
+            at: rfc3339(at),
+            actor,
+            tenant_id,
+            action,
+            detail,
+        }
     }
 }
 

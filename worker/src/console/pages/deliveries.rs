@@ -25,17 +25,28 @@ pub(super) async fn page(
     let Params(query) = query?;
     let (found, problem) = match search(&console, &tenant, &query).await {
         Ok(found) => (Some(found), None),
-        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => (None, Some(problem)),
+        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
+            (None, Some(problem))
+        }
         Err(problem) => return Err(Trouble(problem)),
     };
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
     let chosen = text(&query.status);
     // Only then is a delivery that comes one of those that are looked for.
-    let plain = [&query.id, &query.to, &query.since, &query.until, &query.after]
-        .iter()
-        .all(|text| text.as_deref().unwrap_or_default().is_empty());
+    let plain = [
+        &query.id,
+        &query.to,
+        &query.since,
+        &query.until,
+        &query.after,
+    ]
+    .iter()
+    .all(|text| text.as_deref().unwrap_or_default().is_empty());
     let base = format!("/t/{tenant}/deliveries");
-    let rows = found.as_ref().map(|found| found.deliveries.as_slice()).unwrap_or_default();
+    let rows = found
+        .as_ref()
+        .map(|found| found.deliveries.as_slice())
+        .unwrap_or_default();
     let next = found.as_ref().and_then(|found| found.next.as_deref());
     let finals = Status::ALL.into_iter().filter(|status| status.is_final());
     let content = html! {
@@ -70,7 +81,16 @@ pub(super) async fn page(
         }
     };
     let status = problem.as_ref().map_or(StatusCode::OK, Problem::status);
-    Ok(shown(status, &whole(&caller, Some(&tenant), At::Deliveries, "Deliveries", &content)))
+    Ok(shown(
+        status,
+        &whole(
+            &caller,
+            Some(&tenant),
+            At::Deliveries,
+            "Deliveries",
+            &content,
+        ),
+    ))
 }
 
 /// A filter: by POST, so that a whole number stands in no address.
@@ -79,7 +99,10 @@ pub(super) async fn filter(Path(tenant): Path<String>, form: Form) -> Result<Res
     let mut pairs = form_urlencoded::Serializer::new(String::new());
     for name in ["status", "to", "id", "since"] {
         if let Some(value) = form.filled(name) {
-            let masked = PhoneNumber::parse(value).ok().filter(|_| name == "to").map(|number| number.masked());
+            let masked = PhoneNumber::parse(value)
+                .ok()
+                .filter(|_| name == "to")
+                .map(|number| number.masked());
             pairs.append_pair(name, masked.as_deref().unwrap_or(value));
         }
     }
@@ -88,7 +111,12 @@ pub(super) async fn filter(Path(tenant): Path<String>, form: Form) -> Result<Res
 
 fn older(base: &str, query: &Search, next: &str) -> String {
     let mut pairs = form_urlencoded::Serializer::new(String::new());
-    for (name, value) in [("status", &query.status), ("to", &query.to), ("id", &query.id), ("since", &query.since)] {
+    for (name, value) in [
+        ("status", &query.status),
+        ("to", &query.to),
+        ("id", &query.id),
+        ("since", &query.since),
+    ] {
         if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
             pairs.append_pair(name, value);
         }
@@ -110,7 +138,9 @@ fn row(base: &str, delivery: &Delivery) -> maud::Markup {
 
 /// An id as a part of a path.
 fn encoded(id: &str) -> String {
-    form_urlencoded::byte_serialize(id.as_bytes()).collect::<String>().replace('+', "%20")
+    form_urlencoded::byte_serialize(id.as_bytes())
+        .collect::<String>()
+        .replace('+', "%20")
 }
 
 pub(super) async fn one(
@@ -121,7 +151,10 @@ pub(super) async fn one(
     let tenant = caller.tenant(&tenant)?;
     let found = find(&console, &tenant, &delivery).await?;
     let (delivery, over) = (&found.delivery, found.delivery.ended_at.is_some());
-    let events = format!("/api/v1/tenants/{tenant}/deliveries/{}/events", encoded(&delivery.delivery_id));
+    let events = format!(
+        "/api/v1/tenants/{tenant}/deliveries/{}/events",
+        encoded(&delivery.delivery_id)
+    );
     let fact = |name: &str, value: Option<String>| html! { @if let Some(value) = value { tr { th scope="row" { (name) } td.wrap { (value) } } } };
     let content = html! {
         p.crumbs { a href={ "/t/" (tenant) "/deliveries" } { "Deliveries" } }
@@ -146,5 +179,8 @@ pub(super) async fn one(
                 } } }
         }
     };
-    Ok(shown(StatusCode::OK, &whole(&caller, Some(&tenant), At::Deliveries, "Delivery", &content)))
+    Ok(shown(
+        StatusCode::OK,
+        &whole(&caller, Some(&tenant), At::Deliveries, "Delivery", &content),
+    ))
 }

@@ -42,7 +42,13 @@ pub(super) fn brand() -> Markup {
 }
 
 /// A page with navigation.
-pub(super) fn page(caller: &Caller, tenant: Option<&TenantId>, at: At, title: &str, content: &Markup) -> Markup {
+pub(super) fn page(
+    caller: &Caller,
+    tenant: Option<&TenantId>,
+    at: At,
+    title: &str,
+    content: &Markup,
+) -> Markup {
     let link = |to: String, page: At, name: &str| html! { a href=(to) aria-current=[(page == at).then_some("page")] { (name) } };
     html! {
         (DOCTYPE)
@@ -118,6 +124,10 @@ pub(super) fn pill(status: &str) -> Markup {
 
 /// A time, RFC 3339, short for people; in full for machines.
 pub(super) fn time(at: &str) -> Markup {
-    let short: String = at.chars().take(19).map(|c| if c == 'T' { ' ' } else { c }).collect();
+    let short: String = at
+        .chars()
+        .take(19)
+        .map(|c| if c == 'T' { ' ' } else { c })
+        .collect();
     html! { time datetime=(at) { (short) } }
 }

@@ -22,7 +22,14 @@ pub(super) async fn page(
     Visitor(caller): Visitor,
 ) -> Result<Response, Trouble> {
     let tenant = caller.tenant(&tenant)?;
-    draw(&console, &caller, &tenant, None, query.as_deref() == Some("saved")).await
+    draw(
+        &console,
+        &caller,
+        &tenant,
+        None,
+        query.as_deref() == Some("saved"),
+    )
+    .await
 }
 
 pub(super) async fn submit(
@@ -31,7 +38,14 @@ pub(super) async fn submit(
     form: Form,
 ) -> Result<Response, Trouble> {
     let tenant = form.caller.tenant(&tenant)?;
-    match methods::save(&console, &form.caller, &tenant, form.text("voice_otp") == Some("yes")).await {
+    match methods::save(
+        &console,
+        &form.caller,
+        &tenant,
+        form.text("voice_otp") == Some("yes"),
+    )
+    .await
+    {
         Ok(_) => Ok(Redirect::to(&format!("/t/{tenant}/methods?saved")).into_response()),
         Err(problem) => draw(&console, &form.caller, &tenant, Some(problem), false).await,
     }
@@ -70,5 +84,8 @@ async fn draw(
         }
     };
     let status = problem.as_ref().map_or(StatusCode::OK, Problem::status);
-    Ok(shown(status, &whole(caller, Some(tenant), At::Methods, "Methods", &content)))
+    Ok(shown(
+        status,
+        &whole(caller, Some(tenant), At::Methods, "Methods", &content),
+    ))
 }

@@ -27,7 +27,9 @@ pub(super) async fn tenants(
         .map(|(_, value)| value.trim().to_owned())
         .filter(|wanted| !wanted.is_empty());
     let error = match wanted.as_deref().map(TenantId::parse) {
-        Some(Ok(tenant)) => return Ok(Redirect::to(&format!("/t/{tenant}/providers/voice")).into_response()),
+        Some(Ok(tenant)) => {
+            return Ok(Redirect::to(&format!("/t/{tenant}/providers/voice")).into_response());
+        }
         Some(Err(error)) => Some(error.to_string()),
         None => None,
     };
@@ -52,19 +54,30 @@ pub(super) async fn tenants(
         @if all.is_empty() { p.empty { "None yet." } }
         @if all.len() > 1_000 { p { "The first thousand of " (all.len()) ": open others by their id." } } }
     };
-    Ok(shown(StatusCode::OK, &whole(&caller, None, At::Tenants, "Tenants", &content)))
+    Ok(shown(
+        StatusCode::OK,
+        &whole(&caller, None, At::Tenants, "Tenants", &content),
+    ))
 }
 
-pub(super) async fn accounts(State(console): State<Arc<Console>>, Visitor(caller): Visitor) -> Result<Response, Trouble> {
+pub(super) async fn accounts(
+    State(console): State<Arc<Console>>,
+    Visitor(caller): Visitor,
+) -> Result<Response, Trouble> {
     caller.operator()?;
     draw_accounts(&console, &caller, None).await
 }
 
-pub(super) async fn change_account(State(console): State<Arc<Console>>, form: Form) -> Result<Response, Trouble> {
+pub(super) async fn change_account(
+    State(console): State<Arc<Console>>,
+    form: Form,
+) -> Result<Response, Trouble> {
     form.caller.operator()?;
     let account = form.text("account").unwrap_or_default();
     let change = AccountChange {
-        calls_per_second: form.filled("calls_per_second").map(|text| text.parse().unwrap_or(f64::NAN)),
+        calls_per_second: form
+            .filled("calls_per_second")
+            .map(|text| text.parse().unwrap_or(f64::NAN)),
         paused: match form.text("paused") {
             Some("yes") => Some(true),
             Some("no") => Some(false),
@@ -103,13 +116,21 @@ async fn draw_accounts(
         @if all.is_empty() { p.empty { "None yet." } } }
     };
     let status = problem.as_ref().map_or(StatusCode::OK, Problem::status);
-    Ok(shown(status, &whole(caller, None, At::Accounts, "Accounts", &content)))
+    Ok(shown(
+        status,
+        &whole(caller, None, At::Accounts, "Accounts", &content),
+    ))
 }
 
-pub(super) async fn system(State(console): State<Arc<Console>>, Visitor(caller): Visitor) -> Result<Response, Trouble> {
+pub(super) async fn system(
+    State(console): State<Arc<Console>>,
+    Visitor(caller): Visitor,
+) -> Result<Response, Trouble> {
     caller.operator()?;
     let system = look(&console).await?;
-    let entries = audit::read(&console.pool, None, None, 50).await.map_err(Problem::from)?;
+    let entries = audit::read(&console.pool, None, None, 50)
+        .await
+        .map_err(Problem::from)?;
     let alive = system.workers.iter().filter(|worker| worker.alive).count();
     let content = html! {
         h1 { "System" }
@@ -125,7 +146,10 @@ pub(super) async fn system(State(console): State<Arc<Console>>, Visitor(caller):
         } } }
         section.card { h2 { "Latest changes" } (changes(&entries, true)) }
     };
-    Ok(shown(StatusCode::OK, &whole(&caller, None, At::System, "System", &content)))
+    Ok(shown(
+        StatusCode::OK,
+        &whole(&caller, None, At::System, "System", &content),
+    ))
 }
 
 pub(super) async fn tenant_audit(
@@ -134,13 +158,18 @@ pub(super) async fn tenant_audit(
     Visitor(caller): Visitor,
 ) -> Result<Response, Trouble> {
     let tenant = caller.tenant(&tenant)?;
-    let entries = audit::read(&console.pool, Some(&tenant), None, 100).await.map_err(Problem::from)?;
+    let entries = audit::read(&console.pool, Some(&tenant), None, 100)
+        .await
+        .map_err(Problem::from)?;
     let content = html! {
         h1 { "Audit log" }
         p.lead { "Who changed what, the latest first. Secrets are never in it." }
         section.card { (changes(&entries, false)) }
     };
-    Ok(shown(StatusCode::OK, &whole(&caller, Some(&tenant), At::Audit, "Audit log", &content)))
+    Ok(shown(
+        StatusCode::OK,
+        &whole(&caller, Some(&tenant), At::Audit, "Audit log", &content),
+    ))
 }
 
 fn changes(entries: &[audit::Entry], with_tenant: bool) -> Markup {

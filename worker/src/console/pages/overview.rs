@@ -54,7 +54,10 @@ pub(super) async fn page(
                     tbody { @for (outcome, count) in &figures.by_outcome { tr { td { (pill(outcome)) } td { (count) } } } } } } }
         }
     };
-    Ok(shown(StatusCode::OK, &whole(&caller, Some(&tenant), At::Overview, "Overview", &content)))
+    Ok(shown(
+        StatusCode::OK,
+        &whole(&caller, Some(&tenant), At::Overview, "Overview", &content),
+    ))
 }
 
 fn stat(value: &str, name: &str) -> Markup {
@@ -62,7 +65,12 @@ fn stat(value: &str, name: &str) -> Markup {
 }
 
 fn spent(figures: &Figures) -> String {
-    let of = figures.spend.iter().map(|of| format!("{:.2} {}", of.amount, of.unit)).collect::<Vec<_>>().join(", ");
+    let of = figures
+        .spend
+        .iter()
+        .map(|of| format!("{:.2} {}", of.amount, of.unit))
+        .collect::<Vec<_>>()
+        .join(", ");
     if of.is_empty() { "–".to_owned() } else { of }
 }
 
@@ -80,11 +88,24 @@ fn chart(figures: &Figures) -> Markup {
     if figures.deliveries == 0 {
         return html! { p.empty { "No calls yet." } };
     }
-    let most = figures.by_hour.iter().map(|hour| hour.deliveries).max().unwrap_or(1).max(1);
+    let most = figures
+        .by_hour
+        .iter()
+        .map(|hour| hour.deliveries)
+        .max()
+        .unwrap_or(1)
+        .max(1);
     let (width, height) = (720, 160);
-    let step = width / i64::try_from(figures.by_hour.len()).unwrap_or(1).clamp(1, 200);
+    let step = width
+        / i64::try_from(figures.by_hour.len())
+            .unwrap_or(1)
+            .clamp(1, 200);
     let bar = (step - 4).clamp(3, 60);
-    let summary = format!("{} deliveries in {} hours, at most {most} in one", figures.deliveries, figures.by_hour.len());
+    let summary = format!(
+        "{} deliveries in {} hours, at most {most} in one",
+        figures.deliveries,
+        figures.by_hour.len()
+    );
     html! {
         svg.chart viewBox={ "0 0 " (width) " " (height + 24) } role="img" aria-label=(summary) {
             line x1="0" x2=(width) y1=(height) y2=(height) {}

@@ -39,7 +39,10 @@ struct Told {
     of_test_call: bool,
 }
 
-pub(super) async fn sms(Path(tenant): Path<String>, Visitor(caller): Visitor) -> Result<Response, Trouble> {
+pub(super) async fn sms(
+    Path(tenant): Path<String>,
+    Visitor(caller): Visitor,
+) -> Result<Response, Trouble> {
     let tenant = caller.tenant(&tenant)?;
     let content = html! {
         (head(&tenant, false))
@@ -50,7 +53,16 @@ pub(super) async fn sms(Path(tenant): Path<String>, Visitor(caller): Visitor) ->
                 " changes them, and nothing here changes voice: each channel checks its own Twilio configuration." }
         }
     };
-    Ok(shown(StatusCode::OK, &whole(&caller, Some(&tenant), At::Providers, "Message Providers", &content)))
+    Ok(shown(
+        StatusCode::OK,
+        &whole(
+            &caller,
+            Some(&tenant),
+            At::Providers,
+            "Message Providers",
+            &content,
+        ),
+    ))
 }
 
 pub(super) async fn page(
@@ -60,7 +72,10 @@ pub(super) async fn page(
     Visitor(caller): Visitor,
 ) -> Result<Response, Trouble> {
     let tenant = caller.tenant(&tenant)?;
-    let told = Told { saved: query.as_deref() == Some("saved"), ..Told::default() };
+    let told = Told {
+        saved: query.as_deref() == Some("saved"),
+        ..Told::default()
+    };
     draw(&console, &caller, &tenant, None, told).await
 }
 
@@ -73,7 +88,10 @@ pub(super) async fn submit(
     let present = voice::show(&console, &tenant).await?;
     let mut errors = Vec::new();
     let new = entered(&form, present.as_ref(), &mut errors);
-    let expected = match form.filled("version").and_then(|version| version.parse().ok()) {
+    let expected = match form
+        .filled("version")
+        .and_then(|version| version.parse().ok())
+    {
         Some(version) => Expected::Version(version),
         None => Expected::Nothing,
     };
@@ -87,7 +105,11 @@ pub(super) async fn submit(
         Ok(_) => Ok(Redirect::to(&format!("/t/{tenant}/providers/voice?saved")).into_response()),
         Err(problem) => {
             let version = Some(form.text("version").unwrap_or_default().to_owned());
-            let told = Told { problem: Some(problem), version, ..Told::default() };
+            let told = Told {
+                problem: Some(problem),
+                version,
+                ..Told::default()
+            };
             draw(&console, &form.caller, &tenant, Some(new), told).await
         }
     }
@@ -99,15 +121,43 @@ pub(super) async fn remove(
     form: Form,
 ) -> Result<Response, Trouble> {
     let tenant = form.caller.tenant(&tenant)?;
-    let version = form.filled("version").and_then(|version| version.parse().ok()).unwrap_or(0);
+    let version = form
+        .filled("version")
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0);
     if form.text("sure") != Some("yes") {
         let message = "tick the box to confirm".to_owned();
-        let problem = Problem::invalid(vec![FieldError { field: "sure".to_owned(), message }]);
-        return draw(&console, &form.caller, &tenant, None, Told { problem: Some(problem), ..Told::default() }).await;
+        let problem = Problem::invalid(vec![FieldError {
+            field: "sure".to_owned(),
+            message,
+        }]);
+        return draw(
+            &console,
+            &form.caller,
+            &tenant,
+            None,
+            Told {
+                problem: Some(problem),
+                ..Told::default()
+            },
+        )
+        .await;
     }
     match voice::remove(&console, &form.caller, &tenant, version).await {
         Ok(()) => Ok(Redirect::to(&format!("/t/{tenant}/providers/voice")).into_response()),
-        Err(problem) => draw(&console, &form.caller, &tenant, None, Told { problem: Some(problem), ..Told::default() }).await,
+        Err(problem) => {
+            draw(
+                &console,
+                &form.caller,
+                &tenant,
+                None,
+                Told {
+                    problem: Some(problem),
+                    ..Told::default()
+                },
+            )
+            .await
+        }
     }
 }
 
@@ -118,8 +168,14 @@ pub(super) async fn check(
 ) -> Result<Response, Trouble> {
     let tenant = form.caller.tenant(&tenant)?;
     let told = match voice::examine(&console, &tenant).await {
-        Ok(findings) => Told { findings: Some(findings), ..Told::default() },
-        Err(problem) => Told { problem: Some(problem), ..Told::default() },
+        Ok(findings) => Told {
+            findings: Some(findings),
+            ..Told::default()
+        },
+        Err(problem) => Told {
+            problem: Some(problem),
+            ..Told::default()
+        },
     };
     draw(&console, &form.caller, &tenant, None, told).await
 }
@@ -131,32 +187,55 @@ pub(super) async fn test_call(
 ) -> Result<Response, Trouble> {
     let tenant = form.caller.tenant(&tenant)?;
     let to = form.text("to").unwrap_or_default().to_owned();
-    let told = match voice::try_out(&console, &form.caller, &tenant, &to, form.filled("locale")).await {
-        Ok(call) => Told { call: Some(call), to, ..Told::default() },
-        Err(problem) => Told { problem: Some(problem), of_test_call: true, to, ..Told::default() },
-    };
+    let told =
+        match voice::try_out(&console, &form.caller, &tenant, &to, form.filled("locale")).await {
+            Ok(call) => Told {
+                call: Some(call),
+                to,
+                ..Told::default()
+            },
+            Err(problem) => Told {
+                problem: Some(problem),
+                of_test_call: true,
+                to,
+                ..Told::default()
+            },
+        };
     draw(&console, &form.caller, &tenant, None, told).await
 }
 
 /// What the form says; what it doesn't show stays as it is.
-fn entered(form: &Form, present: Option<&VoiceProvider>, errors: &mut Vec<FieldError>) -> NewVoiceProvider {
+fn entered(
+    form: &Form,
+    present: Option<&VoiceProvider>,
+    errors: &mut Vec<FieldError>,
+) -> NewVoiceProvider {
     let mut new = present.map(as_entered).unwrap_or_default();
     let text = |name: &str| form.filled(name).map(str::to_owned);
     let mut number = |field: &str, name: &str| -> Option<u64> {
         let text = form.filled(name)?;
         let parsed = text.parse().ok();
         if parsed.is_none() {
-            errors.push(FieldError { field: field.to_owned(), message: "a whole number".to_owned() });
+            errors.push(FieldError {
+                field: field.to_owned(),
+                message: "a whole number".to_owned(),
+            });
         }
         parsed
     };
-    let small = |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
-    form.text("account_sid").unwrap_or_default().clone_into(&mut new.account_sid);
-    form.text("from").unwrap_or_default().clone_into(&mut new.from);
+    let small =
+        |number: Option<u64>| number.map(|number| u32::try_from(number).unwrap_or(u32::MAX));
+    form.text("account_sid")
+        .unwrap_or_default()
+        .clone_into(&mut new.account_sid);
+    form.text("from")
+        .unwrap_or_default()
+        .clone_into(&mut new.from);
     new.auth_token = text("auth_token").map(SecretString::from);
     new.ring_timeout_s = number("ring_timeout_s", "ring_timeout_s");
     let speech = &mut new.speech;
-    speech.rate_percent = small(number("speech.rate_percent", "rate_percent")).unwrap_or(speech.rate_percent);
+    speech.rate_percent =
+        small(number("speech.rate_percent", "rate_percent")).unwrap_or(speech.rate_percent);
     speech.pause_ms = small(number("speech.pause_ms", "pause_ms")).unwrap_or(speech.pause_ms);
     speech.readings = small(number("speech.readings", "readings")).unwrap_or(speech.readings);
     for outcome in Outcome::ALL {
@@ -166,16 +245,22 @@ fn entered(form: &Form, present: Option<&VoiceProvider>, errors: &mut Vec<FieldE
         if times == 0 {
             new.redial.remove(word);
         } else {
-            new.redial.insert(word.to_owned(), RedialRule { times, after_s });
+            new.redial
+                .insert(word.to_owned(), RedialRule { times, after_s });
         }
     }
     // Only if it was changed here: the account has it, and somebody else may have changed it meanwhile.
     let shown = form.filled("shown_calls_per_second");
-    if let Some(pace) = form.filled("calls_per_second").filter(|pace| Some(*pace) != shown) {
+    if let Some(pace) = form
+        .filled("calls_per_second")
+        .filter(|pace| Some(*pace) != shown)
+    {
         new.calls_per_second = Some(pace.parse().unwrap_or(f64::NAN));
     }
     let countries = form.text("allowed_countries").unwrap_or_default();
-    let countries = countries.split(|c: char| c == ',' || c.is_whitespace()).filter(|word| !word.is_empty());
+    let countries = countries
+        .split(|c: char| c == ',' || c.is_whitespace())
+        .filter(|word| !word.is_empty());
     new.allowed_countries = countries.map(str::to_owned).collect();
     new.default_locale = text("default_locale");
     new.region = text("region");
@@ -187,7 +272,10 @@ fn entered(form: &Form, present: Option<&VoiceProvider>, errors: &mut Vec<FieldE
         set(&mut speech.greetings, &locale, text("greeting"));
     } else if form.filled("greeting").is_some() {
         let message = "choose the language that it is in first".to_owned();
-        errors.push(FieldError { field: "speech.greetings".to_owned(), message });
+        errors.push(FieldError {
+            field: "speech.greetings".to_owned(),
+            message,
+        });
     }
     new
 }
@@ -225,9 +313,18 @@ async fn draw(
     told: Told,
 ) -> Result<Response, Trouble> {
     let present = voice::show(console, tenant).await?;
-    let form = form.or_else(|| present.as_ref().map(as_entered)).unwrap_or_default();
-    let status = told.problem.as_ref().map_or(StatusCode::OK, Problem::status);
-    let errors = told.problem.as_ref().map(|problem| problem.errors.as_slice()).unwrap_or_default();
+    let form = form
+        .or_else(|| present.as_ref().map(as_entered))
+        .unwrap_or_default();
+    let status = told
+        .problem
+        .as_ref()
+        .map_or(StatusCode::OK, Problem::status);
+    let errors = told
+        .problem
+        .as_ref()
+        .map(|problem| problem.errors.as_slice())
+        .unwrap_or_default();
     let content = html! {
         (head(tenant, true))
         (notes(tenant, &told, present.as_ref()))
@@ -238,7 +335,16 @@ async fn draw(
             (removing(caller, tenant, present))
         }
     };
-    Ok(shown(status, &whole(caller, Some(tenant), At::Providers, "Message Providers", &content)))
+    Ok(shown(
+        status,
+        &whole(
+            caller,
+            Some(tenant),
+            At::Providers,
+            "Message Providers",
+            &content,
+        ),
+    ))
 }
 
 fn head(tenant: &TenantId, voice: bool) -> Markup {
@@ -313,7 +419,10 @@ fn verdict(verdict: Verdict) -> Markup {
 }
 
 fn calling(caller: &Caller, tenant: &TenantId, told: &Told, errors: &[FieldError]) -> Markup {
-    let whole = told.problem.as_ref().filter(|problem| told.of_test_call && problem.errors.is_empty());
+    let whole = told
+        .problem
+        .as_ref()
+        .filter(|problem| told.of_test_call && problem.errors.is_empty());
     html! {
         section.card aria-labelledby="test-call" {
             h2 #test-call { "Make a test call" }

@@ -52,16 +52,27 @@ pub(super) async fn submit(State(console): State<Arc<Console>>, request: Request
         Ok(fields) => fields,
         Err(response) => return response,
     };
-    let field = |name: &str| fields.iter().find(|(field, _)| field == name).map(|(_, value)| value.trim()).unwrap_or_default();
+    let field = |name: &str| {
+        fields
+            .iter()
+            .find(|(field, _)| field == name)
+            .map(|(_, value)| value.trim())
+            .unwrap_or_default()
+    };
     let (token, code) = (field("token"), field("code"));
-    let who =
-        if code.is_empty() { access::by_token(&console.pool, token).await } else { access::by_code(&console.pool, code).await };
+    let who = if code.is_empty() {
+        access::by_token(&console.pool, token).await
+    } else {
+        access::by_code(&console.pool, code).await
+    };
     let who = match who {
         Ok(Some(who)) => who,
         Ok(None) if code.is_empty() => {
             return shown(
                 StatusCode::UNAUTHORIZED,
-                &form(Some("This token is not good: it may be mistyped, revoked or expired.")),
+                &form(Some(
+                    "This token is not good: it may be mistyped, revoked or expired.",
+                )),
             );
         }
         Ok(None) => {
@@ -71,16 +82,28 @@ pub(super) async fn submit(State(console): State<Arc<Console>>, request: Request
         Err(error) => return Trouble(Problem::from(error)).into_response(),
     };
     match access::sign_in(&console.pool, who.token_id).await {
-        Ok(session) => ([(SET_COOKIE, cookie(&console, Some(&session)))], Redirect::to("/")).into_response(),
+        Ok(session) => (
+            [(SET_COOKIE, cookie(&console, Some(&session)))],
+            Redirect::to("/"),
+        )
+            .into_response(),
         Err(error) => Trouble(Problem::from(error)).into_response(),
     }
 }
 
-pub(super) async fn leave(State(console): State<Arc<Console>>, headers: axum::http::HeaderMap, _: Form) -> Response {
+pub(super) async fn leave(
+    State(console): State<Arc<Console>>,
+    headers: axum::http::HeaderMap,
+    _: Form,
+) -> Response {
     if let Some(session) = session_of(&console, &headers)
         && let Err(error) = access::sign_out(&console.pool, session.expose_secret()).await
     {
         return Trouble(Problem::from(error)).into_response();
     }
-    ([(SET_COOKIE, cookie(&console, None))], Redirect::to("/sign-in")).into_response()
+    (
+        [(SET_COOKIE, cookie(&console, None))],
+        Redirect::to("/sign-in"),
+    )
+        .into_response()
 }

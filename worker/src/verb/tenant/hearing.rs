@@ -33,7 +33,9 @@ pub(super) fn read(checks: &mut Checks, args: &TenantSet) -> Hearing {
         }
         policy
     });
-    if voicemail.is_some_and(Voicemail::needs_public_url) && args.public_url.as_deref().is_none_or(str::is_empty) {
+    if voicemail.is_some_and(Voicemail::needs_public_url)
+        && args.public_url.as_deref().is_none_or(str::is_empty)
+    {
         checks.wrong(
             "--voicemail: all but speak need workers that Twilio can reach: set VOICE_OTP_PUBLIC_URL as for the workers, or \
              --public-url",
@@ -41,13 +43,24 @@ pub(super) fn read(checks: &mut Checks, args: &TenantSet) -> Hearing {
     }
     Hearing {
         rate_percent: args.speech_rate,
-        pause: args.digit_pause.as_deref().and_then(|text| checks.duration("--digit-pause", text, least, most)),
+        pause: args
+            .digit_pause
+            .as_deref()
+            .and_then(|text| checks.duration("--digit-pause", text, least, most)),
         readings: args.readings,
-        brands: args.brands.iter().map(|text| split(text).unwrap_or_else(|| (EVERY_LOCALE.to_owned(), text.clone()))).collect(),
+        brands: args
+            .brands
+            .iter()
+            .map(|text| split(text).unwrap_or_else(|| (EVERY_LOCALE.to_owned(), text.clone())))
+            .collect(),
         greetings: pairs(checks, "--greeting", &args.greetings),
         voices: pairs(checks, "--voice", &args.voices),
         voicemail,
-        redials: args.redials.iter().filter_map(|text| redial(checks, text)).collect(),
+        redials: args
+            .redials
+            .iter()
+            .filter_map(|text| redial(checks, text))
+            .collect(),
     }
 }
 
@@ -83,7 +96,10 @@ fn change(map: &mut BTreeMap<String, String>, changes: Vec<(String, String)>) {
 /// `LOCALE=TEXT`; none where what stands before the first = is no locale.
 fn split(text: &str) -> Option<(String, String)> {
     let (locale, rest) = text.split_once('=')?;
-    let tag = !locale.is_empty() && locale.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'*');
+    let tag = !locale.is_empty()
+        && locale
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'*');
     tag.then(|| (locale.to_owned(), rest.to_owned()))
 }
 
@@ -105,9 +121,18 @@ fn redial(checks: &mut Checks, text: &str) -> Option<(Outcome, Again)> {
         let outcome = Outcome::from_word(outcome)?;
         let (times, after) = match rest.split_once('/') {
             Some((times, after)) => (times.parse().ok()?, humantime::parse_duration(after).ok()?),
-            None => (rest.parse().ok().filter(|times| *times == 0)?, Duration::ZERO),
+            None => (
+                rest.parse().ok().filter(|times| *times == 0)?,
+                Duration::ZERO,
+            ),
         };
-        Some((outcome, Again { times, after_s: after.as_secs() }))
+        Some((
+            outcome,
+            Again {
+                times,
+                after_s: after.as_secs(),
+            },
+        ))
     };
     let parsed = parsed();
     if parsed.is_none() {

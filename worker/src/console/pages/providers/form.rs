@@ -53,7 +53,15 @@ pub(super) struct Field<'a> {
 
 impl Default for Field<'_> {
     fn default() -> Self {
-        Self { field: "", name: "", value: "", kind: "text", hint: "", required: false, disabled: false }
+        Self {
+            field: "",
+            name: "",
+            value: "",
+            kind: "text",
+            hint: "",
+            required: false,
+            disabled: false,
+        }
     }
 }
 
@@ -78,7 +86,10 @@ pub(super) fn input(field: &Field<'_>, errors: &[FieldError]) -> Markup {
 }
 
 fn error_of<'a>(field: &str, errors: &'a [FieldError]) -> Option<&'a str> {
-    errors.iter().find(|error| error.field == field).map(|error| error.message.as_str())
+    errors
+        .iter()
+        .find(|error| error.field == field)
+        .map(|error| error.message.as_str())
 }
 
 pub(super) fn settings_form(
@@ -89,13 +100,21 @@ pub(super) fn settings_form(
     version: Option<&str>,
     errors: &[FieldError],
 ) -> Markup {
-    let version = version.map(str::to_owned).or_else(|| present.map(|present| present.version.to_string())).unwrap_or_default();
-    let since =
-        present.and_then(|present| present.auth_token.since.as_deref()).map(|since| since.chars().take(10).collect::<String>());
+    let version = version
+        .map(str::to_owned)
+        .or_else(|| present.map(|present| present.version.to_string()))
+        .unwrap_or_default();
+    let since = present
+        .and_then(|present| present.auth_token.since.as_deref())
+        .map(|since| since.chars().take(10).collect::<String>());
     let token_hint = match (&since, present.is_some()) {
-        (Some(since), _) => format!("Set, since {since}. It is never shown; leave this empty to keep it."),
+        (Some(since), _) => {
+            format!("Set, since {since}. It is never shown; leave this empty to keep it.")
+        }
         (None, true) => "Set. It is never shown; leave this empty to keep it.".to_owned(),
-        (None, false) => "From the Twilio console. It is stored sealed, and never shown again.".to_owned(),
+        (None, false) => {
+            "From the Twilio console. It is stored sealed, and never shown again.".to_owned()
+        }
     };
     html! {
         section.card aria-labelledby="settings" {
@@ -120,19 +139,43 @@ pub(super) fn settings_form(
     }
 }
 
-fn advanced(present: Option<&VoiceProvider>, form: &NewVoiceProvider, errors: &[FieldError]) -> Markup {
+fn advanced(
+    present: Option<&VoiceProvider>,
+    form: &NewVoiceProvider,
+    errors: &[FieldError],
+) -> Markup {
     let basic = ["account_sid", "auth_token", "from"];
-    let open = errors.iter().any(|error| !basic.contains(&error.field.as_str()));
+    let open = errors
+        .iter()
+        .any(|error| !basic.contains(&error.field.as_str()));
     let shared = present.is_some_and(|present| present.account_shared);
-    let shown_pace = present.map(|present| present.calls_per_second.to_string()).unwrap_or_default();
-    let entered_pace = form.calls_per_second.filter(|pace| pace.is_finite()).map(|pace| pace.to_string());
+    let shown_pace = present
+        .map(|present| present.calls_per_second.to_string())
+        .unwrap_or_default();
+    let entered_pace = form
+        .calls_per_second
+        .filter(|pace| pace.is_finite())
+        .map(|pace| pace.to_string());
     let pace = entered_pace.unwrap_or_else(|| shown_pace.clone());
     let listed = locales().any(|spoken| form.default_locale.as_deref() == Some(spoken.locale));
     let locale = form.default_locale.clone().unwrap_or_default();
     let text = |number: u32| number.to_string();
-    let ring = form.ring_timeout_s.map(|seconds| seconds.to_string()).unwrap_or_default();
-    let brand = form.speech.brands.get(EVERY_LOCALE).cloned().unwrap_or_default();
-    let greeting = form.speech.greetings.get(&locale).cloned().unwrap_or_default();
+    let ring = form
+        .ring_timeout_s
+        .map(|seconds| seconds.to_string())
+        .unwrap_or_default();
+    let brand = form
+        .speech
+        .brands
+        .get(EVERY_LOCALE)
+        .cloned()
+        .unwrap_or_default();
+    let greeting = form
+        .speech
+        .greetings
+        .get(&locale)
+        .cloned()
+        .unwrap_or_default();
     let pace_hint = if shared {
         "Other tenants use this Twilio account: its pace is changed by an operator."
     } else {
@@ -182,7 +225,10 @@ fn advanced(present: Option<&VoiceProvider>, form: &NewVoiceProvider, errors: &[
 }
 
 fn machines(form: &NewVoiceProvider, errors: &[FieldError]) -> Markup {
-    let chosen = form.voicemail.clone().unwrap_or_else(|| Voicemail::Speak.as_str().to_owned());
+    let chosen = form
+        .voicemail
+        .clone()
+        .unwrap_or_else(|| Voicemail::Speak.as_str().to_owned());
     let name = |policy: Voicemail| match policy {
         Voicemail::Speak => "Speak to whoever or whatever answers",
         Voicemail::HangUp => "Hang up, without the code",
