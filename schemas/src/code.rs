@@ -1,4 +1,4 @@
-//! The one-time password itself.
+//! The one-time password that a call reads out.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,8 +8,8 @@ use zeroize::{Zeroize, ZeroizeOnDrop};
 
 use crate::Refused;
 
-/// A one-time password: 4 to 10 ASCII letters or digits. Has no `Display`, doesn't show itself in `Debug`, and is
-/// wiped from memory when dropped.
+/// A one-time password: 4 to 10 ASCII letters or digits. It has no `Display`, a redacted `Debug`,
+/// and is wiped from memory on drop.
 #[derive(Clone, PartialEq, Eq, Zeroize, ZeroizeOnDrop)]
 pub struct OtpCode(String);
 
@@ -17,7 +17,7 @@ impl OtpCode {
     /// Parses a code.
     ///
     /// # Errors
-    /// [`Refused`] says what a code is made of; it never holds what was given.
+    /// [`Refused`] describes a valid code. It never holds the text that was given.
     pub fn parse(text: &str) -> Result<Self, Refused> {
         if !(4..=10).contains(&text.len()) || !text.bytes().all(|b| b.is_ascii_alphanumeric()) {
             return Err(Refused("4 to 10 characters of A-Z, a-z and 0-9"));
@@ -25,7 +25,7 @@ impl OtpCode {
         Ok(Self(text.to_owned()))
     }
 
-    /// The code in clear: only for speaking it, sealing it, sending it, and for a keyed hash.
+    /// The code in clear. Use it only to speak, seal, send or hash (with a key) the code.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -55,7 +55,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_code_does_not_show_itself() {
+    fn debug_does_not_show_the_code() {
         let code = OtpCode::parse("493027").unwrap();
         assert_eq!(format!("{code:?}"), "OtpCode(…)");
         assert_eq!(code.expose(), "493027");

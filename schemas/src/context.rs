@@ -1,4 +1,4 @@
-//! What the auth service wants to find again in every status.
+//! The publisher's own data, echoed in every status.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -8,23 +8,24 @@ use serde::{Deserialize, Serialize};
 
 use crate::Refused;
 
-/// At most 5 strings by name, echoed in every status: keys of 1 to 32 characters, values of up to 128, no control
-/// characters.
+/// At most 5 named strings that are echoed in every status: keys of 1 to 32 characters, values of
+/// up to 128, no control characters. Stored and published in the clear.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Context(BTreeMap<String, String>);
 
-const SHAPE: &str = "an object of at most 5 strings, keys of 1 to 32 and values of up to 128 characters, no control characters";
+const SHAPE: &str = "an object of at most 5 strings, with keys of 1 to 32 and values of up to 128 \
+    characters, and without control characters";
 
 impl Context {
-    /// Checks a context.
+    /// Validates a map of strings.
     ///
     /// # Errors
-    /// [`Refused`] says what a context may hold.
+    /// [`Refused`] describes a valid context.
     pub fn parse(entries: BTreeMap<String, String>) -> Result<Self, Refused> {
-        let fits = |text: &str, shortest: usize, longest: usize| {
+        let fits = |text: &str, min_chars: usize, max_chars: usize| {
             let length = text.chars().count();
-            (shortest..=longest).contains(&length) && !text.chars().any(char::is_control)
+            (min_chars..=max_chars).contains(&length) && !text.chars().any(char::is_control)
         };
         if entries.len() > 5
             || !entries
@@ -36,10 +37,10 @@ impl Context {
         Ok(Self(entries))
     }
 
-    /// Checks a context given as JSON.
+    /// Validates a context given as JSON.
     ///
     /// # Errors
-    /// [`Refused`] says what a context may hold.
+    /// [`Refused`] describes a valid context.
     pub fn from_json(value: &serde_json::Value) -> Result<Self, Refused> {
         let object = value.as_object().ok_or(Refused(SHAPE))?;
         let entries: Option<BTreeMap<String, String>> = object
@@ -49,19 +50,19 @@ impl Context {
         Self::parse(entries.ok_or(Refused(SHAPE))?)
     }
 
-    /// Whether it marks a test call, which who counts leaves out.
+    /// Whether the request is a test call (`"test_call": "true"`), which statistics leave out.
     pub fn is_test_call(&self) -> bool {
         self.entries()
             .get("test_call")
             .is_some_and(|value| value == "true")
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the context has no entries.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The entries.
+    /// The entries, ordered by key.
     pub fn entries(&self) -> &BTreeMap<String, String> {
         &self.0
     }
@@ -76,7 +77,10 @@ impl JsonSchema for Context {
         json_schema!({
             "type": "object", "maxProperties": 5,
             "propertyNames": { "minLength": 1, "maxLength": 32 },
-            "additionalProperties": { "type": "string", "maxLength": 128, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$" },
+            "additionalProperties": {
+                "type": "string", "maxLength": 128,
+                "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$"
+            },
             "description": "At most 5 strings, echoed in every status of the delivery."
         })
     }

@@ -1,8 +1,9 @@
 //! The `CloudEvents` 1.0 envelope, in structured and in binary content mode.
 //!
-//! The AMQP binding of `CloudEvents` covers AMQP 1.0 only; its rules are carried over as practice has it: structured
-//! mode is content type `application/cloudevents+json`; binary mode has the attributes in headers prefixed
-//! `cloudEvents_` or `cloudEvents:` and the data as the body.
+//! The AMQP binding of `CloudEvents` covers AMQP 1.0 only. This module applies its rules to AMQP
+//! 0-9-1 as other implementations do: in structured mode the content type is
+//! `application/cloudevents+json`; in binary mode the attributes are headers prefixed
+//! `cloudEvents_` or `cloudEvents:`, and the data is the body.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,76 +15,78 @@ use crate::Timestamp;
 /// The content type of an event in structured mode.
 pub const STRUCTURED: &str = "application/cloudevents+json";
 
-/// The longest body that is read at all, in bytes: `CloudEvents` asks every consumer to take 64 KiB.
-pub const LONGEST_BODY_BYTES: usize = 64 * 1024;
+/// The size limit of a body, in bytes. `CloudEvents` requires every consumer to accept 64 KiB.
+pub const MAX_BODY_BYTES: usize = 64 * 1024;
 
-/// A message as it came, before anything is known of it.
+/// A message as received, before it is parsed.
 #[derive(Clone, Copy)]
 pub struct Message<'a> {
     /// The AMQP `content_type` property.
     pub content_type: Option<&'a str>,
-    /// The headers that are text, in any order.
+    /// The headers with text values, in any order.
     pub headers: &'a [(String, String)],
-    /// The body.
+    /// The body: the event in structured mode, its data in binary mode.
     pub body: &'a [u8],
 }
 
-/// The attributes of an event and its data.
+/// The attributes and the data of an event.
 pub(crate) struct Envelope {
     pub(crate) id: String,
     pub(crate) kind: String,
     pub(crate) time: Option<Timestamp>,
     pub(crate) trace: Trace,
-    /// An attribute that isn't what it must be, but keeps nobody from being answered.
-    pub(crate) wrong: Option<&'static str>,
+    /// The first invalid attribute among those that a status can still report: `datacontenttype`,
+    /// `source` and `time`.
+    pub(crate) invalid_attribute: Option<&'static str>,
     pub(crate) data: Map<String, Value>,
 }
 
-/// The W3C trace context that came with a message and goes out with what it causes. What is malformed is left out:
-/// a message never fails for it.
+/// The W3C trace context of a message. The events that a message causes carry it too. Malformed
+/// parts are dropped; a message is never rejected because of them.
 #[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize, serde::Deserialize)]
 pub struct Trace {
-    /// `traceparent`, well-formed.
+    /// A well-formed `traceparent`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub traceparent: Option<String>,
-    /// `tracestate`, only beside a `traceparent`.
+    /// The `tracestate`. Present only together with a `traceparent`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tracestate: Option<String>,
 }
 
-/// Why a message can't be read, so that no status can answer it. Says what to do, never what it held.
+/// Why a message can't be read, so that no status can report it. The texts say what the publisher
+/// must change and never quote the message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unreadable {
-    /// Longer than [`LONGEST_BODY_BYTES`].
+    /// The body is longer than [`MAX_BODY_BYTES`].
     #[error("the body is longer than 65536 bytes")]
     TooLong,
-    /// Neither of the two content modes.
+    /// The message is in neither of the two content modes.
     #[error(
-        "the content type must be application/cloudevents+json, or application/json with cloudEvents_ headers"
+        "the content type must be application/cloudevents+json, or application/json with \
+         cloudEvents_ headers"
     )]
     ContentType,
     /// The body isn't a JSON object.
     #[error("the body must be a JSON object in UTF-8")]
     NotJson,
-    /// An attribute is missing or not what it must be.
-    #[error("the attribute {0} is missing or not what CloudEvents 1.0 says")]
+    /// The named attribute is missing or invalid.
+    #[error("the attribute {0} is missing or not valid by CloudEvents 1.0")]
     Attribute(&'static str),
-    /// A type that isn't of this contract.
-    #[error(
-        "the type is none of dev.voiceotp.delivery.requested.v1, .cancelled.v1 and .verified.v1"
-    )]
+    /// The event's type isn't part of this contract.
+    #[error("the type must be dev.voiceotp.delivery.requested.v1, .cancelled.v1 or .verified.v1")]
     UnknownType,
-    /// The tenant or the delivery can't be told, so nobody could be answered.
-    #[error("{0} is missing or not what it must be, so no status can answer")]
+    /// The named field, the tenant or the delivery, is missing or invalid, so that no status can be
+    /// published.
+    #[error("{0} is missing or invalid, so no status can report the problem")]
     Nameless(&'static str),
-    /// A cancelled or verified event that says nothing usable.
+    /// The data of a `cancelled` or `verified` event names no delivery and no user.
     #[error("data must have tenant_id and {0}")]
     Data(&'static str),
 }
 
 impl Unreadable {
-    /// A constant word for a dead letter's header and a metric's label.
-    pub fn word(&self) -> &'static str {
+    /// The reason as a dead letter's header and a metric's label spell it.
+    pub fn as_str(&self) -> &'static str {
         match self {
             Self::TooLong => "too_long",
             Self::ContentType => "content_type",
@@ -117,9 +120,9 @@ impl Message<'_> {
     }
 }
 
-/// Reads the envelope in either content mode.
+/// Parses the envelope in either content mode.
 pub(crate) fn open(message: Message<'_>) -> Result<Envelope, Unreadable> {
-    if message.body.len() > LONGEST_BODY_BYTES {
+    if message.body.len() > MAX_BODY_BYTES {
         return Err(Unreadable::TooLong);
     }
     let media_type = message.content_type.map(|text| {
@@ -155,7 +158,8 @@ fn structured(message: Message<'_>) -> Result<Envelope, Unreadable> {
         Some(Value::String(text)) => Attribute::Text(text),
         Some(_) => Attribute::Other,
     };
-    // The trace context of the message itself is nearer than the one the event was made with.
+    // The headers describe the publishing of this message; the attributes may be older, from the
+    // creation of the event. So the headers win.
     let trace = trace_of(|name| message.header(name)).unwrap_or_else(|| {
         trace_of(|name| event.get(name).and_then(Value::as_str)).unwrap_or_default()
     });
@@ -174,7 +178,8 @@ fn binary(message: Message<'_>) -> Result<Envelope, Unreadable> {
     envelope(text, trace, data)
 }
 
-/// Parent and state from one place: another event's state says nothing about this one's parent.
+/// The trace context from one source. Parent and state are never mixed from two sources, since a
+/// state belongs to its parent.
 fn trace_of<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Option<Trace> {
     let parent = text("traceparent")?;
     Some(Trace::new(
@@ -183,7 +188,7 @@ fn trace_of<'a>(text: impl Fn(&str) -> Option<&'a str>) -> Option<Trace> {
     ))
 }
 
-/// An attribute as it came.
+/// An attribute as received: absent, a string, or another JSON value.
 enum Attribute<'a> {
     Absent,
     Text(&'a str),
@@ -199,11 +204,11 @@ fn envelope<'a>(
         Attribute::Text(text) => Some(text),
         Attribute::Absent | Attribute::Other => None,
     };
-    let clean =
+    let is_valid =
         |text: &&str| !text.is_empty() && text.len() <= 256 && !text.chars().any(char::is_control);
     let required = |name: &'static str| {
         text(name)
-            .filter(clean)
+            .filter(is_valid)
             .map(str::to_owned)
             .ok_or(Unreadable::Attribute(name))
     };
@@ -220,8 +225,8 @@ fn envelope<'a>(
         Attribute::Text(text) => parse_time(text).map(Some).ok_or("time"),
         Attribute::Other => Err("time"),
     };
-    let source = text("source").filter(clean);
-    let wrong = [
+    let source = text("source").filter(is_valid);
+    let invalid = [
         (!json).then_some("datacontenttype"),
         source.is_none().then_some("source"),
         time.err(),
@@ -231,7 +236,7 @@ fn envelope<'a>(
         kind: required("type")?,
         time: time.unwrap_or_default(),
         trace,
-        wrong: wrong.into_iter().flatten().next(),
+        invalid_attribute: invalid.into_iter().flatten().next(),
         data,
     })
 }
@@ -243,15 +248,15 @@ fn object(bytes: &[u8]) -> Result<Map<String, Value>, Unreadable> {
     }
 }
 
-/// An RFC 3339 time, in UTC, of a year that fits every store.
-pub(crate) fn parse_time(text: &str) -> Option<Timestamp> {
+/// Parses an RFC 3339 time from 1970 to 9999, the years that every database can store, into UTC.
+pub fn parse_time(text: &str) -> Option<Timestamp> {
     let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc);
     let years = DateTime::UNIX_EPOCH..DateTime::from_timestamp(253_402_300_799, 0)?;
     years.contains(&time).then_some(time)
 }
 
 impl Trace {
-    /// Keeps what is well-formed by W3C Trace Context.
+    /// Keeps the parts that are well-formed by W3C Trace Context.
     pub fn new(traceparent: Option<String>, tracestate: Option<String>) -> Self {
         let traceparent = traceparent.filter(|text| is_traceparent(text));
         let printable =
@@ -325,8 +330,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_an_event_says_why() {
-        let too_long = vec![b' '; LONGEST_BODY_BYTES + 1];
+    fn a_message_that_is_not_an_event_is_refused_with_its_reason() {
+        let too_long = vec![b' '; MAX_BODY_BYTES + 1];
         let check = |content_type, body, why| {
             assert_eq!(
                 open(Message {
@@ -360,7 +365,7 @@ mod tests {
     }
 
     #[test]
-    fn a_malformed_trace_is_left_out() {
+    fn a_malformed_trace_is_dropped() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert_eq!(
             Trace::new(Some(good.to_owned()), None)

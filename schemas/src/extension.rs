@@ -1,4 +1,4 @@
-//! What is dialled after the call is answered.
+//! The digits that are dialled after the call is answered.
 
 use std::borrow::Cow;
 
@@ -6,8 +6,8 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::Refused;
 
-/// An extension to dial after the answer: 1 to 32 of `0-9`, `*`, `#`, `w` (half a second) and `W` (a second).
-/// Hidden in `Debug`: with the number it says whose phone rings.
+/// An extension to dial after the answer: 1 to 32 of `0-9`, `*`, `#`, `w` (wait half a second) and
+/// `W` (wait a second). `Debug` hides it, since number and extension together identify a person.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Extension(String);
 
@@ -15,7 +15,7 @@ impl Extension {
     /// Parses an extension.
     ///
     /// # Errors
-    /// [`Refused`] says what an extension is made of.
+    /// [`Refused`] describes a valid extension.
     pub fn parse(text: &str) -> Result<Self, Refused> {
         let fits = |b: u8| b.is_ascii_digit() || matches!(b, b'*' | b'#' | b'w' | b'W');
         if text.is_empty() || text.len() > 32 || !text.bytes().all(fits) {
@@ -26,7 +26,8 @@ impl Extension {
         Ok(Self(text.to_owned()))
     }
 
-    /// The extension in full: only for Twilio, for sealing, and for a keyed hash.
+    /// The extension in clear. Use it only to send it to Twilio, to seal it, or to hash it with a
+    /// key.
     pub fn expose(&self) -> &str {
         &self.0
     }
@@ -46,7 +47,7 @@ impl JsonSchema for Extension {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string", "pattern": "^[0-9*#wW]{1,32}$",
-            "description": "Dialled after the answer; w waits half a second, W a second."
+            "description": "Dialled after the call is answered; w waits half a second, W a second."
         })
     }
 }
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_extension_is_what_a_keypad_has_and_waits() {
+    fn an_extension_is_made_of_keypad_keys_and_waits() {
         assert!(Extension::parse("wW123*#").is_ok());
         for bad in ["", "12a", "1 2", &"1".repeat(33)] {
             assert!(Extension::parse(bad).is_err(), "{bad}");

@@ -1,4 +1,4 @@
-//! Names of things: tenants, deliveries, users as the auth service knows them.
+//! Identifiers: of tenants, of deliveries, and of users as the auth service knows them.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -8,17 +8,18 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::Refused;
 
-/// A tenant of the identity platform: 1 to 64 of `A-Za-z0-9_-`. No dot, since it is a word of a routing key.
+/// A tenant of the identity platform: 1 to 64 of `A-Za-z0-9_-`. No dot, since the id is a word of
+/// routing keys.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TenantId(String);
 
-/// What the auth service calls one delivery: 1 to 128 of `A-Za-z0-9._:-`. It is the `CloudEvents` `id` of the
-/// request, and with the tenant the idempotency key.
+/// A delivery: 1 to 128 of `A-Za-z0-9._:-`. The publisher chooses it as the `CloudEvents` `id` of
+/// the request. Together with the tenant it is the idempotency key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct DeliveryId(String);
 
-/// A user as the auth service knows it: opaque, 1 to 128 characters, no control characters. It may be somebody's
-/// e-mail address, so `Debug` hides it.
+/// A user as the auth service knows it: opaque, 1 to 128 characters, no control characters. `Debug`
+/// hides it, since it may be an e-mail address.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct UserRef(String);
 
@@ -29,7 +30,7 @@ impl TenantId {
     /// Parses a tenant id.
     ///
     /// # Errors
-    /// [`Refused`] says what a tenant id is made of.
+    /// [`Refused`] describes a valid tenant id.
     pub fn parse(text: &str) -> Result<Self, Refused> {
         let fits = |b: u8| b.is_ascii_alphanumeric() || b == b'_' || b == b'-';
         checked(text, 64, fits).map(Self).ok_or(Refused(TENANT))
@@ -45,7 +46,7 @@ impl DeliveryId {
     /// Parses a delivery id.
     ///
     /// # Errors
-    /// [`Refused`] says what a delivery id is made of.
+    /// [`Refused`] describes a valid delivery id.
     pub fn parse(text: &str) -> Result<Self, Refused> {
         let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b':' | b'-');
         checked(text, 128, fits).map(Self).ok_or(Refused(DELIVERY))
@@ -61,7 +62,8 @@ impl UserRef {
     /// Parses a user reference.
     ///
     /// # Errors
-    /// [`Refused`] when it is empty, longer than 128 characters or holds a control character.
+    /// [`Refused`] when the text is empty, longer than 128 characters, or holds a control
+    /// character.
     pub fn parse(text: &str) -> Result<Self, Refused> {
         if text.is_empty() || text.chars().count() > 128 || text.chars().any(char::is_control) {
             return Err(Refused("1 to 128 characters, no control characters"));
@@ -69,15 +71,16 @@ impl UserRef {
         Ok(Self(text.to_owned()))
     }
 
-    /// The reference as text: only for sending it and for a keyed hash of it.
+    /// The reference as text. Use it only to send it or to hash it with a key.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-fn checked(text: &str, longest: usize, fits: impl Fn(u8) -> bool) -> Option<String> {
-    let right = !text.is_empty() && text.len() <= longest && text.bytes().all(fits);
-    right.then(|| text.to_owned())
+/// The text, if it has 1 to `max_bytes` bytes and all of them fit.
+fn checked(text: &str, max_bytes: usize, fits: impl Fn(u8) -> bool) -> Option<String> {
+    let valid = !text.is_empty() && text.len() <= max_bytes && text.bytes().all(fits);
+    valid.then(|| text.to_owned())
 }
 
 impl fmt::Display for TenantId {
@@ -160,7 +163,7 @@ impl JsonSchema for TenantId {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string", "pattern": "^[A-Za-z0-9_-]{1,64}$",
-            "description": "The tenant: 1 to 64 of A-Z, a-z, 0-9, _ and -."
+            "description": "The tenant: 1 to 64 characters of A-Z, a-z, 0-9, _ and -."
         })
     }
 }
@@ -173,7 +176,8 @@ impl JsonSchema for DeliveryId {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string", "pattern": "^[A-Za-z0-9._:-]{1,128}$",
-            "description": "The delivery: the CloudEvents id of its request. With the tenant it is the idempotency key."
+            "description": "The delivery: the CloudEvents id of its request. Together with the \
+                tenant it is the idempotency key."
         })
     }
 }
@@ -185,8 +189,10 @@ impl JsonSchema for UserRef {
 
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
-            "type": "string", "minLength": 1, "maxLength": 128, "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
-            "description": "The user as the auth service knows it, opaque. A newer request of the same user supersedes the older."
+            "type": "string", "minLength": 1, "maxLength": 128,
+            "pattern": "^[^\\u0000-\\u001f\\u007f-\\u009f]*$",
+            "description": "The user as the auth service knows it, opaque. A newer request of a \
+                user supersedes the older one."
         })
     }
 }
@@ -212,7 +218,7 @@ mod tests {
     }
 
     #[test]
-    fn a_user_reference_does_not_show_itself() {
+    fn debug_does_not_show_a_user_reference() {
         let user = UserRef::parse("jane@example.com").unwrap();
         assert!(!format!("{user:?}").contains("jane"));
         assert!(UserRef::parse("a\u{7}").is_err());

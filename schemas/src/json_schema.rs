@@ -1,6 +1,6 @@
-//! The JSON Schema (2020-12) of each event, generated from the types.
+//! The JSON Schema (2020-12) document of each event, generated from the types.
 //!
-//! The documents stand in `schemas/json/`; a test holds them current. To write them anew after a change:
+//! `schemas/json/` has the documents, and a test compares them. To update them after a change:
 //! `VOICE_OTP_BLESS=1 cargo test -p voice-otp-schemas`.
 
 use schemars::{JsonSchema, generate::SchemaSettings};
@@ -11,11 +11,11 @@ use crate::request::{CANCELLED, REQUESTED, VERIFIED};
 use crate::status::{STATUS, StatusEvent};
 use crate::{Context, DeliveryId, Extension, Locale, OtpCode, PhoneNumber, TenantId, UserRef};
 
-/// One event's document.
+/// The document of one event.
 pub struct Document {
-    /// The file's name in `schemas/json/`.
+    /// The name of its file in `schemas/json/`.
     pub file: &'static str,
-    /// The document.
+    /// The JSON Schema.
     pub schema: Value,
 }
 
@@ -23,14 +23,14 @@ pub struct Document {
 pub fn documents() -> Vec<Document> {
     let one_of = |names: [&str; 2]| json!([{ "required": [names[0]] }, { "required": [names[1]] }]);
     let mut requested = event::<RequestedEvent>(REQUESTED);
-    within(
+    insert(
         &mut requested,
         "/$defs/RequestedData",
         "oneOf",
         one_of(["code", "sealed_code"]),
     );
     let mut cancelled = event::<CancelledEvent>(CANCELLED);
-    within(
+    insert(
         &mut cancelled,
         "/$defs/CancelledData",
         "oneOf",
@@ -65,7 +65,8 @@ fn event<E: JsonSchema>(kind: &str) -> Value {
         .into_generator()
         .into_root_schema_for::<E>();
     let mut value = schema.to_value();
-    within(
+    join_description_lines(&mut value);
+    insert(
         &mut value,
         "",
         "$id",
@@ -74,20 +75,37 @@ fn event<E: JsonSchema>(kind: &str) -> Value {
             kind.trim_start_matches("dev.voiceotp.")
         )),
     );
-    within(&mut value, "", "title", json!(kind));
-    within(
+    insert(&mut value, "", "title", json!(kind));
+    insert(
         &mut value,
         "/properties",
         "specversion",
         json!({ "const": "1.0" }),
     );
-    within(&mut value, "/properties", "type", json!({ "const": kind }));
+    insert(&mut value, "/properties", "type", json!({ "const": kind }));
     value
 }
 
-/// Puts a member into the object at a place.
-fn within(schema: &mut Value, place: &str, name: &str, member: Value) {
-    if let Some(object) = schema.pointer_mut(place).and_then(Value::as_object_mut) {
+/// Joins the lines of each description: they are the lines of a doc comment, wrapped for the
+/// source.
+fn join_description_lines(schema: &mut Value) {
+    match schema {
+        Value::Object(object) => {
+            for (name, member) in object {
+                match member {
+                    Value::String(text) if name == "description" => *text = text.replace('\n', " "),
+                    _ => join_description_lines(member),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(join_description_lines),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+    }
+}
+
+/// Inserts a member into the object that a JSON pointer names.
+fn insert(schema: &mut Value, pointer: &str, name: &str, member: Value) {
+    if let Some(object) = schema.pointer_mut(pointer).and_then(Value::as_object_mut) {
         object.insert(name.to_owned(), member);
     }
 }
@@ -96,23 +114,23 @@ macro_rules! request_event {
     ($event:ident, $id:ty, $data:ty, $doc:literal) => {
         #[doc = $doc]
         #[derive(JsonSchema)]
-        #[expect(dead_code, reason = "only its shape is used, for the schema")]
+        #[expect(dead_code, reason = "only the schema is generated from it")]
         struct $event {
             /// Always `1.0`.
             specversion: String,
-            /// The event's id. Of a request it is the delivery id.
+            /// The event's id. The id of a request is the delivery id.
             id: $id,
-            /// Who publishes: a URI reference.
+            /// The publisher: a URI reference.
             #[schemars(length(min = 1, max = 256))]
             source: String,
-            /// The event's type.
+            /// The type of the event, with its version.
             r#type: String,
-            /// When it happened, RFC 3339. Timings in statuses count from it.
+            /// When the event happened, RFC 3339. The `timings` of statuses count from it.
             #[schemars(extend("format" = "date-time"))]
             time: Option<String>,
-            /// `application/json`, if given.
+            /// If present: `application/json`.
             datacontenttype: Option<String>,
-            /// What it says.
+            /// The content of the event.
             data: $data,
         }
     };
@@ -122,35 +140,36 @@ request_event!(
     RequestedEvent,
     DeliveryId,
     RequestedData,
-    "Read this code to this number."
+    "A request to read a code to a telephone number."
 );
 request_event!(
     CancelledEvent,
     EventId,
     CancelledData,
-    "Take back what has not been heard yet."
+    "Cancels deliveries that have not been answered yet."
 );
 request_event!(
     VerifiedEvent,
     EventId,
     VerifiedData,
-    "The code was entered."
+    "The code of a delivery was entered."
 );
 
-/// The id of an event that isn't a delivery's.
+/// The id of an event that isn't a request.
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "only its shape is used, for the schema")]
+#[expect(dead_code, reason = "only the schema is generated from it")]
 struct EventId(#[schemars(length(min = 1, max = 256))] String);
 
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "only its shape is used, for the schema")]
+#[expect(dead_code, reason = "only the schema is generated from it")]
 struct RequestedData {
     tenant_id: TenantId,
     to: PhoneNumber,
     code: Option<OtpCode>,
-    /// A libsodium sealed box, so that the broker never holds a code. Rejected with `sealed_code_unsupported` so far.
+    /// A libsodium sealed box with the code, so that the broker never holds the code in clear. Not
+    /// supported yet: rejected with `sealed_code_unsupported`.
     sealed_code: Option<SealedCode>,
-    /// When the code is worth nothing any more: RFC 3339, at most one hour ahead.
+    /// When the code expires: RFC 3339, at most one hour ahead.
     #[schemars(extend("format" = "date-time"))]
     expires_at: String,
     locale: Option<Locale>,
@@ -160,17 +179,17 @@ struct RequestedData {
 }
 
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "only its shape is used, for the schema")]
+#[expect(dead_code, reason = "only the schema is generated from it")]
 struct SealedCode {
-    /// Which key sealed it.
+    /// The id of the key that sealed the code.
     key_id: String,
-    /// The box, base64.
+    /// The sealed box, base64.
     #[schemars(rename = "box")]
     sealed: String,
 }
 
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "only its shape is used, for the schema")]
+#[expect(dead_code, reason = "only the schema is generated from it")]
 struct CancelledData {
     tenant_id: TenantId,
     delivery_id: Option<DeliveryId>,
@@ -178,7 +197,7 @@ struct CancelledData {
 }
 
 #[derive(JsonSchema)]
-#[expect(dead_code, reason = "only its shape is used, for the schema")]
+#[expect(dead_code, reason = "only the schema is generated from it")]
 struct VerifiedData {
     tenant_id: TenantId,
     delivery_id: DeliveryId,

@@ -1,8 +1,8 @@
-//! Sealing of secrets, and keyed hashes.
+//! Encryption of secrets at rest (sealing), and keyed hashes.
 //!
-//! `VOICE_OTP_KEYS` is `id:base64 of 32 bytes[,…]`: the first key seals, all of them open. A key's id stands in the row
-//! that it sealed. Rotate by adding the new key everywhere, then putting it first, and dropping the old one when no row
-//! has it any more.
+//! `VOICE_OTP_KEYS` is `id:base64 of 32 bytes[,…]`. The first key seals; all of them open. Every
+//! sealed row stores the id of its key. To rotate: add the new key on every worker, then move it to
+//! the front, and remove the old one when no row has its id.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -14,7 +14,7 @@ use secrecy::{ExposeSecret as _, SecretString};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
-/// The keys, the first of which seals.
+/// The keys of `VOICE_OTP_KEYS`. The first one seals and hashes; every one opens.
 #[derive(Clone)]
 pub struct Keyring {
     first: Key,
@@ -25,43 +25,48 @@ pub struct Keyring {
 struct Key {
     id: String,
     cipher: XChaCha20Poly1305,
+    /// The key of the keyed hashes, derived from the same 32 bytes.
     hash: Zeroizing<[u8; 32]>,
 }
 
-/// Something sealed, and by which key.
+/// A sealed secret and the key that opens it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sealed {
-    /// The key's id.
+    /// The id of the key.
     pub key_id: String,
-    /// The nonce, then the box.
+    /// The nonce (24 bytes), then the ciphertext with its authentication tag.
     pub sealed: Vec<u8>,
 }
 
-/// Why `VOICE_OTP_KEYS` can't be used. Never shows a key.
+/// Why `VOICE_OTP_KEYS` is invalid. The texts never contain a key.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeysError {
-    /// There is none.
+    /// There is no key.
     #[error("there is no key; make one with: voice-otp keys new")]
     Empty,
-    /// One isn't `id:base64 of 32 bytes`.
+    /// The key at this position, from 1, isn't `id:base64 of 32 bytes`.
     #[error(
-        "key {0} is not id:base64 of 32 bytes (an id is 1 to 32 of A-Z, a-z, 0-9, _ and -); make one with: voice-otp keys new"
+        "key {0} is not id:base64 of 32 bytes (an id is 1 to 32 of A-Z, a-z, 0-9, _ and -); make \
+         one with: voice-otp keys new"
     )]
     Malformed(usize),
-    /// Two have one id.
-    #[error("two keys have the id {0}")]
-    Twice(String),
+    /// Two keys have this id.
+    #[error("two keys have the id {0}; give each key an id of its own")]
+    DuplicateId(String),
 }
 
-/// Why something can't be opened.
+/// Why a sealed secret can't be opened.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OpenError {
-    /// It was sealed by a key that isn't here.
-    #[error("sealed with key {0}, which VOICE_OTP_KEYS doesn't have here")]
+    /// The key with this id, which sealed it, isn't in the keyring.
+    #[error("sealed with key {0}, which is missing here; add it to VOICE_OTP_KEYS")]
     UnknownKey(String),
-    /// The key is there, and it doesn't fit: the row was tampered with, or two keys had one id.
-    #[error("can't be opened with key {0}: the row belongs elsewhere, or another key had this id")]
-    Broken(String),
+    /// The key with this id doesn't authenticate the secret: the row was changed or moved, or a
+    /// different key had this id.
+    #[error(
+        "can't be opened with key {0}: the row was changed or moved, or a different key had this id"
+    )]
+    Unauthentic(String),
 }
 
 const NONCE_BYTES: usize = 24;
@@ -70,7 +75,7 @@ impl Keyring {
     /// Parses `VOICE_OTP_KEYS`.
     ///
     /// # Errors
-    /// [`KeysError`] says which key is wrong, by its place.
+    /// [`KeysError`] names the invalid key by its position.
     pub fn parse(text: &SecretString) -> Result<Self, KeysError> {
         let mut keys: Vec<Key> = Vec::new();
         let entries = text
@@ -78,10 +83,10 @@ impl Keyring {
             .split(',')
             .map(str::trim)
             .filter(|entry| !entry.is_empty());
-        for (place, entry) in entries.enumerate() {
-            let key = Key::parse(entry).ok_or(KeysError::Malformed(place + 1))?;
+        for (index, entry) in entries.enumerate() {
+            let key = Key::parse(entry).ok_or(KeysError::Malformed(index + 1))?;
             if keys.iter().any(|other| other.id == key.id) {
-                return Err(KeysError::Twice(key.id));
+                return Err(KeysError::DuplicateId(key.id));
             }
             keys.push(key);
         }
@@ -93,40 +98,47 @@ impl Keyring {
         })
     }
 
-    /// A new key, as `VOICE_OTP_KEYS` has it.
+    /// A new random key in the format of `VOICE_OTP_KEYS`.
     pub fn generate(id: &str) -> SecretString {
         let bytes: Zeroizing<[u8; 32]> = Zeroizing::new(rand::rng().random());
         SecretString::from(format!("{id}:{}", STANDARD.encode(bytes.as_slice())))
     }
 
-    /// The ids of all keys, the sealing one first.
+    /// The ids of all keys; the one that seals comes first.
     pub fn ids(&self) -> Vec<String> {
         self.keys().map(|key| key.id.clone()).collect()
     }
 
-    /// Seals something with the first key. `place` says where it belongs: it opens nowhere else.
+    /// Seals a secret with the first key. `place` names the place where it is stored; the secret
+    /// opens only with the same `place`.
+    ///
+    /// # Panics
+    /// If the secret is longer than 256 GiB, the limit of the cipher.
     pub fn seal(&self, place: &str, secret: &[u8]) -> Sealed {
         let nonce: [u8; NONCE_BYTES] = rand::rng().random();
         let payload = Payload {
             msg: secret,
             aad: place.as_bytes(),
         };
-        // XChaCha20-Poly1305 fails only on messages of more than 256 GiB.
+        #[expect(
+            clippy::expect_used,
+            reason = "XChaCha20-Poly1305 fails only on messages of more than 256 GiB"
+        )]
         let sealed = self
             .first
             .cipher
             .encrypt(&XNonce::from(nonce), payload)
-            .unwrap_or_default();
+            .expect("the secret is shorter than 256 GiB");
         Sealed {
             key_id: self.first.id.clone(),
             sealed: [nonce.as_slice(), &sealed].concat(),
         }
     }
 
-    /// Opens something sealed.
+    /// Opens a sealed secret. `place` must be the one that it was sealed with.
     ///
     /// # Errors
-    /// [`OpenError`] says whether the key is missing or doesn't fit.
+    /// [`OpenError`] says whether the key is missing or doesn't authenticate the secret.
     pub fn open(
         &self,
         place: &str,
@@ -137,9 +149,11 @@ impl Keyring {
             .keys()
             .find(|key| key.id == key_id)
             .ok_or_else(|| OpenError::UnknownKey(key_id.to_owned()))?;
-        let broken = || OpenError::Broken(key_id.to_owned());
-        let (nonce, sealed) = sealed.split_at_checked(NONCE_BYTES).ok_or_else(broken)?;
-        let nonce = <[u8; NONCE_BYTES]>::try_from(nonce).map_err(|_| broken())?;
+        let unauthentic = || OpenError::Unauthentic(key_id.to_owned());
+        let (nonce, sealed) = sealed
+            .split_at_checked(NONCE_BYTES)
+            .ok_or_else(unauthentic)?;
+        let nonce = <[u8; NONCE_BYTES]>::try_from(nonce).map_err(|_| unauthentic())?;
         let payload = Payload {
             msg: sealed,
             aad: place.as_bytes(),
@@ -147,24 +161,25 @@ impl Keyring {
         key.cipher
             .decrypt(&XNonce::from(nonce), payload)
             .map(Zeroizing::new)
-            .map_err(|_| broken())
+            .map_err(|_| unauthentic())
     }
 
-    /// A keyed hash by the first key, and that key's id. `what` keeps hashes of different things apart.
-    pub fn hash(&self, what: &str, text: &str) -> (String, Vec<u8>) {
-        (self.first.id.clone(), self.first.mac(what, text))
+    /// The keyed hash of a text by the first key, and that key's id. `purpose` separates the hashes
+    /// of different kinds of values.
+    pub fn hash(&self, purpose: &str, text: &str) -> (String, Vec<u8>) {
+        (self.first.id.clone(), self.first.mac(purpose, text))
     }
 
-    /// The keyed hash by the key of this id.
-    pub fn hash_with(&self, key_id: &str, what: &str, text: &str) -> Option<Vec<u8>> {
+    /// The keyed hash of a text by the key with this id. `None` if the keyring doesn't have it.
+    pub fn hash_with(&self, key_id: &str, purpose: &str, text: &str) -> Option<Vec<u8>> {
         self.keys()
             .find(|key| key.id == key_id)
-            .map(|key| key.mac(what, text))
+            .map(|key| key.mac(purpose, text))
     }
 
-    /// The keyed hashes by every key: for finding what any of them hashed.
-    pub fn hashes(&self, what: &str, text: &str) -> Vec<Vec<u8>> {
-        self.keys().map(|key| key.mac(what, text)).collect()
+    /// The keyed hashes of a text by every key, to find rows that any of them hashed.
+    pub fn hashes(&self, purpose: &str, text: &str) -> Vec<Vec<u8>> {
+        self.keys().map(|key| key.mac(purpose, text)).collect()
     }
 
     fn keys(&self) -> impl Iterator<Item = &Key> {
@@ -184,21 +199,20 @@ impl Key {
         Some(Self {
             id: id.to_owned(),
             cipher: XChaCha20Poly1305::new(&(*bytes).into()),
-            // The hashes have a key of their own.
+            // The hashes use a derived key, so that no key has two uses.
             hash: Zeroizing::new(mac(bytes.as_slice(), "voice-otp keyed hash v1")),
         })
     }
 
-    fn mac(&self, what: &str, text: &str) -> Vec<u8> {
-        mac(self.hash.as_slice(), &format!("{what}\0{text}")).to_vec()
+    fn mac(&self, purpose: &str, text: &str) -> Vec<u8> {
+        mac(self.hash.as_slice(), &format!("{purpose}\0{text}")).to_vec()
     }
 }
 
 fn mac(key: &[u8], text: &str) -> [u8; 32] {
-    // HMAC takes a key of any length.
-    let Ok(mut mac) = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key) else {
-        return [0; 32];
-    };
+    #[expect(clippy::expect_used, reason = "HMAC accepts keys of any length")]
+    let mut mac = <Hmac<Sha256> as hmac::KeyInit>::new_from_slice(key)
+        .expect("HMAC accepts keys of any length");
     mac.update(text.as_bytes());
     mac.finalize().into_bytes().into()
 }
@@ -226,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_key_seals_and_all_open() {
+    fn the_first_key_seals_and_every_key_opens() {
         let (old, text) = ring(&["old"]);
         let sealed = old.seal("acme/auth_token", b"secret");
         let both = Keyring::parse(&SecretString::from(format!(
@@ -241,15 +255,15 @@ mod tests {
             b"secret"
         );
         assert_eq!(both.seal("acme/auth_token", b"secret").key_id, "new");
-        let (stranger, _) = ring(&["other"]);
+        let (other, _) = ring(&["other"]);
         assert_eq!(
-            stranger.open("x", "old", &sealed.sealed).unwrap_err(),
+            other.open("x", "old", &sealed.sealed).unwrap_err(),
             OpenError::UnknownKey("old".to_owned())
         );
     }
 
     #[test]
-    fn what_is_sealed_opens_only_where_it_belongs() {
+    fn a_secret_opens_only_in_the_place_that_it_was_sealed_for() {
         let (ring, _) = ring(&["a"]);
         let mut sealed = ring.seal("acme/auth_token", b"secret");
         assert!(ring.open("evil/auth_token", "a", &sealed.sealed).is_err());
@@ -259,7 +273,7 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_key_is_named_by_its_place_and_not_shown() {
+    fn an_invalid_key_is_named_by_its_position_and_not_shown() {
         let parse = |text: &str| Keyring::parse(&SecretString::from(text)).unwrap_err();
         assert_eq!(parse(""), KeysError::Empty);
         let good = Keyring::generate("a").expose_secret().to_owned();
@@ -269,7 +283,7 @@ mod tests {
         );
         assert_eq!(
             parse(&format!("{good},{good}")),
-            KeysError::Twice("a".to_owned())
+            KeysError::DuplicateId("a".to_owned())
         );
     }
 

@@ -8,18 +8,20 @@ use serde::{Serialize, Serializer};
 
 use crate::Refused;
 
-/// A well-formed BCP 47 language tag, in its usual case (`en-US`, `zh-Hant-TW`). Well-formed doesn't say that we
-/// speak it: the core's speech picks the nearest language it has.
+/// A well-formed BCP 47 language tag, in its conventional case (`en-US`, `zh-Hant-TW`). A
+/// well-formed tag need not name a language that is spoken: the core's speech picks the nearest one
+/// it has.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Locale(String);
 
 const SHAPE: &str = "a BCP 47 language tag, for example en-US";
 
 impl Locale {
-    /// Parses a tag: a language of 2 or 3 letters, then subtags of 1 to 8 letters or digits, 35 characters at most.
+    /// Parses a tag of at most 35 characters: a language of 2 or 3 letters, then subtags of 1 to 8
+    /// letters or digits.
     ///
     /// # Errors
-    /// [`Refused`] when it isn't such a tag.
+    /// [`Refused`] when the text isn't such a tag.
     pub fn parse(text: &str) -> Result<Self, Refused> {
         let mut parts = text.split('-');
         let language = parts.next().unwrap_or_default();
@@ -34,12 +36,12 @@ impl Locale {
         let mut tag = language.to_ascii_lowercase();
         for part in parts {
             tag.push('-');
-            tag.push_str(&in_usual_case(part));
+            tag.push_str(&in_conventional_case(part));
         }
         Ok(Self(tag))
     }
 
-    /// The tag.
+    /// The tag as text.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -50,8 +52,9 @@ impl Locale {
     }
 }
 
-/// RFC 5646 section 2.1.1: regions upper case, scripts title case, the rest lower case.
-fn in_usual_case(part: &str) -> String {
+/// A subtag in the case of RFC 5646, section 2.1.1: regions in upper case, scripts in title case,
+/// the rest in lower case.
+fn in_conventional_case(part: &str) -> String {
     let letters = part.bytes().all(|b| b.is_ascii_alphabetic());
     match part.len() {
         2 if letters => part.to_ascii_uppercase(),
@@ -97,7 +100,9 @@ impl JsonSchema for Locale {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string", "maxLength": 35, "pattern": "^[A-Za-z]{2,3}(-[A-Za-z0-9]{1,8})*$",
-            "description": "The language to speak, a BCP 47 tag. The nearest that is spoken is taken, en-US at last."
+            "description": "The language to speak, a BCP 47 tag. The nearest supported language \
+                is spoken; without one, the language of the tenant or of the \
+                number's country, else en-US."
         })
     }
 }
@@ -107,7 +112,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tag_takes_its_usual_case() {
+    fn a_tag_takes_its_conventional_case() {
         for (given, tag) in [
             ("EN-us", "en-US"),
             ("zh-hant-tw", "zh-Hant-TW"),

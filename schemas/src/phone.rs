@@ -7,25 +7,25 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use crate::Refused;
 
-/// A telephone number in E.164 (`+14155552671`) that libphonenumber's rules hold to be a possible subscriber's
-/// number. `Display` and `Debug` print it masked, with at least five digits hidden.
+/// A telephone number in E.164 (`+14155552671`) that is valid by libphonenumber's rules. `Display`
+/// and `Debug` print it masked, with at least five digits hidden.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct PhoneNumber {
     digits: String,
     country: Option<Country>,
 }
 
-/// An ISO 3166-1 alpha-2 country, upper case.
+/// A country: an ISO 3166-1 alpha-2 code in upper case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Country([u8; 2]);
 
 const SHAPE: &str = "a telephone number in E.164: + and 7 to 15 digits, for example +12025550123";
 
 impl PhoneNumber {
-    /// Parses a number: E.164 in form, and valid by the numbering plan of its country.
+    /// Parses a number that is E.164 in form and valid by the numbering plan of its country.
     ///
     /// # Errors
-    /// [`Refused`] says whether the form or the number is wrong.
+    /// [`Refused`] says whether the form or the numbering plan rules the text out.
     pub fn parse(text: &str) -> Result<Self, Refused> {
         let digits = text.strip_prefix('+').ok_or(Refused(SHAPE))?;
         let form = (7..=15).contains(&digits.len())
@@ -36,7 +36,7 @@ impl PhoneNumber {
         }
         let number = phonenumber::parse(None, text).map_err(|_| Refused(SHAPE))?;
         if !phonenumber::is_valid(&number) {
-            return Err(Refused("not a number of any country's numbering plan"));
+            return Err(Refused("a number that its country's numbering plan allows"));
         }
         let country = number
             .country()
@@ -48,24 +48,27 @@ impl PhoneNumber {
         })
     }
 
-    /// The number in full, `+` and digits: only for Twilio, for sealing, and for a keyed hash.
+    /// The number in full, `+` and digits. Use it only to send it to Twilio, to seal it, or to hash
+    /// it with a key.
     pub fn expose(&self) -> &str {
         &self.digits
     }
 
-    /// The country whose numbering plan the number is of; none for numbers of no country (satellite, +800).
+    /// The country whose numbering plan the number belongs to. `None` for numbers of no country
+    /// (satellite, +800).
     pub fn country(&self) -> Option<Country> {
         self.country
     }
 
-    /// The number with at least five digits hidden, for people: `+1415*****71`.
+    /// The number with at least five digits hidden: `+1415*****71`.
     pub fn masked(&self) -> String {
         mask(&self.digits)
     }
 }
 
-/// The country that a masked number seems to be in, by what is left of it; of several that share a calling code the largest, unless
-/// the digits tell them apart.
+/// The country that a masked number probably belongs to, by its visible digits. If several
+/// countries share the calling code, it is the largest, unless the area code belongs to one of the
+/// others.
 pub fn country_of_masked(masked: &str) -> Option<Country> {
     let digits: String = masked
         .strip_prefix('+')?
@@ -76,18 +79,19 @@ pub fn country_of_masked(masked: &str) -> Option<Country> {
     (1..=digits.len().min(3)).rev().find_map(|length| {
         let code = digits.get(..length)?.parse().ok()?;
         let regions = database.by_code(&code)?;
-        // An area code that one of the smaller ones claims for itself.
+        // A smaller country of a shared calling code has area codes of its own.
         let national = digits.get(length..)?;
-        let own = regions.iter().find(|region| {
+        let by_area_code = regions.iter().find(|region| {
             region
                 .leading_digits()
                 .is_some_and(|leading| leading.is_match(national))
         });
-        Country::parse(own.or(regions.first())?.id()).ok()
+        Country::parse(by_area_code.or(regions.first())?.id()).ok()
     })
 }
 
-/// Hides at least five digits of a number in E.164: at most the first four and the last two stay.
+/// Hides at least five digits of a number in E.164: at most the first four and the last two stay
+/// visible.
 fn mask(number: &str) -> String {
     let digits = number.len().saturating_sub(1);
     let head = digits.saturating_sub(7).min(4);
@@ -109,7 +113,7 @@ impl Country {
     /// Parses an ISO 3166-1 alpha-2 code, in either case.
     ///
     /// # Errors
-    /// [`Refused`] when it isn't two letters.
+    /// [`Refused`] when the text isn't two letters.
     pub fn parse(text: &str) -> Result<Self, Refused> {
         match text.as_bytes() {
             [a, b] if a.is_ascii_alphabetic() && b.is_ascii_alphabetic() => {
@@ -121,7 +125,7 @@ impl Country {
         }
     }
 
-    /// The two letters.
+    /// The code: two upper-case letters.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or("ZZ")
     }
@@ -169,7 +173,8 @@ impl JsonSchema for PhoneNumber {
     fn json_schema(_: &mut SchemaGenerator) -> Schema {
         json_schema!({
             "type": "string", "pattern": "^\\+[1-9][0-9]{6,14}$",
-            "description": "A telephone number in E.164, for example +14155552671. Checked against its country's numbering plan as well."
+            "description": "A telephone number in E.164, for example +14155552671. It must also \
+                be valid by its country's numbering plan."
         })
     }
 }
@@ -203,7 +208,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_no_plan_has_is_refused() {
+    fn a_number_of_no_numbering_plan_is_refused() {
         for bad in [
             "14155552671",
             "+1 415 555 2671",

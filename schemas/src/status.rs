@@ -1,4 +1,4 @@
-//! The event that workers emit: what became of a delivery, step by step.
+//! The status event: workers publish one for each step of a delivery.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -6,47 +6,50 @@ use serde::{Deserialize, Serialize};
 use crate::reason::Reason;
 use crate::{Context, DeliveryId, TenantId};
 
-/// The type of a status event.
+/// The `CloudEvents` `type` of a status event.
 pub const STATUS: &str = "dev.voiceotp.delivery.status.v1";
 
-/// What has become of a delivery.
+/// The state of a delivery. A delivery has any number of statuses that aren't final, then exactly
+/// one that is.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
 )]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
-    /// The delivery is durable.
+    /// The request is stored and scheduled.
     Accepted,
-    /// It waits, longer than last said.
+    /// The call is rescheduled more than one second later than last published.
     Deferred,
-    /// Twilio took the call.
+    /// Twilio accepted the call.
     Placed,
-    /// It rings.
+    /// The callee's telephone rings.
     Ringing,
-    /// Somebody or something answered.
+    /// A person or a machine answered.
     Answered,
-    /// Answered, and long enough for the code to be read once.
+    /// Answered, and the call lasted for one complete reading of the code; or the confirmation key
+    /// was pressed, if the tenant asks for one.
     Delivered,
-    /// Answered, but ended before the code had been read once.
+    /// Answered, but the call ended before the first complete reading, or without the confirmation
+    /// key.
     HungUp,
-    /// A machine answered, and the tenant's policy kept the code from it.
+    /// A machine answered, and the tenant's policy keeps codes from machines.
     Voicemail,
     /// The line was busy.
     Busy,
-    /// Nobody answered.
+    /// The call was not answered, or was declined.
     NoAnswer,
-    /// Twilio or the carrier could not.
+    /// Twilio or the carrier could not complete the call.
     Failed,
-    /// It could not be placed in time.
+    /// The call could not be placed before its deadline.
     Expired,
-    /// It was taken back.
+    /// Cancelled by the publisher, superseded, or cancelled at the provider.
     Cancelled,
-    /// It was not taken on.
+    /// The request was not accepted.
     Rejected,
 }
 
 impl Status {
-    /// Every status, in the order of a delivery's life.
+    /// Every status, in the order in which a delivery can have them.
     pub const ALL: [Self; 14] = [
         Self::Accepted,
         Self::Deferred,
@@ -64,7 +67,7 @@ impl Status {
         Self::Rejected,
     ];
 
-    /// Whether nothing comes after it.
+    /// Whether this is the last status of its delivery.
     pub fn is_final(self) -> bool {
         match self {
             Self::Accepted | Self::Deferred | Self::Placed | Self::Ringing | Self::Answered => {
@@ -82,7 +85,7 @@ impl Status {
         }
     }
 
-    /// The word of events and routing keys.
+    /// The status as events and routing keys spell it.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Accepted => "accepted",
@@ -102,9 +105,9 @@ impl Status {
         }
     }
 
-    /// The status of a word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Self::ALL.into_iter().find(|status| status.as_str() == word)
+    /// The status with this spelling: the inverse of [`as_str`](Self::as_str).
+    pub fn parse(text: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.as_str() == text)
     }
 }
 
@@ -114,108 +117,113 @@ impl std::fmt::Display for Status {
     }
 }
 
-/// Milliseconds from the request's `time` (its admission, where it had none) to each step.
+/// Milliseconds from the request's `time` to each step; from its admission if the request has no
+/// `time`. Negative if the publisher's clock is ahead of the database's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
 pub struct Timings {
-    /// Durable here.
+    /// To the commit that stored the request.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub admitted_ms: Option<i64>,
-    /// Due to be placed, as planned last.
+    /// To the time for which the call is planned, as last published.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub due_ms: Option<i64>,
-    /// Taken by Twilio.
+    /// To Twilio's acceptance of the call.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub placed_ms: Option<i64>,
-    /// Ringing.
+    /// To ringing. For a polled call: to the poll that saw it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ringing_ms: Option<i64>,
-    /// Answered.
+    /// To the answer. For a polled call: to the poll that saw it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub answered_ms: Option<i64>,
-    /// Ended.
+    /// To the end of the delivery.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub ended_ms: Option<i64>,
 }
 
-/// The data of a status event.
+/// The `data` of a status event.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StatusData {
-    /// The delivery: the id of its request.
+    /// The delivery: the `id` of its request.
     pub delivery_id: DeliveryId,
-    /// The tenant.
+    /// The tenant that the delivery belongs to.
     pub tenant_id: TenantId,
-    /// What has become of it.
+    /// The state of the delivery.
     pub status: Status,
-    /// Whether this is the last status of the delivery.
+    /// Whether this is the last status of its delivery.
     #[serde(rename = "final")]
     pub is_final: bool,
-    /// From 1, without gaps; order by it, and drop what has been seen.
+    /// The position of this status among the delivery's statuses: from 1, without gaps. Order by
+    /// it, and drop duplicates by it.
     #[schemars(range(min = 1))]
     pub sequence: u32,
-    /// Which placement of a call this is about, from 1; 0 before the first.
+    /// The attempt that this status is about, from 1; 0 before the first attempt.
     pub attempt: u32,
-    /// The number called, at least five digits hidden.
+    /// The number called, with at least five digits hidden: `+1415*****71`.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub to_masked: Option<String>,
-    /// Twilio's SID of the call.
+    /// The call SID of Twilio.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub call_sid: Option<String>,
-    /// When the call is due, RFC 3339, on `accepted` and `deferred`.
+    /// When the call is planned, RFC 3339. Present on `accepted` and `deferred`, and on `expired`
+    /// with `account_backlog`; absent in test mode.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub due_at: Option<String>,
-    /// Why.
+    /// Why the delivery has this status. Absent if everything went as requested.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub reason: Option<Reason>,
-    /// How long the steps took.
+    /// The time that each step took.
     pub timings: Timings,
-    /// Who answered, as Twilio tells it: `human`, `machine_start`, `fax`, `unknown`, …
+    /// Who answered, if Twilio reports it: `human`, `machine_start`, `fax`, `unknown`, …
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub answered_by: Option<String>,
-    /// How long the call was, in seconds, as Twilio counts it.
+    /// The length of the call in seconds, as Twilio counts it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub call_duration_s: Option<u32>,
-    /// The last SIP status of the carrier, where Twilio tells it: 486 busy, 487 nobody answered in time, 404 no such number, …
+    /// The carrier's last SIP status, if Twilio reports it: 486 busy, 487 not answered in time, 404
+    /// no such number, …
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub sip_code: Option<u16>,
-    /// What the call cost, if Twilio knew already; else a price event tells it later.
+    /// The price of the call, if Twilio knew it by then. Otherwise a price event follows.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub price: Option<String>,
-    /// The price's currency, ISO 4217.
+    /// The currency of `price`, ISO 4217.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub price_unit: Option<String>,
-    /// Whether nothing was called in truth: the tenant's test mode.
+    /// Whether the tenant is in test mode: no call was placed. Absent unless `true`.
     #[serde(skip_serializing_if = "std::ops::Not::not", default)]
     pub test: bool,
-    /// What the request carried to be echoed.
+    /// The request's `context`, unchanged.
     #[serde(skip_serializing_if = "Context::is_empty", default)]
     pub context: Context,
 }
 
-/// A status event: `CloudEvents` 1.0, structured mode.
+/// A status event: CloudEvents 1.0 in structured mode.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct StatusEvent {
     /// Always `1.0`.
     pub specversion: String,
-    /// `<delivery id>/<sequence>`; with the source it is unique, and the same when the event is sent again.
+    /// `<delivery id>/<sequence>`. Unique together with `source`, and unchanged when the event is
+    /// published again.
     pub id: String,
-    /// `/voice-otp/<tenant id>`.
+    /// The tenant's events: `/voice-otp/<tenant id>`.
     pub source: String,
     /// Always `dev.voiceotp.delivery.status.v1`.
     #[serde(rename = "type")]
     #[schemars(regex(pattern = r"^dev\.voiceotp\.delivery\.status\.v1$"))]
     pub kind: String,
-    /// The delivery id.
+    /// The id of the delivery.
     pub subject: String,
-    /// When it happened, RFC 3339.
+    /// When the delivery reached this status, RFC 3339, by the database's clock.
     pub time: String,
     /// Always `application/json`.
     pub datacontenttype: String,
-    /// The status itself.
+    /// The status.
     pub data: StatusData,
 }
 
 impl StatusEvent {
-    /// Puts data into its envelope. `time` is RFC 3339.
+    /// A status event with this data. `time` is RFC 3339.
     pub fn new(time: String, data: StatusData) -> Self {
         Self {
             specversion: "1.0".to_owned(),

@@ -1,7 +1,7 @@
-//! The examples, the JSON Schema documents and the reader say the same.
+//! The examples, the JSON Schema documents and the parser agree.
 #![expect(
     clippy::unwrap_used,
-    reason = "a test fails by panicking, its helpers too"
+    reason = "tests and their helpers fail by panicking"
 )]
 
 use std::path::Path;
@@ -29,7 +29,7 @@ fn examples(kind: &str) -> Vec<(String, Vec<u8>)> {
         })
         .collect();
     found.sort();
-    assert!(found.len() > 3, "the examples are there");
+    assert!(found.len() > 3, "examples are missing");
     found
 }
 
@@ -44,7 +44,7 @@ fn schema_accepts(name: &str, event: &Value) -> bool {
         .is_valid(event)
 }
 
-fn reading(body: &[u8]) -> Result<Incoming, Unreadable> {
+fn parse(body: &[u8]) -> Result<Incoming, Unreadable> {
     read(Message {
         content_type: Some(STRUCTURED),
         headers: &[],
@@ -66,40 +66,44 @@ fn the_committed_documents_are_current() {
         let committed = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(
             committed == now,
-            "{} is stale: VOICE_OTP_BLESS=1 cargo test -p voice-otp-schemas",
+            "{} is stale; run VOICE_OTP_BLESS=1 cargo test -p voice-otp-schemas",
             document.file
         );
     }
 }
 
 #[test]
-fn every_valid_example_is_accepted_by_the_schema_and_by_the_reader() {
+fn every_valid_example_is_accepted_by_the_schema_and_by_the_parser() {
     for (name, body) in examples("valid") {
         let event: Value = serde_json::from_slice(&body).unwrap();
         assert!(schema_accepts(&name, &event), "{name}: schema");
-        let read = reading(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
-        assert!(!matches!(read, Incoming::Invalid(_)), "{name}: {read:?}");
+        let incoming = parse(&body).unwrap_or_else(|error| panic!("{name}: {error}"));
+        assert!(
+            !matches!(incoming, Incoming::Invalid(_)),
+            "{name}: {incoming:?}"
+        );
     }
 }
 
 #[test]
-fn every_invalid_example_is_refused_by_the_reader_and_by_the_schema() {
+fn every_invalid_example_is_refused_by_the_parser_and_by_the_schema() {
     for (name, body) in examples("invalid") {
-        let refused = match reading(&body) {
+        let refused = match parse(&body) {
             Err(_) => true,
             Ok(Incoming::Invalid(invalid)) => {
-                let said = format!("{invalid:?}");
+                let text = format!("{invalid:?}");
                 assert!(
-                    !said.contains("493027") && !said.contains("4155552671"),
-                    "{name} shows what it holds"
+                    !text.contains("493027") && !text.contains("4155552671"),
+                    "{name}: the error shows a code or a number"
                 );
                 true
             }
             Ok(_) => false,
         };
-        assert!(refused, "{name}: reader");
+        assert!(refused, "{name}: parser");
         let event: Value = serde_json::from_slice(&body).unwrap();
-        // JSON Schema's `format` is an annotation by default, so a wrong time is the reader's to find.
+        // JSON Schema's `format` is an annotation by default, so only the parser finds an invalid
+        // time.
         assert!(
             name.contains("is_a_word") || !schema_accepts(&name, &event),
             "{name}: schema"
@@ -108,34 +112,34 @@ fn every_invalid_example_is_refused_by_the_reader_and_by_the_schema() {
 }
 
 #[test]
-fn what_a_publisher_writes_the_reader_reads() {
+fn the_parser_reads_what_a_publisher_writes() {
     for (name, body) in examples("valid") {
-        let Incoming::Requested(request) = reading(&body).unwrap() else {
+        let Incoming::Requested(request) = parse(&body).unwrap() else {
             continue;
         };
-        let Incoming::Requested(again) = reading(&request.to_json("/test")).unwrap() else {
+        let Incoming::Requested(reparsed) = parse(&request.to_json("/test")).unwrap() else {
             panic!("{name}")
         };
         assert_eq!(
             request.identity().expose(),
-            again.identity().expose(),
+            reparsed.identity().expose(),
             "{name}"
         );
         assert_eq!(
             (request.time, request.expires_at, &request.context),
-            (again.time, again.expires_at, &again.context)
+            (reparsed.time, reparsed.expires_at, &reparsed.context)
         );
     }
 }
 
 #[test]
-fn the_same_request_is_told_from_another_by_number_code_and_extension() {
+fn a_duplicate_is_recognised_by_number_code_and_extension() {
     let (_, body) = examples("valid")
         .into_iter()
         .find(|(name, _)| name == "requested.minimal")
         .unwrap();
     let text = String::from_utf8(body).unwrap();
-    let identity = |text: &str| match reading(text.as_bytes()).unwrap() {
+    let identity = |text: &str| match parse(text.as_bytes()).unwrap() {
         Incoming::Requested(request) => request.identity().expose().to_owned(),
         other => panic!("{other:?}"),
     };
@@ -145,6 +149,24 @@ fn the_same_request_is_told_from_another_by_number_code_and_extension() {
     );
     assert_ne!(identity(&text), identity(&text.replace("493027", "493028")));
     assert_ne!(identity(&text), identity(&text.replace("2671", "2672")));
+}
+
+#[test]
+fn every_event_but_a_cancellation_names_its_delivery() {
+    for (name, body) in examples("valid") {
+        let incoming = parse(&body).unwrap();
+        let key = incoming.key().map(|key| key.to_string());
+        match incoming {
+            Incoming::Cancelled(_) => assert_eq!(key, None, "{name}"),
+            _ => assert_eq!(key.as_deref(), Some("acme/7f9c-login-1"), "{name}"),
+        }
+    }
+    let (_, body) = examples("invalid")
+        .into_iter()
+        .find(|(name, _)| name == "requested.code_is_missing")
+        .unwrap();
+    let key = parse(&body).unwrap().key().unwrap();
+    assert_eq!(key.to_string(), "acme/7f9c-login-1");
 }
 
 #[test]
@@ -192,6 +214,6 @@ fn the_status_examples_are_what_workers_write() {
         );
         let mut without = example;
         without["data"].as_object_mut().unwrap().remove("sequence");
-        assert!(!schema.is_valid(&without), "a status has a sequence");
+        assert!(!schema.is_valid(&without), "the schema requires a sequence");
     }
 }

@@ -1,6 +1,6 @@
-"""Follow a tenant's statuses:  statuses.py TENANT
+"""Print the statuses of a tenant:  statuses.py TENANT
 
-Needs pika. The broker's URL comes from VOICE_OTP_AMQP_URL. Prints each status once, as JSON, a line each.
+Requires pika. VOICE_OTP_AMQP_URL is the broker's URL. Prints each status once, as a line of JSON.
 """
 
 import json
@@ -10,11 +10,12 @@ import sys
 import pika
 
 tenant = sys.argv[1]
-seen = {}  # the highest sequence of each delivery: statuses come at least once
+seen = {}  # the highest sequence of each delivery, since statuses come at least once
 
 connection = pika.BlockingConnection(pika.URLParameters(os.environ["VOICE_OTP_AMQP_URL"]))
 channel = connection.channel()
-# A queue of this connection's own. To miss nothing while you are away, declare a named, durable one instead:
+# An exclusive queue, which ends with this connection. To miss no status while disconnected, declare
+# a durable queue with a name instead:
 # channel.queue_declare("myservice.statuses", durable=True, arguments={"x-queue-type": "quorum"})
 queue = channel.queue_declare("", exclusive=True).method.queue
 channel.queue_bind(queue, "voice-otp.status", f"status.*.{tenant}")
@@ -29,4 +30,4 @@ for method, _, body in channel.consume(queue):
         print(json.dumps(event), flush=True)
         if data["final"] and data["status"] != "delivered":
             print(f"{event['subject']}: offer another channel", file=sys.stderr, flush=True)
-    channel.basic_ack(method.delivery_tag)  # after the work, so that a crash loses none
+    channel.basic_ack(method.delivery_tag)  # after processing, so that a crash loses no status
