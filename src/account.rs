@@ -1,4 +1,4 @@
-//! Twilio's names for things: SIDs.
+//! Twilio's identifiers (SIDs) of accounts, calls and API keys.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ macro_rules! sid {
             /// Parses a SID.
             ///
             /// # Errors
-            /// [`Refused`] says what such a SID looks like.
+            /// [`Refused`] says what the SID must be.
             pub fn parse(text: &str) -> Result<Self, Refused> {
                 let rest = text.strip_prefix($prefix).filter(|rest| rest.len() == 32);
                 match rest {
@@ -23,14 +23,14 @@ macro_rules! sid {
                     }
                     _ => Err(Refused(concat!(
                         $what,
-                        ": ",
+                        " (",
                         $prefix,
-                        " and 32 hexadecimal digits"
+                        " and 32 hexadecimal digits)"
                     ))),
                 }
             }
 
-            /// The SID as text.
+            /// The SID as Twilio spells it.
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -56,14 +56,19 @@ sid!(
     AccountSid,
     "AC",
     "a Twilio account SID",
-    "A Twilio account. Not secret."
+    "The SID of a Twilio account. It isn't secret, so it proves nothing about who sends it."
 );
-sid!(CallSid, "CA", "a Twilio call SID", "A call at Twilio.");
+sid!(
+    CallSid,
+    "CA",
+    "a Twilio call SID",
+    "The SID of a call at Twilio."
+);
 sid!(
     ApiKeySid,
     "SK",
     "a Twilio API key SID",
-    "An API key of a Twilio account. Not secret; its secret is."
+    "The SID of a Twilio API key. It isn't secret; the key's secret is a value of its own."
 );
 
 #[cfg(test)]

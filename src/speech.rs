@@ -1,8 +1,9 @@
-//! What is said, in which language: text and pauses, and Twilio's name of the voice.
+//! What a call says, and in which language: scripts of texts and pauses, each with the Twilio voice
+//! that reads it.
 
 mod language;
-mod manner;
 mod matching;
+mod style;
 
 use std::time::Duration;
 
@@ -10,62 +11,66 @@ use voice_otp_schemas::phone::Country;
 use voice_otp_schemas::{Locale, OtpCode};
 
 use self::language::{LANGUAGES, Language};
-use self::manner::BRAND;
-pub use self::manner::{EVERY_LOCALE, Manner};
+use self::style::BRAND_VARIABLE;
+pub(crate) use self::style::StyleMember;
+pub use self::style::{EVERY_LOCALE, SpeechStyle};
 
-/// What is said in a call, or in a turn of one.
+/// What a call says until it ends or waits for a key.
 #[derive(Debug, Clone)]
 pub struct Script {
-    /// The language, one that we speak.
+    /// The locale, one of [`locales`].
     pub locale: String,
-    /// Twilio's name of the voice; it speaks the language.
+    /// Twilio's name of the voice, which supports the locale.
     pub voice: String,
-    /// How fast it is said, in percent of the voice's own pace.
+    /// The speech rate, in percent of the voice's own rate.
     pub rate_percent: u32,
-    /// What is said and kept silent, in order. Secret: it may hold the code.
+    /// Texts and pauses, in order. Secret: they may hold the code.
     pub parts: Vec<Part>,
-    /// How long it takes until the code has been read once; all of it, where there is no code.
+    /// How long it takes, by estimate, until the code has been read once. For a script without the
+    /// code, until its end.
     pub heard_after: Duration,
 }
 
-/// A piece of a script.
+/// A part of a script. `Debug` doesn't show the code.
 #[derive(Clone, PartialEq, Eq)]
 pub enum Part {
-    /// Words.
+    /// A sentence.
     Text(String),
-    /// The word for one character of the code.
+    /// The word for one character of the code. Secret.
     Symbol(String),
-    /// Silence within a sentence.
+    /// A pause within a sentence.
     Break(Duration),
-    /// Silence between sentences, whole seconds.
+    /// A pause between sentences, in whole seconds.
     Pause(Duration),
 }
 
-/// How long saying one character of the code takes, roughly, at the voice's own pace.
-const SYMBOL_SPOKEN: Duration = Duration::from_millis(450);
-/// What is said where nothing else is known.
-const LAST_RESORT: &str = "en-US";
+/// How long one character of the code takes at the voice's own rate, by estimate.
+const SYMBOL_DURATION: Duration = Duration::from_millis(450);
+/// The pause before the greeting, and between sentences.
+const SENTENCE_PAUSE: Duration = Duration::from_secs(1);
+/// The locale where no other is supported.
+const FALLBACK_LOCALE: &str = "en-US";
 
-/// Who speaks: a language, in a tenant's manner.
+/// Writes scripts in one language and one tenant's speech style.
 #[derive(Debug, Clone, Copy)]
 pub struct Speaker<'a> {
     tag: &'static str,
     language: &'static Language,
-    manner: &'a Manner,
+    style: &'a SpeechStyle,
 }
 
-/// A locale that we speak, for people.
+/// A supported locale and its voices.
 #[derive(Debug, Clone, Copy)]
-pub struct Spoken {
-    /// Its tag.
+pub struct SupportedLocale {
+    /// The BCP 47 tag.
     pub locale: &'static str,
-    /// Its voice, unless the tenant wants another.
+    /// Twilio's name of the voice that reads it, unless the tenant chooses another.
     pub voice: &'static str,
-    /// Other voices that speak it.
+    /// Twilio's names of the other voices that a tenant may choose.
     pub other_voices: &'static [String],
 }
 
-/// The digit that a word means, in a locale that we speak.
+/// The digit that a word means in a supported locale. The simulator understands codes with it.
 pub fn digit(locale: &str, word: &str) -> Option<char> {
     let digits = &LANGUAGES.get(locale)?.digits;
     (0..)
@@ -74,172 +79,171 @@ pub fn digit(locale: &str, word: &str) -> Option<char> {
         .and_then(|(digit, _)| char::from_digit(digit, 10))
 }
 
-/// Every locale that we speak.
-pub fn locales() -> impl Iterator<Item = Spoken> {
-    LANGUAGES.iter().map(|(tag, language)| Spoken {
+/// Every supported locale, by tag.
+pub fn locales() -> impl Iterator<Item = SupportedLocale> {
+    LANGUAGES.iter().map(|(tag, language)| SupportedLocale {
         locale: tag,
         voice: &language.voice,
         other_voices: &language.other_voices,
     })
 }
 
-#[expect(clippy::expect_used, reason = "a test knows that it is there")]
-fn last_resort() -> (&'static String, &'static Language) {
+#[expect(
+    clippy::expect_used,
+    reason = "a test checks that the fallback locale is supported"
+)]
+fn fallback() -> (&'static String, &'static Language) {
     LANGUAGES
-        .get_key_value(LAST_RESORT)
-        .expect("English is spoken")
+        .get_key_value(FALLBACK_LOCALE)
+        .expect("the fallback locale is supported")
 }
 
 impl<'a> Speaker<'a> {
-    /// Speaks the first of these languages that we have, or its nearest relative: the request's, the tenant's, the number's
-    /// country's, `en-US`.
+    /// A speaker for the first of these that is supported, or has a supported relative: the
+    /// request's locale, the tenant's, the language of the number's country, `en-US`.
     pub fn new(
-        asked: Option<&Locale>,
+        requested: Option<&Locale>,
         tenant: Option<&Locale>,
         country: Option<Country>,
-        manner: &'a Manner,
+        style: &'a SpeechStyle,
     ) -> Self {
-        let tag = asked
+        let tag = requested
             .and_then(matching::nearest)
-            .or_else(|| tenant.and_then(matching::nearest));
-        let tag = tag
+            .or_else(|| tenant.and_then(matching::nearest))
             .or_else(|| country.and_then(matching::of_country))
-            .unwrap_or(LAST_RESORT);
-        let (tag, language) = LANGUAGES
-            .get_key_value(tag)
-            .unwrap_or_else(|| last_resort());
+            .unwrap_or(FALLBACK_LOCALE);
+        let (tag, language) = LANGUAGES.get_key_value(tag).unwrap_or_else(|| fallback());
         Self {
             tag,
             language,
-            manner,
+            style,
         }
     }
 
-    /// Everything: a greeting, the code as often as the tenant wants, how long it is good for, goodbye. `life` is how long the
-    /// code lives from the first word on, at the least.
+    /// The whole message of a call that needs no key: a greeting, the code as many times as the
+    /// tenant wants, how long it is valid, goodbye. `life` is how long the code is still valid when
+    /// the call starts to speak.
     pub fn message(&self, code: &OtpCode, life: Duration) -> Script {
-        let mut script = self.first_reading(code);
-        self.say_life(&mut script, life);
-        for _ in 1..self.manner.readings {
-            script.parts.push(Part::Pause(Duration::from_secs(1)));
-            self.read(&mut script, code, &self.language.phrases.again);
+        let mut script = self.greeting_and_code(code);
+        self.push_validity(&mut script, life);
+        for _ in 1..self.style.readings {
+            script.parts.push(Part::Pause(SENTENCE_PAUSE));
+            self.push_code(&mut script, code, &self.language.phrases.again);
         }
-        self.end(script)
+        self.with_goodbye(script)
     }
 
-    /// How long it takes until the code has been read once in that.
+    /// How long [`message`](Self::message) takes, by estimate, until the code has been read once.
     pub fn heard_after(&self, code: &OtpCode) -> Duration {
-        self.first_reading(code).heard_after
+        self.greeting_and_code(code).heard_after
     }
 
-    /// A greeting, and which key to press.
-    pub fn question(&self) -> Script {
-        let mut script = self.begin();
+    /// A greeting, and the prompt to press a key for the code.
+    pub fn prompt(&self) -> Script {
+        let mut script = self.greeting();
         script
             .parts
             .push(Part::Text(self.language.phrases.press.clone()));
-        self.done(script)
+        self.without_code(script)
     }
 
-    /// Which key to press, again.
-    pub fn question_again(&self) -> Script {
+    /// The prompt to press a key for the code, without a greeting.
+    pub fn prompt_again(&self) -> Script {
         let mut script = self.empty();
         script
             .parts
             .push(Part::Text(self.language.phrases.press.clone()));
-        self.done(script)
+        self.without_code(script)
     }
 
-    /// One reading of the code to somebody who asked for it, the `reading`th from 1, and which key to press for another; at the
-    /// last, goodbye.
+    /// One reading of the code to a callee who pressed the key, and the prompt to press it again;
+    /// the last reading ends with goodbye instead. `reading` counts from 1.
     pub fn reading(&self, code: &OtpCode, life: Duration, reading: u32) -> Script {
         let phrases = &self.language.phrases;
         let mut script = self.empty();
-        self.read(
-            &mut script,
-            code,
-            if reading <= 1 {
-                &phrases.code_is
-            } else {
-                &phrases.again
-            },
-        );
+        let intro = if reading <= 1 {
+            &phrases.code_is
+        } else {
+            &phrases.again
+        };
+        self.push_code(&mut script, code, intro);
         script.heard_after = self.length(&script.parts);
-        self.say_life(&mut script, life);
-        if reading >= self.manner.readings {
-            return self.end(script);
+        self.push_validity(&mut script, life);
+        if reading >= self.style.readings {
+            return self.with_goodbye(script);
         }
-        script.parts.push(Part::Pause(Duration::from_secs(1)));
+        script.parts.push(Part::Pause(SENTENCE_PAUSE));
         script.parts.push(Part::Text(phrases.press_again.clone()));
         script
     }
 
-    /// Nothing but goodbye.
+    /// Goodbye alone.
     pub fn goodbye(&self) -> Script {
         let mut script = self.empty();
         script
             .parts
             .push(Part::Text(self.language.phrases.goodbye.clone()));
-        self.done(script)
+        self.without_code(script)
     }
 
-    /// How often the code is read at the most.
+    /// How many times the code is read.
     pub fn readings(&self) -> u32 {
-        self.manner.readings
+        self.style.readings
     }
 
     fn empty(&self) -> Script {
         let voice = self
-            .manner
+            .style
             .voices
             .get(self.tag)
             .unwrap_or(&self.language.voice);
         Script {
             locale: self.tag.to_owned(),
             voice: voice.clone(),
-            rate_percent: self.manner.rate_percent,
+            rate_percent: self.style.rate_percent,
             parts: Vec::new(),
             heard_after: Duration::ZERO,
         }
     }
 
-    fn begin(&self) -> Script {
+    fn greeting(&self) -> Script {
         let phrases = &self.language.phrases;
-        let brand = self.manner.brand(self.tag);
-        let greeting = match (self.manner.greetings.get(self.tag), brand) {
-            (Some(own), brand) => own.replace(BRAND, brand.unwrap_or_default()),
-            (None, Some(brand)) => phrases.greeting_from.replace(BRAND, brand),
+        let brand = self.style.brand(self.tag);
+        let greeting = match (self.style.greetings.get(self.tag), brand) {
+            (Some(own), brand) => own.replace(BRAND_VARIABLE, brand.unwrap_or_default()),
+            (None, Some(brand)) => phrases.greeting_from.replace(BRAND_VARIABLE, brand),
             (None, None) => phrases.greeting.clone(),
         };
         let mut script = self.empty();
         script
             .parts
-            .extend([Part::Pause(Duration::from_secs(1)), Part::Text(greeting)]);
+            .extend([Part::Pause(SENTENCE_PAUSE), Part::Text(greeting)]);
         script
     }
 
-    fn first_reading(&self, code: &OtpCode) -> Script {
-        let mut script = self.begin();
-        self.read(&mut script, code, &self.language.phrases.code_is);
+    fn greeting_and_code(&self, code: &OtpCode) -> Script {
+        let mut script = self.greeting();
+        self.push_code(&mut script, code, &self.language.phrases.code_is);
         script.heard_after = self.length(&script.parts);
         script
     }
 
-    /// The code, a character at a time, with a pause after each, the last one too.
-    fn read(&self, script: &mut Script, code: &OtpCode, before: &str) {
-        let pause = self.manner.pause();
+    /// Adds `intro` and the code, one character at a time, with a pause after each character.
+    fn push_code(&self, script: &mut Script, code: &OtpCode, intro: &str) {
+        let pause = self.style.pause();
         let symbols: Vec<char> = code.expose().chars().collect();
-        let threes = self.language.six_in_threes
+        let in_threes = self.language.six_in_threes
             && symbols.len() == 6
             && symbols.iter().all(char::is_ascii_digit);
-        script.parts.push(Part::Text(before.to_owned()));
-        for (place, symbol) in symbols.into_iter().enumerate() {
-            // Between two groups the pause is half as long again.
-            script.parts.push(Part::Break(if threes && place == 3 {
+        script.parts.push(Part::Text(intro.to_owned()));
+        for (position, symbol) in symbols.into_iter().enumerate() {
+            // The pause between the two groups is half as long again.
+            let before = if in_threes && position == 3 {
                 pause * 3 / 2
             } else {
                 pause
-            }));
+            };
+            script.parts.push(Part::Break(before));
             script
                 .parts
                 .push(Part::Symbol(self.language.symbol(symbol)));
@@ -247,8 +251,9 @@ impl<'a> Speaker<'a> {
         script.parts.push(Part::Break(pause));
     }
 
-    /// How many whole minutes the code is good for when that has been said; nothing below one.
-    fn say_life(&self, script: &mut Script, life: Duration) {
+    /// Adds for how many whole minutes the code will be valid once the sentence has been said;
+    /// nothing below one minute, or if the language has no sentence for the number.
+    fn push_validity(&self, script: &mut Script, life: Duration) {
         let minutes =
             |script: &Script| life.saturating_sub(self.length(&script.parts)).as_secs() / 60;
         let sentence = |minutes| {
@@ -256,33 +261,33 @@ impl<'a> Speaker<'a> {
                 .then(|| self.language.valid(self.tag, minutes))
                 .flatten()
         };
-        let Some(said) = sentence(minutes(script)) else {
+        let Some(draft) = sentence(minutes(script)) else {
             return;
         };
-        script.parts.push(Part::Text(said));
-        // Saying it took its time, too.
+        // The sentence takes time too: measure with it, then write it with what is left.
+        script.parts.push(Part::Text(draft));
         let left = minutes(script);
         script.parts.pop();
         script.parts.extend(sentence(left).map(Part::Text));
     }
 
-    fn end(&self, mut script: Script) -> Script {
-        script.parts.push(Part::Pause(Duration::from_secs(1)));
+    fn with_goodbye(&self, mut script: Script) -> Script {
+        script.parts.push(Part::Pause(SENTENCE_PAUSE));
         script
             .parts
             .push(Part::Text(self.language.phrases.goodbye.clone()));
         script
     }
 
-    /// A script without a code.
-    fn done(&self, mut script: Script) -> Script {
+    /// Completes a script that doesn't hold the code.
+    fn without_code(&self, mut script: Script) -> Script {
         script.heard_after = self.length(&script.parts);
         script
     }
 
-    /// How long it takes, to the millisecond, as the ledger has it.
+    /// How long the parts take, by estimate, in whole milliseconds, as the ledger stores it.
     fn length(&self, parts: &[Part]) -> Duration {
-        let rate = self.manner.rate_percent.max(1);
+        let rate = self.style.rate_percent.max(1);
         let all: Duration = parts
             .iter()
             .map(|part| match part {
@@ -291,7 +296,7 @@ impl<'a> Speaker<'a> {
                     Duration::from_millis(self.language.ms_per_character.into()) * characters * 100
                         / rate
                 }
-                Part::Symbol(_) => SYMBOL_SPOKEN * 100 / rate,
+                Part::Symbol(_) => SYMBOL_DURATION * 100 / rate,
                 Part::Break(length) | Part::Pause(length) => *length,
             })
             .sum();
@@ -300,7 +305,8 @@ impl<'a> Speaker<'a> {
 }
 
 impl Script {
-    /// What is said, as text: a pause between sentences is a line's end, silence within one a space.
+    /// The script as text: a pause between sentences becomes a line break, a pause within one a
+    /// space. It holds the code.
     pub fn text(&self) -> String {
         let mut text = String::new();
         for part in &self.parts {

@@ -1,79 +1,84 @@
-//! What a call is told that has been answered and asks: the code, a question, or nothing.
+//! The instructions for an answered call: read the code, prompt for a key, or hang up.
 
 use std::time::Duration;
 
 use voice_otp_schemas::Timestamp;
 
-use crate::delivery::{Change, Delivery, Order, Said};
-use crate::plan::speaker;
-use crate::policy::Voicemail;
-use crate::progress::is_machine;
+use crate::call::progress::is_machine;
+use crate::delivery::{Change, Delivery, Played, Secrets};
 use crate::settings::VoiceSettings;
-use crate::speech::Script;
+use crate::settings::policy::Voicemail;
+use crate::speech::{Script, Speaker};
 
-/// Where in a call it asks.
+/// Twilio's request for a call's instructions.
+#[derive(Debug, Clone)]
+pub struct InstructionRequest {
+    /// How far the call has got.
+    pub step: CallStep,
+    /// The keys that were pressed, if any.
+    pub digits: Option<String>,
+    /// How long Twilio listened to find out who answered. Only with machine detection.
+    pub listened: Option<Duration>,
+}
+
+/// How far a call has got when Twilio requests its instructions. The URL that Twilio requests
+/// carries it as a query, so that no worker needs to remember it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Turn {
-    /// It was answered; it was placed under this policy.
+pub enum CallStep {
+    /// The call was answered. It was placed under this policy.
     Answered(Voicemail),
-    /// A key was pressed.
-    Key {
-        /// Which reading the right key brings, from 1.
+    /// The callee pressed a key.
+    KeyPressed {
+        /// The number of the reading that the right key starts, from 1.
         reading: u32,
         /// How many wrong keys have been pressed in a row.
         wrong: u32,
     },
 }
 
-/// What a call asks.
+/// What a call does next. The variants are named like the TwiML that they become.
 #[derive(Debug, Clone)]
-pub struct Asked {
-    /// Where in the call.
-    pub turn: Turn,
-    /// The keys pressed.
-    pub digits: Option<String>,
-    /// How long Twilio listened who answered.
-    pub listened: Option<Duration>,
-}
-
-/// What it is told.
-#[derive(Debug, Clone)]
-pub enum Answer {
-    /// This, and then it ends.
+pub enum CallInstructions {
+    /// Plays the script, then hangs up.
     Say(Script),
-    /// These, one after the other, until a key is pressed, which is the turn to ask with; then the last, and it ends.
-    UntilKey {
-        /// What is said while a key is waited for.
+    /// Plays the prompts one after the other until a key is pressed, then requests instructions
+    /// again.
+    Gather {
+        /// What is played while the call waits for a key.
         prompts: Vec<Script>,
-        /// Where the call is when a key was pressed.
-        turn: Turn,
-        /// What is said when none was.
+        /// The step of the next request, sent when a key is pressed.
+        step: CallStep,
+        /// What is played, before the call hangs up, if no key is pressed.
         last: Script,
     },
-    /// Nothing: it ends.
+    /// Hangs up.
     HangUp,
 }
 
-/// The key that the code is read for.
-pub const KEY: &str = "1";
-/// How often it is asked for the key, and how many wrong ones are borne.
-const PATIENCE: u32 = 3;
+/// The key that a callee presses to hear the code. The phrases of every language name it.
+const CONFIRMATION_KEY: &str = "1";
+/// How many times a call prompts for the key if none is pressed.
+const MAX_PROMPTS: u32 = 3;
+/// The wrong key at which the call says goodbye.
+const MAX_WRONG_KEYS: u32 = 3;
 
-/// What to tell the call, and what has to be saved before it is told. None where this worker can't read the delivery's code.
-pub fn answer(
+/// The instructions for a call, and the change to save before they are sent. `None` if this worker
+/// can't read the delivery's code; Twilio then asks another one.
+pub fn call_instructions(
     delivery: &Delivery,
     settings: &VoiceSettings,
-    asked: &Asked,
+    request: &InstructionRequest,
     now: Timestamp,
-) -> Option<(Answer, Option<Change>)> {
-    let order = delivery.order.as_deref()?;
-    // The signed URL says it, whatever the tenant wants by now.
-    let policy = match asked.turn {
-        Turn::Answered(policy) => policy,
-        Turn::Key { .. } => Voicemail::PressKey,
+) -> Option<(CallInstructions, Option<Change>)> {
+    let secrets = delivery.secrets.as_deref()?;
+    // The policy in the signed URL counts, not the tenant's current one, since the call was placed
+    // under it.
+    let policy = match request.step {
+        CallStep::Answered(policy) => policy,
+        CallStep::KeyPressed { .. } => Voicemail::PressKey,
     };
-    let life = (delivery.expires_at - now).to_std().unwrap_or_default();
-    let by_machine = delivery
+    let left = (delivery.expires_at - now).to_std().unwrap_or_default();
+    let is_rejected_machine = delivery
         .answered_by
         .as_deref()
         .is_some_and(|by| match policy {
@@ -81,127 +86,109 @@ pub fn answer(
             Voicemail::WaitForBeep => by == "fax",
             Voicemail::Speak | Voicemail::PressKey => false,
         });
-    if delivery.withdrawn.is_some() || life.is_zero() || by_machine {
-        return Some((
-            Answer::HangUp,
-            say(delivery, policy, Said::Nothing, delivery.heard_after),
-        ));
+    if delivery.cancel_reason.is_some() || left.is_zero() || is_rejected_machine {
+        let change = record_played(delivery, policy, Played::Nothing, delivery.heard_after);
+        return Some((CallInstructions::HangUp, change));
     }
+    let speaker = settings.speaker(&secrets.to, delivery.locale.as_ref());
     if policy == Voicemail::PressKey {
-        return Some(for_a_key(delivery, order, settings, asked, life));
+        return Some(prompt_for_key(delivery, secrets, speaker, request, left));
     }
-    let message = speaker(order, delivery.locale.as_ref(), settings).message(&order.code, life);
-    // The call has gone on for a while, which is not a part of the reading.
-    let before = delivery
+    let message = speaker.message(&secrets.code, left);
+    // The call's duration includes the time before the reading: this request's round trip, and
+    // Twilio's machine detection.
+    let answered_for = delivery
         .answered_at
         .and_then(|at| (now - at).to_std().ok())
         .unwrap_or_default();
-    let before = before.max(asked.listened.unwrap_or_default());
-    let change = say(
-        delivery,
-        policy,
-        Said::Code,
-        whole_millis(before + message.heard_after),
-    );
-    Some((Answer::Say(message), change))
+    let before = answered_for.max(request.listened.unwrap_or_default());
+    let heard_after = whole_millis(before + message.heard_after);
+    let change = record_played(delivery, policy, Played::Code, heard_after);
+    Some((CallInstructions::Say(message), change))
 }
 
-fn for_a_key(
+fn prompt_for_key(
     delivery: &Delivery,
-    order: &Order,
-    settings: &VoiceSettings,
-    asked: &Asked,
-    life: Duration,
-) -> (Answer, Option<Change>) {
-    let speaker = speaker(order, delivery.locale.as_ref(), settings);
-    let question = |prompts, reading, wrong| Answer::UntilKey {
+    secrets: &Secrets,
+    speaker: Speaker<'_>,
+    request: &InstructionRequest,
+    left: Duration,
+) -> (CallInstructions, Option<Change>) {
+    let gather = |prompts, reading, wrong| CallInstructions::Gather {
         prompts,
-        turn: Turn::Key { reading, wrong },
+        step: CallStep::KeyPressed { reading, wrong },
         last: speaker.goodbye(),
     };
-    match asked.turn {
-        Turn::Answered(_) => {
-            let again = (1..PATIENCE).map(|_| speaker.question_again());
-            let change = say(
-                delivery,
-                Voicemail::PressKey,
-                Said::Question,
-                delivery.heard_after,
-            );
-            (
-                question(
-                    std::iter::once(speaker.question()).chain(again).collect(),
-                    1,
-                    0,
-                ),
-                change,
-            )
+    let record =
+        |played| record_played(delivery, Voicemail::PressKey, played, delivery.heard_after);
+    match request.step {
+        CallStep::Answered(_) => {
+            let repeated = (1..MAX_PROMPTS).map(|_| speaker.prompt_again());
+            let prompts = std::iter::once(speaker.prompt()).chain(repeated).collect();
+            (gather(prompts, 1, 0), record(Played::Prompt))
         }
-        Turn::Key { reading, .. } if asked.digits.as_deref() == Some(KEY) => {
-            let change = say(
-                delivery,
-                Voicemail::PressKey,
-                Said::Code,
-                delivery.heard_after,
-            );
-            let script = speaker.reading(&order.code, life, reading);
-            let last = reading >= speaker.readings();
-            (
-                if last {
-                    Answer::Say(script)
-                } else {
-                    question(vec![script], reading + 1, 0)
-                },
-                change,
-            )
+        CallStep::KeyPressed { reading, .. }
+            if request.digits.as_deref() == Some(CONFIRMATION_KEY) =>
+        {
+            let script = speaker.reading(&secrets.code, left, reading);
+            let instructions = if reading >= speaker.readings() {
+                CallInstructions::Say(script)
+            } else {
+                gather(vec![script], reading + 1, 0)
+            };
+            (instructions, record(Played::Code))
         }
-        Turn::Key { wrong, .. } if wrong + 1 >= PATIENCE => (Answer::Say(speaker.goodbye()), None),
-        Turn::Key { reading, wrong } => (
-            question(vec![speaker.question_again()], reading, wrong + 1),
+        CallStep::KeyPressed { wrong, .. } if wrong + 1 >= MAX_WRONG_KEYS => {
+            (CallInstructions::Say(speaker.goodbye()), None)
+        }
+        CallStep::KeyPressed { reading, wrong } => (
+            gather(vec![speaker.prompt_again()], reading, wrong + 1),
             None,
         ),
     }
 }
 
-/// Notes what the call is told, unless that, or more, is noted.
-fn say(
+/// Records what the call plays. `None` if as much, or more, is recorded already.
+fn record_played(
     delivery: &Delivery,
     policy: Voicemail,
-    said: Said,
+    played: Played,
     heard_after: Duration,
 ) -> Option<Change> {
-    let news = match (delivery.said, said) {
-        (None, _) | (Some(Said::Question), Said::Code | Said::Nothing) => true,
-        (Some(Said::Code | Said::Nothing), _) | (Some(Said::Question), Said::Question) => false,
+    let is_new = match (delivery.played, played) {
+        (None, _) | (Some(Played::Prompt), Played::Code | Played::Nothing) => true,
+        (Some(Played::Code | Played::Nothing), _) | (Some(Played::Prompt), Played::Prompt) => false,
     };
-    let mut change = Change::of(delivery);
+    let mut change = Change::unchanged(delivery);
     change.delivery.voicemail = policy;
-    change.delivery.said = Some(said);
+    change.delivery.played = Some(played);
     change.delivery.heard_after = heard_after;
-    news.then_some(change)
+    is_new.then_some(change)
 }
 
+/// Cuts a duration to whole milliseconds, which is what the ledger stores.
 fn whole_millis(length: Duration) -> Duration {
     Duration::from_millis(u64::try_from(length.as_millis()).unwrap_or(u64::MAX))
 }
 
-impl Turn {
-    /// The query that tells it, for the URL that Twilio asks next.
-    pub fn query(self) -> String {
+impl CallStep {
+    /// The query of the URL that Twilio requests at this step, with its question mark.
+    pub fn to_query(self) -> String {
         match self {
             Self::Answered(policy) => format!("?policy={}", policy.as_str()),
-            Self::Key { reading, wrong } => format!("?reading={reading}&wrong={wrong}"),
+            Self::KeyPressed { reading, wrong } => format!("?reading={reading}&wrong={wrong}"),
         }
     }
 
-    /// The turn of a query. Twilio signs it, so it is as we gave it.
-    pub fn of_query(query: Option<&str>) -> Option<Self> {
+    /// Parses a query made by [`to_query`](Self::to_query), without its question mark. Twilio signs
+    /// the whole URL, so a caller with a valid signature hasn't altered it.
+    pub fn parse_query(query: Option<&str>) -> Option<Self> {
         let query = query?;
         if let Some(word) = query.strip_prefix("policy=") {
-            return Voicemail::from_word(word).map(Self::Answered);
+            return Voicemail::parse(word).map(Self::Answered);
         }
         let (reading, wrong) = query.strip_prefix("reading=")?.split_once("&wrong=")?;
-        Some(Self::Key {
+        Some(Self::KeyPressed {
             reading: reading.parse().ok()?,
             wrong: wrong.parse().ok()?,
         })
@@ -213,21 +200,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_turn_is_what_its_query_says() {
-        for turn in [
-            Turn::Answered(Voicemail::HangUp),
-            Turn::Key {
+    fn a_step_survives_a_round_trip_through_its_query() {
+        for step in [
+            CallStep::Answered(Voicemail::HangUp),
+            CallStep::KeyPressed {
                 reading: 2,
                 wrong: 1,
             },
         ] {
-            assert_eq!(
-                Turn::of_query(Some(turn.query().trim_start_matches('?'))),
-                Some(turn)
-            );
+            let query = step.to_query();
+            assert_eq!(CallStep::parse_query(query.strip_prefix('?')), Some(step));
         }
-        assert_eq!(Turn::of_query(Some("reading=x&wrong=1")), None);
-        assert_eq!(Turn::of_query(Some("code=1234")), None);
-        assert_eq!(Turn::of_query(None), None);
+        assert_eq!(CallStep::parse_query(Some("reading=x&wrong=1")), None);
+        assert_eq!(CallStep::parse_query(Some("code=1234")), None);
+        assert_eq!(CallStep::parse_query(None), None);
     }
 }

@@ -1,4 +1,4 @@
-//! What went wrong with a placement, and what happens next: decided here, once.
+//! What a failed request to Twilio means, and what happens next: decided here, once.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 use std::time::Duration;
@@ -6,97 +6,99 @@ use std::time::Duration;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::status::Status;
 
-/// A request to Twilio that didn't go well.
+/// A request to Twilio that failed.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{operator}")]
+#[error("{operator_message}")]
 pub struct CallFailure {
-    /// What kind of trouble.
+    /// The class of the failure, which decides what happens next.
     pub class: Class,
-    /// Twilio's error code, where it gave one.
+    /// Twilio's error code, if the answer had one.
     pub provider_code: Option<u32>,
-    /// The HTTP status, where there was an answer.
+    /// The HTTP status, if there was an answer.
     pub http_status: Option<u16>,
     /// Twilio's id of the request, for its support.
     pub request_id: Option<String>,
-    /// A sentence for the tenant: what to do. No number, no code, no secret.
-    pub tenant: String,
-    /// A clause for the operator: what happened. No number, no code, no secret.
-    pub operator: String,
+    /// A sentence for the tenant: what to do. No number, code or secret.
+    pub tenant_message: String,
+    /// A clause for the operator: what happened. No number, code or secret.
+    pub operator_message: String,
 }
 
-/// What kind of trouble a failure is.
+/// The class of a failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
-    /// It certainly made no call, and may go well the next time: Twilio couldn't be reached.
+    /// No call was made, for certain, and a retry may succeed: Twilio was unreachable.
     Transient,
-    /// Twilio never processed it, and asks to slow down; with its wait, where it gave one.
+    /// Twilio refused to process the request and asks to slow down; with the wait that it asks for,
+    /// if it does.
     Throttled(Option<Duration>),
-    /// The account's queue or concurrency is full: as throttled, but it counts as an attempt.
+    /// The account's queue or concurrency is full: like `Throttled`, but the attempt counts.
     Congested,
-    /// The same request will never go well.
+    /// The same request will never succeed.
     Permanent(Fault),
-    /// It was sent and no answer that tells came back: it may have made a call.
+    /// The request was sent, and no conclusive answer came back. A call may have been made.
     Ambiguous,
 }
 
-/// Whose fault a permanent failure is.
+/// The responsible party of a permanent failure.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fault {
-    /// Twilio refuses the tenant's credentials.
+    /// The tenant: Twilio rejects its credentials.
     Credentials,
-    /// The tenant's Twilio account or settings.
+    /// The tenant: its Twilio account or settings prevent the call.
     Tenant,
-    /// The number doesn't exist, or can't be reached.
+    /// The destination: the number doesn't exist, or can't be reached.
     Destination,
-    /// Calls to the number are blocked.
+    /// The destination: calls to the number are blocked.
     Blocked,
-    /// Our request was wrong.
-    Ours,
+    /// Voice-otp itself: the request was wrong.
+    Internal,
 }
 
-/// What happens next to a delivery whose placement failed.
+/// What happens next to a delivery whose attempt failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Next {
-    /// Again, after a pause; the attempt is spent.
+    /// Retry after a delay. The attempt counts.
     Retry {
-        /// Before jitter.
+        /// The delay, before jitter.
         after: Duration,
-        /// Why.
+        /// Why it is retried, for the `deferred` status.
         reason: Reason,
     },
-    /// Again, after a pause; no attempt is spent.
+    /// Retry after a delay. The attempt doesn't count.
     Snooze {
-        /// What Twilio asked for; holds for the whole account.
+        /// The wait that Twilio asked for, which applies to the whole account. `None`: the usual
+        /// delay, for this delivery alone.
         wait: Option<Duration>,
-        /// Why.
+        /// Why it is retried, for the `deferred` status.
         reason: Reason,
     },
-    /// Ask Twilio first whether it made a call.
+    /// Find out first, from Twilio's call list, whether the attempt made a call.
     SettleFirst,
-    /// It is over.
+    /// Finish the delivery.
     Final {
         /// The final status.
         status: Status,
-        /// Why.
+        /// Why the delivery has this status.
         reason: Reason,
     },
 }
 
-/// Decides what is next. `spent` counts the attempts, this one included; `spacing` is the pause before the next, by
-/// the retry schedule.
-pub fn next(failure: &CallFailure, spent: u32, attempts: u32, spacing: Duration) -> Next {
+/// Decides what happens next. `spent` counts the delivery's attempts, this one included, of which
+/// it may have `attempts`; `delay` is the retry schedule's delay before the next one.
+pub fn next(failure: &CallFailure, spent: u32, attempts: u32, delay: Duration) -> Next {
     let reason = |code| Reason {
         provider_code: failure.provider_code,
-        ..Reason::new(code, failure.tenant.clone())
+        ..Reason::new(code, failure.tenant_message.clone())
     };
     let fail = |code| Next::Final {
         status: Status::Failed,
         reason: reason(code),
     };
-    let again = |code| {
+    let retry = |code| {
         if spent < attempts {
             Next::Retry {
-                after: spacing,
+                after: delay,
                 reason: reason(code),
             }
         } else {
@@ -108,7 +110,7 @@ pub fn next(failure: &CallFailure, spent: u32, attempts: u32, spacing: Duration)
             wait: None,
             reason: reason(ReasonCode::Retry),
         },
-        Class::Congested => again(ReasonCode::Throttled),
+        Class::Congested => retry(ReasonCode::Throttled),
         Class::Throttled(wait) => Next::Snooze {
             wait,
             reason: reason(ReasonCode::Throttled),
@@ -118,13 +120,13 @@ pub fn next(failure: &CallFailure, spent: u32, attempts: u32, spacing: Duration)
         Class::Permanent(Fault::Tenant) => fail(ReasonCode::TenantConfiguration),
         Class::Permanent(Fault::Destination) => fail(ReasonCode::DestinationInvalid),
         Class::Permanent(Fault::Blocked) => fail(ReasonCode::DestinationBlocked),
-        Class::Permanent(Fault::Ours) => fail(ReasonCode::RequestRefused),
+        Class::Permanent(Fault::Internal) => fail(ReasonCode::RequestRefused),
     }
 }
 
 impl Class {
-    /// A constant word for logs and metrics.
-    pub fn word(self) -> &'static str {
+    /// The class as one word, for logs and metrics.
+    pub fn as_str(self) -> &'static str {
         match self {
             Self::Transient => "transient",
             Self::Throttled(_) => "throttled",
@@ -133,7 +135,7 @@ impl Class {
             Self::Permanent(Fault::Tenant) => "tenant",
             Self::Permanent(Fault::Destination) => "destination",
             Self::Permanent(Fault::Blocked) => "blocked",
-            Self::Permanent(Fault::Ours) => "ours",
+            Self::Permanent(Fault::Internal) => "internal",
             Self::Ambiguous => "ambiguous",
         }
     }
@@ -149,21 +151,21 @@ mod tests {
             provider_code: Some(20429),
             http_status: None,
             request_id: None,
-            tenant: "t".to_owned(),
-            operator: "o".to_owned(),
+            tenant_message: "t".to_owned(),
+            operator_message: "o".to_owned(),
         };
         next(&failure, spent, 3, Duration::from_secs(1))
     }
 
     #[test]
-    fn a_congested_account_is_tried_again_until_the_attempts_are_spent() {
+    fn a_congested_account_is_retried_until_the_attempts_are_spent() {
         assert!(matches!(after(Class::Congested, 2), Next::Retry { .. }));
         let Next::Final {
             status: Status::Failed,
             reason,
         } = after(Class::Congested, 3)
         else {
-            panic!("not over")
+            panic!("not final")
         };
         assert_eq!(
             (reason.code, reason.provider_code),
@@ -172,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn a_twilio_that_cannot_be_reached_is_waited_for_as_long_as_the_code_lives() {
+    fn an_unreachable_twilio_is_retried_without_spending_attempts() {
         assert!(matches!(
             after(Class::Transient, 9),
             Next::Snooze { wait: None, .. }
@@ -180,11 +182,12 @@ mod tests {
     }
 
     #[test]
-    fn a_throttled_placement_is_snoozed_however_often() {
+    fn a_throttled_attempt_is_snoozed_however_many_were_spent() {
         let wait = Some(Duration::from_secs(7));
-        assert!(
-            matches!(after(Class::Throttled(wait), 9), Next::Snooze { wait: Some(w), .. } if w.as_secs() == 7)
-        );
+        assert!(matches!(
+            after(Class::Throttled(wait), 9),
+            Next::Snooze { wait: Some(w), .. } if w.as_secs() == 7
+        ));
     }
 
     #[test]
@@ -194,17 +197,18 @@ mod tests {
     }
 
     #[test]
-    fn a_permanent_failure_ends_at_once_and_says_whose_fault() {
+    fn a_permanent_failure_is_final_and_names_the_responsible_party() {
         for (fault, code) in [
             (Fault::Credentials, ReasonCode::TenantCredentials),
             (Fault::Tenant, ReasonCode::TenantConfiguration),
             (Fault::Destination, ReasonCode::DestinationInvalid),
             (Fault::Blocked, ReasonCode::DestinationBlocked),
-            (Fault::Ours, ReasonCode::RequestRefused),
+            (Fault::Internal, ReasonCode::RequestRefused),
         ] {
-            assert!(
-                matches!(after(Class::Permanent(fault), 1), Next::Final { reason, .. } if reason.code == code)
-            );
+            assert!(matches!(
+                after(Class::Permanent(fault), 1),
+                Next::Final { reason, .. } if reason.code == code
+            ));
         }
     }
 }

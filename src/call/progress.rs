@@ -1,4 +1,5 @@
-//! News of a call, from a callback, a poll or the answer to a POST, and what it makes of the delivery.
+//! What an update of a call makes of its delivery. Updates come from callbacks, from polls and from
+//! the answer to a POST.
 #![deny(clippy::wildcard_enum_match_arm)]
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
@@ -8,110 +9,29 @@ use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::status::Status;
 
-use crate::account::{AccountSid, CallSid};
-use crate::delivery::{Change, Delivery, Details, Price, Said, State, withdrawal};
-use crate::failure::{Class, Fault};
-use crate::policy::{Policy, Voicemail};
+use crate::account::AccountSid;
+use crate::call::failure::{Class, Fault};
+use crate::call::{Call, CallStatus, ProviderError};
+use crate::delivery::{CancelCause, Change, Delivery, Played, State, StatusDetails};
+use crate::settings::policy::{Policy, RedialOutcome, Voicemail};
 use crate::tuning::Tuning;
 
-/// A call's status, as Twilio says it (callbacks say `initiated` as well).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub enum CallStatus {
-    /// In line before dialling.
-    Queued,
-    /// Being dialled.
-    Initiated,
-    /// Ringing.
-    Ringing,
-    /// Answered, and going on.
-    InProgress,
-    /// Answered, and over.
-    Completed,
-    /// A busy signal.
-    Busy,
-    /// No answer, or declined.
-    NoAnswer,
-    /// Could not be completed as dialled.
-    Failed,
-    /// Cancelled before the answer.
-    Canceled,
-}
-
-/// What is known of a call.
-#[derive(Debug, Clone)]
-pub struct Call {
-    /// Its SID.
-    pub sid: CallSid,
-    /// Its status.
-    pub status: CallStatus,
-    /// Who answered, where Twilio says.
-    pub answered_by: Option<String>,
-    /// How long it was, in seconds, once it is over.
-    pub duration_s: Option<u32>,
-    /// The carrier's last SIP status, where Twilio says.
-    pub sip_code: Option<u16>,
-    /// When Twilio took it, to the second; unknown in callbacks.
-    pub created_at: Option<Timestamp>,
-    /// Whether it was placed through the API.
-    pub outbound_api: bool,
-    /// How long Twilio means to hold it before it dials.
-    pub queue_time: Option<Duration>,
-    /// What it cost, once Twilio knows.
-    pub price: Option<Price>,
-    /// What Twilio says went wrong with it, where it does.
-    pub trouble: Option<Trouble>,
-}
-
-/// What went wrong with a call that Twilio had taken.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trouble {
-    /// Twilio's error code.
-    pub code: u32,
-    /// What kind of trouble it is.
-    pub class: Class,
-    /// A sentence for the tenant: what to do.
-    pub tenant: &'static str,
-}
-
-/// What news of a call makes of a delivery.
+/// What an update of a call makes of a delivery.
 #[derive(Debug)]
 pub enum Progress {
-    /// Something new.
+    /// The delivery changes.
     Change(Box<Change>),
-    /// Nothing new.
-    Known,
-    /// The call isn't this delivery's, or no longer: it must be hung up.
-    Stray,
+    /// The update says nothing new.
+    Unchanged,
+    /// The call doesn't belong to this delivery, or no longer does. It must be hung up.
+    Orphaned,
 }
 
-impl CallStatus {
-    /// Parses Twilio's word.
-    pub fn from_word(word: &str) -> Option<Self> {
-        Some(match word {
-            "queued" => Self::Queued,
-            "initiated" => Self::Initiated,
-            "ringing" => Self::Ringing,
-            "in-progress" => Self::InProgress,
-            "completed" => Self::Completed,
-            "busy" => Self::Busy,
-            "no-answer" => Self::NoAnswer,
-            "failed" => Self::Failed,
-            "canceled" => Self::Canceled,
-            _ => return None,
-        })
-    }
-
-    /// Whether nothing comes after it.
-    pub fn is_over(self) -> bool {
-        match self {
-            Self::Queued | Self::Initiated | Self::Ringing | Self::InProgress => false,
-            Self::Completed | Self::Busy | Self::NoAnswer | Self::Failed | Self::Canceled => true,
-        }
-    }
-}
-
-/// Works news into a delivery. News comes late, twice and in any order: what is known already changes nothing, and
-/// final is final. `policy` is the tenant's; `callbacks` is whether Twilio reports to us by itself.
+/// Applies an update of a call to a delivery.
+///
+/// Updates arrive late, twice and in any order: what is known already changes nothing, and a final
+/// status stays. `policy` is the tenant's; `callbacks` says whether Twilio reports progress by
+/// itself.
 pub fn progress(
     delivery: &Delivery,
     call: &Call,
@@ -120,11 +40,11 @@ pub fn progress(
     callbacks: bool,
     now: Timestamp,
 ) -> Progress {
-    let mut change = Change::of(delivery);
+    let mut change = Change::unchanged(delivery);
     match (delivery.state, &delivery.call_sid) {
-        (State::Final, Some(sid)) if *sid == call.sid => return Progress::Known,
+        (State::Final, Some(sid)) if *sid == call.sid => return Progress::Unchanged,
         (State::Calling, Some(sid)) if *sid == call.sid => {}
-        // The answer to the POST, or a callback that was faster, or a call found while settling.
+        // The answer to the POST, a callback that was faster, or a call found while settling.
         (State::Placing | State::Unsettled, _) => {
             let next = &mut change.delivery;
             next.state = State::Calling;
@@ -133,102 +53,93 @@ pub fn progress(
             next.settle_after = None;
             next.tries = 0;
             next.voicemail = policy.voicemail;
-            change.tell(now, Status::Placed, Details::default());
+            change.push_status(now, Status::Placed, StatusDetails::default());
         }
-        (State::Final | State::Calling | State::Waiting, _) => return Progress::Stray,
+        (State::Final | State::Calling | State::Waiting, _) => return Progress::Orphaned,
     }
-    follow(&mut change, call, policy, now);
+    apply_status(&mut change, call, policy, now);
     let next = &mut change.delivery;
     if next.state == State::Calling {
-        next.wake_at = quiet_until(next, call, tuning, callbacks, now);
+        next.wake_at = next_poll_at(next, call, tuning, callbacks, now);
     }
-    // Who answered is news also where that somebody did is not: on it hangs what the call is told.
-    let new = !change.events.is_empty() || change.delivery.answered_by != delivery.answered_by;
-    if new {
+    // `answered_by` alone is worth saving: the call's instructions depend on it.
+    if !change.events.is_empty() || change.delivery.answered_by != delivery.answered_by {
         Progress::Change(Box::new(change))
     } else {
-        Progress::Known
+        Progress::Unchanged
     }
 }
 
-/// The statuses after `placed`.
-fn follow(change: &mut Change, call: &Call, policy: &Policy, now: Timestamp) {
-    let rings = call.status == CallStatus::Ringing;
-    let answered = matches!(call.status, CallStatus::InProgress | CallStatus::Completed);
+/// Adds the statuses that follow `placed`, and the redial if there is one.
+fn apply_status(change: &mut Change, call: &Call, policy: &Policy, now: Timestamp) {
+    let is_answered = matches!(call.status, CallStatus::InProgress | CallStatus::Completed);
     if let Some(by) = &call.answered_by {
         change.delivery.answered_by = Some(by.clone());
     }
     let answered_by = change.delivery.answered_by.clone();
-    if rings && change.delivery.ringing_at.is_none() && change.delivery.answered_at.is_none() {
+    if call.status == CallStatus::Ringing
+        && change.delivery.ringing_at.is_none()
+        && change.delivery.answered_at.is_none()
+    {
         change.delivery.ringing_at = Some(now);
-        change.tell(now, Status::Ringing, Details::default());
+        change.push_status(now, Status::Ringing, StatusDetails::default());
     }
-    if answered && change.delivery.answered_at.is_none() {
+    if is_answered && change.delivery.answered_at.is_none() {
         change.delivery.answered_at = Some(now);
-        change.tell(
-            now,
-            Status::Answered,
-            Details {
-                answered_by: answered_by.clone(),
-                ..Details::default()
-            },
-        );
+        let answered_by = answered_by.clone();
+        let details = StatusDetails {
+            answered_by,
+            ..StatusDetails::default()
+        };
+        change.push_status(now, Status::Answered, details);
     }
-    let Some((status, reason)) = ending(&change.delivery, call) else {
+    let Some((status, reason)) = final_status(&change.delivery, call) else {
         return;
     };
-    let details = Details {
+    let mut details = StatusDetails {
         reason,
         answered_by,
         call_duration_s: call.duration_s,
         sip_code: call.sip_code,
         price: call.price.clone(),
-        ..Details::default()
+        ..StatusDetails::default()
     };
     if call.status == CallStatus::Completed && call.price.is_none() {
-        change.unpriced.clone_from(&change.delivery.call_sid);
+        change.unpriced_call.clone_from(&change.delivery.call_sid);
     }
-    match again(&change.delivery, call, status, policy, now) {
-        Some(after) => {
-            // A price stands on an ending, or comes as an event of its own.
-            if details.price.is_some() {
-                change.unpriced.clone_from(&change.delivery.call_sid);
+    match redial_after(&change.delivery, call, status, policy, now) {
+        Some((outcome, after)) => {
+            // Only a final status carries a price. This call's follows as an event of its own.
+            if details.price.take().is_some() {
+                change.unpriced_call.clone_from(&change.delivery.call_sid);
             }
-            change.redial(
-                now,
-                after,
-                status,
-                Details {
-                    price: None,
-                    ..details
-                },
-            );
+            change.redial(now, after, outcome, details);
         }
-        None => change.tell(now, status, details),
+        None => change.push_status(now, status, details),
     }
 }
 
-/// After how long another call is placed in the place of one that reached nobody: if the tenant wants it, it may do better, and the
-/// code lives for it.
-fn again(
+/// How long after a completed call another one is placed. `None` unless the tenant's policy says
+/// so, another call may fare better, and it can still be placed before the delivery's deadline.
+fn redial_after(
     delivery: &Delivery,
     call: &Call,
     status: Status,
     policy: &Policy,
     now: Timestamp,
-) -> Option<Duration> {
-    let after = policy.redial.after(status, delivery.redials)?;
-    let hopeless = status == Status::Failed
-        && (no_such_number(call) || call.trouble.as_ref().is_some_and(Trouble::is_for_good));
-    (delivery.withdrawn.is_none()
+) -> Option<(RedialOutcome, Duration)> {
+    let (outcome, after) = policy.redial.after(status, delivery.redials)?;
+    let is_permanent = status == Status::Failed
+        && (is_unreachable(call) || call.error.as_ref().is_some_and(ProviderError::is_permanent));
+    (delivery.cancel_reason.is_none()
         && !delivery.verified
-        && !hopeless
+        && !is_permanent
         && now + after <= delivery.place_by)
-        .then_some(after)
+        .then_some((outcome, after))
 }
 
-impl Trouble {
-    fn is_for_good(&self) -> bool {
+impl ProviderError {
+    fn is_permanent(&self) -> bool {
         matches!(self.class, Class::Permanent(_))
     }
 
@@ -237,132 +148,154 @@ impl Trouble {
             Class::Permanent(Fault::Credentials | Fault::Tenant) => ReasonCode::TenantConfiguration,
             Class::Permanent(Fault::Destination) => ReasonCode::DestinationInvalid,
             Class::Permanent(Fault::Blocked) => ReasonCode::DestinationBlocked,
-            Class::Permanent(Fault::Ours) => ReasonCode::RequestRefused,
+            Class::Permanent(Fault::Internal) => ReasonCode::RequestRefused,
             Class::Transient | Class::Throttled(_) | Class::Congested | Class::Ambiguous => {
                 ReasonCode::CarrierFailed
             }
         };
         Reason {
             provider_code: Some(self.code),
-            ..Reason::new(code, self.tenant)
+            ..Reason::new(code, self.tenant_message)
         }
     }
 }
 
-fn no_such_number(call: &Call) -> bool {
+/// Whether the carrier's SIP status says that the number doesn't exist or can't be reached: 404 Not
+/// Found, 484 Address Incomplete, 604 Does Not Exist Anywhere (RFC 3261, section 21).
+fn is_unreachable(call: &Call) -> bool {
     matches!(call.sip_code, Some(404 | 484 | 604))
 }
 
-/// The final status of a call that is over.
-fn ending(delivery: &Delivery, call: &Call) -> Option<(Status, Option<Reason>)> {
-    let because = |code, message: &str| Some(Reason::new(code, message));
+/// A final status, and why.
+type Outcome = (Status, Option<Reason>);
+
+fn outcome(status: Status, code: ReasonCode, message: &str) -> Outcome {
+    (status, Some(Reason::new(code, message)))
+}
+
+fn cancelled(cause: CancelCause) -> Outcome {
+    let (status, reason) = cause.outcome();
+    (status, Some(reason))
+}
+
+/// The final status that a call's status amounts to; `None` while the call continues.
+fn final_status(delivery: &Delivery, call: &Call) -> Option<Outcome> {
     Some(match call.status {
         CallStatus::Queued
         | CallStatus::Initiated
         | CallStatus::Ringing
         | CallStatus::InProgress => return None,
         CallStatus::Completed => completed(delivery, call),
-        CallStatus::Busy => (Status::Busy, because(ReasonCode::Busy, "the line was busy")),
-        CallStatus::NoAnswer => (
-            Status::NoAnswer,
-            because(
-                ReasonCode::NoAnswer,
-                "nobody answered, or the call was declined",
-            ),
-        ),
-        CallStatus::Failed => {
-            let why = if no_such_number(call) {
-                "the carrier knows no such number, or can't reach it"
-            } else {
-                "the carrier could not complete the call"
-            };
-            let told = call.trouble.as_ref().map(Trouble::reason);
-            (
-                Status::Failed,
-                told.or_else(|| because(ReasonCode::CarrierFailed, why)),
-            )
+        CallStatus::Busy => outcome(Status::Busy, ReasonCode::Busy, "the line was busy"),
+        CallStatus::NoAnswer => {
+            let message = "the call was not answered, or was declined";
+            outcome(Status::NoAnswer, ReasonCode::NoAnswer, message)
         }
-        CallStatus::Canceled => match delivery.withdrawn {
-            Some(why) => {
-                let (status, reason) = withdrawal(why);
-                (status, Some(reason))
-            }
-            None => (
+        CallStatus::Failed => failed(call),
+        CallStatus::Canceled => match delivery.cancel_reason {
+            Some(cause) => cancelled(cause),
+            None => outcome(
                 Status::Cancelled,
-                because(
-                    ReasonCode::CanceledAtProvider,
-                    "the call was cancelled at Twilio",
-                ),
+                ReasonCode::CanceledAtProvider,
+                "the call was cancelled at Twilio, not by voice-otp",
             ),
         },
     })
 }
 
-/// What became of a call that was answered, and is over.
-fn completed(delivery: &Delivery, call: &Call) -> (Status, Option<Reason>) {
-    let because = |status, code, message: &str| (status, Some(Reason::new(code, message)));
-    // Twilio counts whole seconds; the part of one that it leaves out is the callee's.
-    let heard =
-        Duration::from_secs(u64::from(call.duration_s.unwrap_or(0)) + 1) > delivery.heard_after;
-    let machine = delivery.answered_by.as_deref().is_some_and(is_machine);
-    let kept = "a machine answered, and the tenant's policy keeps codes from machines";
-    match (delivery.voicemail, delivery.said) {
-        (_, Some(Said::Nothing)) => match delivery.withdrawn {
-            Some(why) => {
-                let (status, reason) = withdrawal(why);
-                (status, Some(reason))
-            }
-            None if machine => because(Status::Voicemail, ReasonCode::Voicemail, kept),
-            None => because(
+fn failed(call: &Call) -> Outcome {
+    if let Some(error) = &call.error {
+        return (Status::Failed, Some(error.reason()));
+    }
+    let message = if is_unreachable(call) {
+        "the number doesn't exist, or the carrier can't reach it"
+    } else {
+        "the carrier could not complete the call"
+    };
+    outcome(Status::Failed, ReasonCode::CarrierFailed, message)
+}
+
+/// The final status of a call that was answered and has ended: by what was played to it, the policy
+/// that it was placed under, and how long it was.
+fn completed(delivery: &Delivery, call: &Call) -> Outcome {
+    const DELIVERED: Outcome = (Status::Delivered, None);
+    // Twilio cuts the duration to whole seconds; the callee gets the benefit of the rest.
+    let duration = Duration::from_secs(u64::from(call.duration_s.unwrap_or(0)) + 1);
+    let is_heard = duration > delivery.heard_after;
+    let is_machine = delivery.answered_by.as_deref().is_some_and(is_machine);
+    let is_unasked = call.error.is_none()
+        && call
+            .duration_s
+            .is_some_and(|seconds| seconds > INSTRUCTIONS_GRACE_S);
+    match delivery.played {
+        Some(Played::Code) => match delivery.voicemail {
+            Voicemail::PressKey => DELIVERED,
+            Voicemail::Speak | Voicemail::HangUp | Voicemail::WaitForBeep if is_heard => DELIVERED,
+            Voicemail::Speak | Voicemail::HangUp | Voicemail::WaitForBeep => cut_short(call),
+        },
+        Some(Played::Prompt) => match delivery.voicemail {
+            Voicemail::PressKey => outcome(
+                Status::HungUp,
+                ReasonCode::NoKey,
+                "the confirmation key was not pressed, so the code was not read",
+            ),
+            Voicemail::Speak if is_heard => DELIVERED,
+            Voicemail::Speak | Voicemail::HangUp | Voicemail::WaitForBeep => cut_short(call),
+        },
+        Some(Played::Nothing) => match delivery.cancel_reason {
+            Some(cause) => cancelled(cause),
+            None if is_machine => kept_from_machine(),
+            None => outcome(
                 Status::Expired,
                 ReasonCode::ExpiredWaiting,
-                "the code expired before it could be read to who answered",
+                "the code expired before it could be read to the callee; send a new code, or use \
+                 another channel",
             ),
         },
-        (Voicemail::PressKey, Some(Said::Code)) => (Status::Delivered, None),
-        (Voicemail::PressKey, Some(Said::Question)) => because(
-            Status::HungUp,
-            ReasonCode::NoKey,
-            "nobody pressed the key that the code is read for, so it was not read",
-        ),
-        // It never asked us what to say, though it went on for a while.
-        (Voicemail::PressKey, None)
-            if call.trouble.is_none()
-                && call.duration_s.is_some_and(|seconds| seconds > AT_ONCE_S) =>
-        {
-            because(Status::Failed, ReasonCode::RequestRefused, UNASKED)
-        }
-        (Voicemail::HangUp, None) if machine => {
-            because(Status::Voicemail, ReasonCode::Voicemail, kept)
-        }
-        (Voicemail::HangUp | Voicemail::WaitForBeep, Some(Said::Code)) | (Voicemail::Speak, _)
-            if heard =>
-        {
-            (Status::Delivered, None)
-        }
-        (_, _) => match &call.trouble {
-            Some(trouble) => (Status::Failed, Some(trouble.reason())),
-            None => because(
-                Status::HungUp,
-                ReasonCode::HungUp,
-                "the call ended before the code had been read once",
-            ),
+        // No instructions were requested.
+        None => match delivery.voicemail {
+            Voicemail::PressKey if is_unasked => {
+                outcome(Status::Failed, ReasonCode::RequestRefused, NO_INSTRUCTIONS)
+            }
+            Voicemail::HangUp if is_machine => kept_from_machine(),
+            Voicemail::Speak if is_heard => DELIVERED,
+            Voicemail::Speak | Voicemail::HangUp | Voicemail::WaitForBeep | Voicemail::PressKey => {
+                cut_short(call)
+            }
         },
     }
 }
 
-/// Who hangs up as soon as this, in seconds, does so before Twilio can ask what to say.
-const AT_ONCE_S: u32 = 2;
-const UNASKED: &str = "Twilio could not ask what to say: the workers' public URL, its proxy or its certificate needs the operator's \
-                       attention";
+fn kept_from_machine() -> Outcome {
+    let message = "a machine answered, and the tenant's policy keeps codes from machines";
+    outcome(Status::Voicemail, ReasonCode::Voicemail, message)
+}
 
-/// Whether Twilio's word for who answered means that it was no person.
+fn cut_short(call: &Call) -> Outcome {
+    match &call.error {
+        Some(error) => (Status::Failed, Some(error.reason())),
+        None => outcome(
+            Status::HungUp,
+            ReasonCode::HungUp,
+            "the call ended before the first complete reading of the code",
+        ),
+    }
+}
+
+/// A call of at most this many seconds may have ended before Twilio could request its instructions.
+const INSTRUCTIONS_GRACE_S: u32 = 2;
+const NO_INSTRUCTIONS: &str = "Twilio could not request the call's instructions; the operator must \
+                               check the workers' public URL, its proxy and its certificate";
+
+/// Whether Twilio's `AnsweredBy` means anything but a person
+/// (<https://www.twilio.com/docs/voice/answering-machine-detection>).
 pub fn is_machine(answered_by: &str) -> bool {
     answered_by.starts_with("machine") || answered_by == "fax"
 }
 
-/// When to ask Twilio about a call that has gone quiet: later each time, and at once when it must be cancelled.
-pub fn quiet_until(
+/// When to poll Twilio about a call without updates: at growing intervals, and at once if it must
+/// be cancelled.
+pub fn next_poll_at(
     delivery: &Delivery,
     call: &Call,
     tuning: &Tuning,
@@ -370,24 +303,25 @@ pub fn quiet_until(
     now: Timestamp,
 ) -> Timestamp {
     let first = if callbacks {
-        tuning.quiet_with_callbacks
+        tuning.poll_after_with_callbacks
     } else {
-        tuning.quiet_without_callbacks
+        tuning.poll_after_without_callbacks
     };
-    let grown = first.mul_f64(1.5_f64.powi(delivery.tries.min(20).cast_signed()));
-    let mut at = together_after(delivery, now + grown.min(tuning.quiet_longest));
-    if waits_too_long(delivery, call, tuning, now) {
-        at = now;
+    let interval = first.mul_f64(1.5_f64.powi(delivery.tries.min(20).cast_signed()));
+    let at = next_account_tick(delivery, now + interval.min(tuning.longest_poll_interval));
+    if is_queued_too_long(delivery, call, tuning, now) {
+        now
     } else if call.status == CallStatus::Queued {
-        // What Twilio still holds then would ring too late: look then, and cancel it.
-        at = at.min(queued_until(delivery, tuning).max(now));
+        // A call still queued at that time would ring too late, so the poll then cancels it.
+        at.min(queued_until(delivery, tuning).max(now))
+    } else {
+        at
     }
-    at
 }
 
-/// The next of the account's moments, one a second: so that its calls come up together and are asked for at once, and those of other
-/// accounts at other moments.
-pub fn together_after(delivery: &Delivery, at: Timestamp) -> Timestamp {
+/// The account's next tick. Each account has one tick a second, at a phase of its own, so that
+/// polls of one account can share a request and different accounts don't poll at the same moment.
+pub fn next_account_tick(delivery: &Delivery, at: Timestamp) -> Timestamp {
     let mut hasher = DefaultHasher::new();
     delivery
         .account_sid
@@ -396,26 +330,34 @@ pub fn together_after(delivery: &Delivery, at: Timestamp) -> Timestamp {
         .hash(&mut hasher);
     let phase = i64::try_from(hasher.finish() % SECOND_US.unsigned_abs()).unwrap_or(0);
     let past = (at.timestamp_micros() - phase).rem_euclid(SECOND_US);
-    at + Duration::from_micros(if past == 0 {
+    let wait = if past == 0 {
         0
     } else {
         (SECOND_US - past).unsigned_abs()
-    })
+    };
+    at + Duration::from_micros(wait)
 }
 
 const SECOND_US: i64 = 1_000_000;
 
-/// Whether Twilio holds a call for too long, or says that it will: it must be cancelled.
-pub fn waits_too_long(delivery: &Delivery, call: &Call, tuning: &Tuning, now: Timestamp) -> bool {
+/// Whether Twilio has kept a call in its queue for too long, or announces that it will. The call
+/// must then be cancelled.
+pub fn is_queued_too_long(
+    delivery: &Delivery,
+    call: &Call,
+    tuning: &Tuning,
+    now: Timestamp,
+) -> bool {
     let until = queued_until(delivery, tuning);
-    let announced = |wait| delivery.placed_at.unwrap_or(now) + wait > until;
-    call.status == CallStatus::Queued && (now >= until || call.queue_time.is_some_and(announced))
+    let ends_too_late = |wait| delivery.placed_at.unwrap_or(now) + wait > until;
+    call.status == CallStatus::Queued
+        && (now >= until || call.queue_time.is_some_and(ends_too_late))
 }
 
-/// How long Twilio may hold a call before it dials: until the latest POST time. Every call is queued for a moment, so
-/// one placed only just in time gets that moment too.
+/// How long a call may stay in Twilio's queue: until the latest moment for a POST. Twilio queues
+/// every call for a moment, so one that was placed just in time gets that moment as well.
 fn queued_until(delivery: &Delivery, tuning: &Tuning) -> Timestamp {
     delivery.placed_at.map_or(delivery.place_by, |placed| {
-        delivery.place_by.max(placed + tuning.queue_moment)
+        delivery.place_by.max(placed + tuning.queue_grace)
     })
 }

@@ -1,53 +1,78 @@
-//! Answering: what a call is told that asks, once that is saved.
+//! Answering: a call was answered and requests its instructions.
 
 use std::sync::Arc;
 
-use super::{Engine, News};
-use crate::answer::{Answer, Asked, answer};
+use super::clock::LedgerClock;
+use super::deliveries::Deliveries;
+use super::schedule::Schedule;
+use super::settings_reader::SettingsReader;
+use super::shutdown::Shutdown;
+use super::{Engine, UpdateOutcome};
+use crate::account::CallSid;
+use crate::call::Call;
+use crate::call::answer::{CallInstructions, InstructionRequest, call_instructions};
 use crate::delivery::{AttemptId, State};
 use crate::ports::{Attempt, Ports};
-use crate::progress::Call;
+
+/// Decides what is played to calls that request their instructions.
+pub(super) struct Answerer<P: Ports> {
+    pub(super) deliveries: Arc<Deliveries<P::Ledger>>,
+    pub(super) settings: Arc<SettingsReader<P::Directory>>,
+    pub(super) schedule: Arc<Schedule>,
+    pub(super) clock: Arc<LedgerClock>,
+    pub(super) shutdown: Shutdown,
+}
 
 impl<P: Ports> Engine<P> {
-    /// What to tell the call of an attempt, which was answered and asks, with a signature that holds. Returns when what it is told
-    /// is saved. None if the worker is stopping, or has no key for the delivery: ask another.
+    /// What to play to the call of an attempt, which requests its instructions with a valid
+    /// signature. Returns once that is saved, so that what was played is a fact. `None` if the
+    /// worker is stopping, or has no key for the delivery: Twilio must ask another worker.
     pub async fn answer(
         self: &Arc<Self>,
         found: Attempt,
         attempt: AttemptId,
         call: &Call,
-        asked: &Asked,
-    ) -> Option<Answer> {
+        request: &InstructionRequest,
+    ) -> Option<CallInstructions> {
         let key = found.delivery.key.clone();
-        // That it was answered is news, too.
-        if self.news(found, attempt, call).await == News::Stopping {
+        // The request is also an update: the call was answered.
+        if self.apply_call_update(found, attempt, call).await == UpdateOutcome::Stopping {
             return None;
         }
+        self.answerer
+            .answer(&key, attempt, &call.sid, request)
+            .await
+    }
+}
+
+impl<P: Ports> Answerer<P> {
+    async fn answer(
+        &self,
+        key: &voice_otp_schemas::DeliveryKey,
+        attempt: AttemptId,
+        call_sid: &CallSid,
+        request: &InstructionRequest,
+    ) -> Option<CallInstructions> {
         loop {
-            let delivery = self.reload(&key).await?;
-            let ours = delivery.state == State::Calling
+            let delivery = self.deliveries.reload(key).await?;
+            let current = delivery.state == State::Calling
                 && delivery.attempt_id == Some(attempt)
-                && delivery.call_sid.as_ref() == Some(&call.sid);
-            let settings = match self.settings_of(&key.tenant_id).await {
-                Some(Ok(settings)) if ours => settings,
-                // The delivery is over, or has another call, or its tenant is gone.
-                Some(_) => return Some(Answer::HangUp),
-                None => {
-                    return if self.hard.is_cancelled() {
-                        None
-                    } else {
-                        Some(Answer::HangUp)
-                    };
-                }
+                && delivery.call_sid.as_ref() == Some(call_sid);
+            let settings = match self.settings.of(&key.tenant_id).await {
+                Some(Ok(settings)) if current => settings,
+                None if self.shutdown.hard.is_cancelled() => return None,
+                // The delivery is final or has another call, or the tenant was deleted.
+                Some(_) | None => return Some(CallInstructions::HangUp),
             };
-            // Sealed with a key that isn't here: another worker has it, and Twilio asks again.
-            let (answer, change) = answer(&delivery, &settings, asked, self.clock.now())?;
+            // `None` if the code is sealed with a key that isn't here: another worker has it.
+            let (instructions, change) =
+                call_instructions(&delivery, &settings, request, self.clock.now())?;
             let Some(change) = change else {
-                return Some(answer);
+                return Some(instructions);
             };
-            if let Some(saved) = self.save_one(change).await.ok()? {
-                self.agenda.learn(saved);
-                return Some(answer);
+            if let Some(saved) = self.deliveries.save(change).await.ok()? {
+                self.schedule.update(saved);
+                return Some(instructions);
             }
         }
     }

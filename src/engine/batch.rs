@@ -1,5 +1,5 @@
-//! Groups that form by themselves: while one is being worked on, the next gathers. No timer adds a wait when traffic
-//! is low, and load makes groups larger.
+//! Batches that form by themselves: while one is being processed, the next one gathers. No timer
+//! adds latency when traffic is low, and load makes batches larger.
 
 use std::future::Future;
 use std::time::Duration;
@@ -7,20 +7,21 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use super::retry::as_error;
 use crate::ports::LedgerError;
 
-/// What a member of a group is told when its group can't be worked on.
+/// Why an item was not processed.
 #[derive(Debug, thiserror::Error)]
 pub enum BatchError {
-    /// The ledger refuses this very item.
-    #[error("the ledger refuses the row")]
+    /// The database rejects this item.
+    #[error("the database rejected the row")]
     Refused(#[source] LedgerError),
-    /// The batch has been closed.
+    /// The batch is closed: the worker is stopping.
     #[error("the worker is stopping")]
     Closed,
 }
 
-/// An item on its way, and whom to answer.
+/// An item, and where its answer goes.
 type Waiting<I, O> = (I, oneshot::Sender<Result<O, BatchError>>);
 
 /// The entrance to a batch.
@@ -29,35 +30,36 @@ pub struct Batch<I, O> {
     sender: mpsc::Sender<Waiting<I, O>>,
 }
 
-/// The working side of a batch.
+/// The task that processes batches.
 pub struct Runner<I, O> {
     receiver: mpsc::Receiver<Waiting<I, O>>,
-    most: usize,
-    what: &'static str,
+    max_batch: usize,
+    /// Names the operation in the log.
+    operation: &'static str,
 }
 
-/// The pause before a group is tried again that met an unavailable ledger.
-const LEDGER_PAUSE: Duration = Duration::from_millis(250);
+/// The pause before a batch is retried after the database was unavailable.
+const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
-/// A batch whose groups hold `most` items at most; `what` names it in the log.
-pub fn batch<I, O>(most: usize, what: &'static str) -> (Batch<I, O>, Runner<I, O>) {
-    let (sender, receiver) = mpsc::channel(most * 4);
+/// A batch of up to `max_batch` items; `operation` names it in the log.
+pub fn batch<I, O>(max_batch: usize, operation: &'static str) -> (Batch<I, O>, Runner<I, O>) {
+    let (sender, receiver) = mpsc::channel(max_batch * 4);
     (
         Batch { sender },
         Runner {
             receiver,
-            most,
-            what,
+            max_batch,
+            operation,
         },
     )
 }
 
 impl<I, O> Batch<I, O> {
-    /// Adds an item to the next group and waits for its answer.
+    /// Adds an item to the next batch and waits for its answer.
     ///
     /// # Errors
-    /// [`BatchError`] says whether the item or the batch is at fault. After a dropped wait the item may be worked on
-    /// all the same.
+    /// [`BatchError`] says whether the item was rejected or the batch is closed. If the wait is
+    /// dropped, the item may be processed nevertheless.
     pub async fn submit(&self, item: I) -> Result<O, BatchError> {
         let (answer, answered) = oneshot::channel();
         self.sender
@@ -69,7 +71,7 @@ impl<I, O> Batch<I, O> {
 }
 
 impl<I: Send + Sync, O: Send> Runner<I, O> {
-    /// Works on groups until every [`Batch`] handle is gone, or `hard` says that time is up.
+    /// Processes batches until every [`Batch`] handle is dropped, or `hard` is cancelled.
     pub async fn run<W, F>(mut self, work: W, hard: CancellationToken)
     where
         W: Fn(Vec<I>) -> F + Send,
@@ -78,19 +80,19 @@ impl<I: Send + Sync, O: Send> Runner<I, O> {
         let mut items = Vec::new();
         loop {
             // Cancel-safe: both arms only wait.
-            let got = tokio::select! {
-                got = self.receiver.recv_many(&mut items, self.most) => got,
+            let received = tokio::select! {
+                received = self.receiver.recv_many(&mut items, self.max_batch) => received,
                 () = hard.cancelled() => 0,
             };
-            if got == 0 {
+            if received == 0 {
                 return;
             }
             let (group, answers): (Vec<I>, Vec<_>) = items.drain(..).unzip();
-            // Cancel-safe: who waits for an answer hears that the batch is closed.
+            // Cancel-safe: the senders of the items learn that the batch is closed.
             tokio::select! {
-                results = work_on(group, &work, self.what) => {
+                results = work_on(group, &work, self.operation) => {
                     for (answer, result) in answers.into_iter().zip(results) {
-                        // Who no longer waits needs no answer.
+                        // The sender may not wait any more.
                         drop(answer.send(result));
                     }
                 }
@@ -100,12 +102,12 @@ impl<I: Send + Sync, O: Send> Runner<I, O> {
     }
 }
 
-/// Works on a group until the ledger has it: an unavailable ledger is waited for, and a group that it refuses is
-/// halved until the culprit stands alone.
+/// Processes a batch until the ledger has it: waits for an unavailable database, and halves a batch
+/// that the database rejects until the rejected item is alone.
 pub(crate) async fn work_on<I, O, W, F>(
     group: Vec<I>,
     work: &W,
-    what: &'static str,
+    operation: &'static str,
 ) -> Vec<Result<O, BatchError>>
 where
     I: Send,
@@ -122,40 +124,32 @@ where
         match result {
             Ok(answers) if answers.len() == size => {
                 if std::mem::take(&mut failing) {
-                    tracing::info!(what, "the ledger is back");
+                    tracing::info!(operation, "database available again");
                 }
                 results.extend(answers.into_iter().map(Ok));
             }
             Ok(_) => {
-                let nonsense = LedgerError::Nonsense("a group and its answers differ in number");
-                tracing::error!(
-                    what,
-                    error = &nonsense as &dyn std::error::Error,
-                    "a group failed"
-                );
-                results.extend(part.iter().map(|_| {
-                    Err(BatchError::Refused(LedgerError::Nonsense(
-                        "answers are missing",
-                    )))
-                }));
+                let violation = || LedgerError::ProtocolViolation("answers are missing");
+                tracing::error!(operation, error = as_error(&violation()), "a batch failed");
+                results.extend(part.iter().map(|_| Err(BatchError::Refused(violation()))));
             }
-            Err(LedgerError::Unavailable(error)) => {
+            Err(error @ LedgerError::Unavailable(_)) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(
-                        what,
-                        error = &*error as &dyn std::error::Error,
-                        "the ledger can't be reached, trying again"
+                        operation,
+                        error = as_error(&error),
+                        "database unavailable; retrying"
                     );
                 }
                 parts.push(part);
-                tokio::time::sleep(LEDGER_PAUSE).await;
+                tokio::time::sleep(RETRY_PAUSE).await;
             }
             Err(error) if size > 1 => {
                 tracing::debug!(
-                    what,
+                    operation,
                     size,
-                    error = &error as &dyn std::error::Error,
-                    "the ledger refuses a group, halving it"
+                    error = as_error(&error),
+                    "the database rejected a batch; halving it"
                 );
                 let rest = part.split_off(size / 2);
                 parts.push(rest);
@@ -163,9 +157,9 @@ where
             }
             Err(error) => {
                 tracing::error!(
-                    what,
-                    error = &error as &dyn std::error::Error,
-                    "the ledger refuses a row"
+                    operation,
+                    error = as_error(&error),
+                    "the database rejected a row"
                 );
                 results.push(Err(BatchError::Refused(error)));
             }
@@ -189,7 +183,7 @@ mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
 
     #[tokio::test(start_paused = true)]
-    async fn a_bad_row_is_found_and_the_others_are_done() {
+    async fn a_rejected_row_is_found_and_the_others_are_processed() {
         let (entrance, runner) = batch::<u32, u32>(64, "numbers");
         let calls = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&calls);
@@ -199,7 +193,7 @@ mod tests {
                 let result = if first {
                     Err(LedgerError::Unavailable("away".into()))
                 } else if group.contains(&13) {
-                    Err(LedgerError::Data("thirteen".into()))
+                    Err(LedgerError::InvalidRow("thirteen".into()))
                 } else {
                     Ok(group.iter().map(|n| n * 2).collect())
                 };

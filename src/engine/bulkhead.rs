@@ -1,107 +1,106 @@
-//! Room for what is under way at Twilio, shared among accounts: one that answers slowly, or not at all, fills its own part
-//! and leaves the rest to the others.
+//! Permits for requests in flight at Twilio, shared among accounts: an account that answers slowly,
+//! or not at all, uses up its own share and leaves the rest to the others.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-/// A number of berths. As long as half of them are free an account may take as many as it likes; from then on only up to
-/// its share.
+use super::sync::lock;
+
+/// A number of permits. While half of them are available an account may hold as many as it likes;
+/// from then on only its share.
 #[derive(Debug)]
 pub struct Bulkhead {
-    most: usize,
+    total: usize,
+    /// How many permits an account may hold once half are in use.
     share: usize,
-    taken: Mutex<Taken>,
-    freed: Notify,
+    used: Mutex<Used>,
+    released: Notify,
 }
 
 #[derive(Debug, Default)]
-struct Taken {
-    all: usize,
+struct Used {
+    total: usize,
     by_account: HashMap<String, usize>,
 }
 
-/// A place taken; free again once dropped.
+/// A permit, returned when dropped.
 #[derive(Debug)]
-pub struct Berth {
+pub struct Permit {
     bulkhead: Arc<Bulkhead>,
     account: String,
 }
 
-/// Once half is taken, an account holds at most one in so many.
+/// An account's share is one in this many permits.
 const SHARES: usize = 16;
 
 impl Bulkhead {
-    /// So many berths, all free.
-    pub fn new(most: usize) -> Arc<Self> {
+    /// A bulkhead with this many permits, all available.
+    pub fn new(total: usize) -> Arc<Self> {
         Arc::new(Self {
-            most,
-            share: (most / SHARES).max(1),
-            taken: Mutex::default(),
-            freed: Notify::new(),
+            total,
+            share: (total / SHARES).max(1),
+            used: Mutex::default(),
+            released: Notify::new(),
         })
     }
 
-    /// A berth for an account, if there is one for it now.
-    pub fn try_enter(self: &Arc<Self>, account: &str) -> Option<Berth> {
-        let mut taken = self.lock();
-        let own = taken.by_account.get(account).copied().unwrap_or(0);
-        if taken.all >= self.most || (own >= self.share && taken.all >= self.most / 2) {
+    /// A permit for an account, if it may have one now.
+    pub fn try_acquire(self: &Arc<Self>, account: &str) -> Option<Permit> {
+        let mut used = lock(&self.used);
+        let own = used.by_account.get(account).copied().unwrap_or(0);
+        if used.total >= self.total || (own >= self.share && used.total >= self.total / 2) {
             return None;
         }
-        taken.all += 1;
-        match taken.by_account.get_mut(account) {
+        used.total += 1;
+        match used.by_account.get_mut(account) {
             Some(own) => *own += 1,
-            None => drop(taken.by_account.insert(account.to_owned(), 1)),
+            None => drop(used.by_account.insert(account.to_owned(), 1)),
         }
-        Some(Berth {
+        Some(Permit {
             bulkhead: Arc::clone(self),
             account: account.to_owned(),
         })
     }
 
-    /// Waits for a berth for an account.
-    pub async fn enter(self: &Arc<Self>, account: &str) -> Berth {
+    /// Waits for a permit for an account.
+    pub async fn acquire(self: &Arc<Self>, account: &str) -> Permit {
         loop {
-            // Before the look, so that a berth freed right after it is not missed.
-            let freed = self.freed.notified();
-            tokio::pin!(freed);
-            freed.as_mut().enable();
-            if let Some(berth) = self.try_enter(account) {
-                return berth;
+            // Before the check, so that a permit released right after it is not missed.
+            let released = self.released.notified();
+            tokio::pin!(released);
+            released.as_mut().enable();
+            if let Some(permit) = self.try_acquire(account) {
+                return permit;
             }
-            freed.await;
+            released.await;
         }
     }
 
-    /// Hears of the next berth that is freed after this call.
-    pub fn freed(&self) -> tokio::sync::futures::Notified<'_> {
-        self.freed.notified()
+    /// Completes when the next permit is released after this call.
+    pub fn released(&self) -> tokio::sync::futures::Notified<'_> {
+        self.released.notified()
     }
 
-    /// How many are free.
-    pub fn room(&self) -> usize {
-        self.most.saturating_sub(self.lock().all)
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Taken> {
-        self.taken.lock().unwrap_or_else(PoisonError::into_inner)
+    /// The number of permits that are not in use.
+    pub fn available(&self) -> usize {
+        self.total.saturating_sub(lock(&self.used).total)
     }
 }
 
-impl Drop for Berth {
+impl Drop for Permit {
     fn drop(&mut self) {
-        let mut taken = self.bulkhead.lock();
-        taken.all -= 1;
-        if let Some(own) = taken.by_account.get_mut(&self.account) {
+        let mut used = lock(&self.bulkhead.used);
+        used.total -= 1;
+        if let Some(own) = used.by_account.get_mut(&self.account) {
             *own -= 1;
             if *own == 0 {
-                taken.by_account.remove(&self.account);
+                used.by_account.remove(&self.account);
             }
         }
-        drop(taken);
-        self.bulkhead.freed.notify_waiters();
+        drop(used);
+        self.bulkhead.released.notify_waiters();
     }
 }
 
@@ -112,29 +111,29 @@ mod tests {
     #[test]
     fn one_account_leaves_half_to_the_others() {
         let bulkhead = Bulkhead::new(64);
-        let greedy: Vec<Berth> = std::iter::from_fn(|| bulkhead.try_enter("greedy")).collect();
-        assert_eq!((greedy.len(), bulkhead.room()), (32, 32));
-        let others: Vec<Berth> = (0..100)
-            .filter_map(|n| bulkhead.try_enter(&format!("other {}", n % 8)))
+        let greedy: Vec<Permit> = std::iter::from_fn(|| bulkhead.try_acquire("greedy")).collect();
+        assert_eq!((greedy.len(), bulkhead.available()), (32, 32));
+        let others: Vec<Permit> = (0..100)
+            .filter_map(|n| bulkhead.try_acquire(&format!("other {}", n % 8)))
             .collect();
         assert_eq!(others.len(), 32, "each its share");
-        assert!(bulkhead.try_enter("late").is_none(), "there are no more");
+        assert!(bulkhead.try_acquire("late").is_none(), "there are no more");
         drop(greedy);
-        assert_eq!(bulkhead.room(), 32);
+        assert_eq!(bulkhead.available(), 32);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn who_waits_for_a_berth_gets_the_one_that_is_freed() {
+    async fn a_waiting_account_gets_the_permit_that_is_released() {
         let bulkhead = Bulkhead::new(1);
-        let first = bulkhead.enter("one").await;
-        let waiting = bulkhead.enter("another");
+        let first = bulkhead.acquire("one").await;
+        let waiting = bulkhead.acquire("another");
         tokio::pin!(waiting);
         let too_early =
             tokio::time::timeout(std::time::Duration::from_millis(10), &mut waiting).await;
         assert!(too_early.is_err(), "there is none");
         drop(first);
-        let berth = waiting.await;
-        assert_eq!(bulkhead.room(), 0);
-        drop(berth);
+        let permit = waiting.await;
+        assert_eq!(bulkhead.available(), 0);
+        drop(permit);
     }
 }

@@ -1,70 +1,63 @@
-//! When trouble with an account is more than a coincidence.
+//! Counting failures in a row, to decide when an account's circuit opens.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 
-/// Failures in a row, by pace key, as this worker has seen them. What follows from them is the ledger's, so that all workers
-/// learn of it.
+use super::sync::lock;
+
+/// Failures in a row of each account, as this worker has seen them. The circuit itself is in the
+/// ledger, so that every worker respects it.
 #[derive(Debug, Default)]
-pub struct Troubles {
-    in_a_row: Mutex<HashMap<String, u32>>,
-    /// Accounts that the ledger is just being told of.
-    telling: Mutex<HashSet<String>>,
+pub struct FailureStreaks {
+    streaks: Mutex<HashMap<String, u32>>,
+    /// Accounts whose new state is being reported to the ledger now.
+    reporting: Mutex<HashSet<String>>,
 }
 
-/// As long as it lives, nobody else here tells the ledger of the account.
+/// The right to report an account's state to the ledger. While it exists, no other task of this
+/// worker has it.
 #[derive(Debug)]
-pub struct Telling<'a> {
-    troubles: &'a Troubles,
+pub struct ReportGuard<'a> {
+    streaks: &'a FailureStreaks,
     pace_key: &'a str,
 }
 
-/// So many in a row open a circuit.
-const TOO_MANY: u32 = 5;
+/// This many failures in a row open a circuit.
+const THRESHOLD: u32 = 5;
 
-impl Troubles {
-    /// Notes that Twilio could not be reached, or did not answer as it should. True if the account's circuit should be open: at once
-    /// if it is just being tried out.
-    pub fn note(&self, pace_key: &str, on_trial: bool) -> bool {
-        let mut in_a_row = self.in_a_row.lock().unwrap_or_else(PoisonError::into_inner);
-        let count = in_a_row.entry(pace_key.to_owned()).or_insert(0);
+impl FailureStreaks {
+    /// Records that Twilio could not be reached, or did not answer properly. Returns true if the
+    /// account's circuit must open. A failed half-open probe opens it at once.
+    pub fn record(&self, pace_key: &str, half_open: bool) -> bool {
+        let mut streaks = lock(&self.streaks);
+        let count = streaks.entry(pace_key.to_owned()).or_insert(0);
         *count += 1;
-        if *count >= TOO_MANY || on_trial {
-            in_a_row.remove(pace_key);
+        if *count >= THRESHOLD || half_open {
+            streaks.remove(pace_key);
             return true;
         }
         false
     }
 
-    /// Leave to tell the ledger of an account: of many calls that meet the same, one tells. None if one is just at it.
-    pub fn telling<'a>(&'a self, pace_key: &'a str) -> Option<Telling<'a>> {
-        let new = self
-            .telling
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(pace_key.to_owned());
-        new.then_some(Telling {
-            troubles: self,
+    /// The right to report an account's state: of many calls that fail together, one reports it.
+    /// `None` while another task does.
+    pub fn try_report<'a>(&'a self, pace_key: &'a str) -> Option<ReportGuard<'a>> {
+        let new = lock(&self.reporting).insert(pace_key.to_owned());
+        new.then_some(ReportGuard {
+            streaks: self,
             pace_key,
         })
     }
 
-    /// Notes that Twilio answered, whatever it said.
-    pub fn forget(&self, pace_key: &str) {
-        self.in_a_row
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(pace_key);
+    /// Records that Twilio answered, whatever the answer was.
+    pub fn clear(&self, pace_key: &str) {
+        lock(&self.streaks).remove(pace_key);
     }
 }
 
-impl Drop for Telling<'_> {
+impl Drop for ReportGuard<'_> {
     fn drop(&mut self) {
-        self.troubles
-            .telling
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(self.pace_key);
+        lock(&self.streaks.reporting).remove(self.pace_key);
     }
 }
 
@@ -73,21 +66,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn five_failures_in_a_row_are_too_many_and_one_is_on_trial() {
-        let troubles = Troubles::default();
-        let mut notes = (0..10).map(|_| troubles.note("a", false));
-        assert_eq!(
-            notes.by_ref().take(5).collect::<Vec<_>>(),
-            [false, false, false, false, true]
-        );
-        assert_eq!(notes.next(), Some(false), "it counts anew");
-        troubles.forget("a");
-        assert!(!troubles.note("a", false) && troubles.note("a", true));
-        let telling = troubles.telling("a");
-        assert!(
-            telling.is_some() && troubles.telling("a").is_none() && troubles.telling("b").is_some()
-        );
-        drop(telling);
-        assert!(troubles.telling("a").is_some());
+    fn five_failures_in_a_row_open_a_circuit_and_one_failed_probe_does() {
+        let streaks = FailureStreaks::default();
+        let mut opens = (0..10).map(|_| streaks.record("a", false));
+        let first_five: Vec<bool> = opens.by_ref().take(5).collect();
+        assert_eq!(first_five, [false, false, false, false, true]);
+        assert_eq!(opens.next(), Some(false), "the count starts again");
+        streaks.clear("a");
+        assert!(!streaks.record("a", false) && streaks.record("a", true));
+    }
+
+    #[test]
+    fn one_task_at_a_time_reports_an_account() {
+        let streaks = FailureStreaks::default();
+        let guard = streaks.try_report("a");
+        assert!(guard.is_some());
+        assert!(streaks.try_report("a").is_none() && streaks.try_report("b").is_some());
+        drop(guard);
+        assert!(streaks.try_report("a").is_some());
     }
 }

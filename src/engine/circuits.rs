@@ -1,156 +1,183 @@
-//! Circuits: what goes wrong again and again is not tried with everybody's calls.
+//! Circuit breakers: a failing account or tenant is not tried with every call.
 //!
-//! Trouble at Twilio opens the circuit of an account: for a while none of its calls are placed, then one now and then, until one
-//! goes well. Credentials that Twilio refuses open the circuit of a tenant: its requests end at once, until Twilio takes the
-//! credentials again, which is asked now and then without placing a call, or until the settings change.
+//! Failures at Twilio open the circuit of an account: no calls for a while, then half-open probes
+//! until one succeeds. Credentials that Twilio rejects open the circuit of a tenant: its requests
+//! finish at once, until Twilio accepts the credentials again, which is probed without placing a
+//! call, or until they change.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Engine;
-use crate::failure::{CallFailure, Class, Fault};
-use crate::ports::{Caller as _, Directory as _, Ledger as _, Ports};
+use super::circuit::FailureStreaks;
+use super::counts::Counts;
+use super::retry::as_error;
+use super::shutdown::Shutdown;
+use crate::call::failure::{CallFailure, Class, Fault};
+use crate::ports::{Directory as _, Ledger as _, LedgerError, Ports, Telephony as _};
 use crate::settings::VoiceSettings;
 
-/// How long an account is left alone that asks to slow down and doesn't say for how long.
-const THROTTLED: Duration = Duration::from_secs(1);
-/// Tenants whose credentials are tried again at once.
-const ASKED_AT_ONCE: usize = 20;
+/// How long an account is throttled when Twilio asks to slow down without saying for how long.
+const DEFAULT_THROTTLE: Duration = Duration::from_secs(1);
+/// How many tenants' credentials one round probes.
+const MAX_PROBES: usize = 20;
 
-impl<P: Ports> Engine<P> {
-    /// A call was placed with these settings.
-    pub(super) async fn note_success(&self, settings: &VoiceSettings) {
-        self.troubles.forget(&settings.pace_key);
-        if settings.on_trial
-            && let Some(_telling) = self.troubles.telling(&settings.pace_key)
+/// Opens and closes circuits.
+pub(super) struct Circuits<P: Ports> {
+    pub(super) ledger: Arc<P::Ledger>,
+    pub(super) directory: Arc<P::Directory>,
+    pub(super) telephony: Arc<P::Telephony>,
+    pub(super) streaks: FailureStreaks,
+    pub(super) counts: Arc<Counts>,
+    pub(super) shutdown: Shutdown,
+    /// The pause between two rounds of credential probes.
+    pub(super) probe_interval: Duration,
+}
+
+impl<P: Ports> Circuits<P> {
+    /// Records that a call was placed with these settings.
+    pub(super) async fn record_success(&self, settings: &VoiceSettings) {
+        self.streaks.clear(&settings.pace_key);
+        if settings.circuit_open
+            && let Some(_guard) = self.streaks.try_report(&settings.pace_key)
         {
-            match self.ledger.mend(&settings.pace_key).await {
+            match self.ledger.close_circuit(&settings.pace_key).await {
                 Ok(()) => {
-                    tracing::info!(account.sid = %settings.account_sid, "circuit closed: Twilio takes the account's calls again");
+                    tracing::info!(account.sid = %settings.account_sid, "account circuit closed");
                 }
                 Err(error) => {
                     tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        "can't close a circuit, the next call will"
+                        error = as_error(&error),
+                        "failed to close a circuit; the next call retries"
                     );
                 }
             }
         }
         if settings.pace_key != settings.account_sid.as_str()
-            && let Err(error) = self.directory.proven(settings).await
+            && let Err(error) = self.directory.mark_credentials_verified(settings).await
         {
             tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "can't note that the credentials work, the next call will"
+                error = as_error(&error),
+                "failed to mark credentials as verified; the next call retries"
             );
         }
     }
 
-    /// A call could not be placed with these settings.
-    pub(super) async fn note_failure(&self, settings: &VoiceSettings, failure: &CallFailure) {
-        let noted = match failure.class {
-            Class::Throttled(wait) => {
-                self.troubles.forget(&settings.pace_key);
-                let Some(_telling) = self.troubles.telling(&settings.pace_key) else {
-                    return;
-                };
-                self.ledger
-                    .hold(&settings.pace_key, wait.unwrap_or(THROTTLED))
-                    .await
-            }
-            Class::Transient | Class::Ambiguous => {
-                if !self.troubles.note(&settings.pace_key, settings.on_trial) {
-                    return;
-                }
-                let Some(_telling) = self.troubles.telling(&settings.pace_key) else {
-                    return;
-                };
-                match self.ledger.trip(&settings.pace_key).await {
-                    Ok(Some(wait)) => {
-                        self.counts.account_circuits.fetch_add(1, Ordering::Relaxed);
-                        let wait_ms = wait.as_millis();
-                        tracing::warn!(account.sid = %settings.account_sid, wait_ms, "circuit opened: an account's calls meet trouble at Twilio");
-                        Ok(())
-                    }
-                    Ok(None) => Ok(()),
-                    Err(error) => Err(error),
-                }
-            }
-            Class::Permanent(Fault::Credentials) => {
-                match self.directory.refused(settings).await {
-                    Ok(true) => {
-                        self.counts
-                            .credential_circuits
-                            .fetch_add(1, Ordering::Relaxed);
-                        tracing::warn!(
-                            tenant.id = %settings.tenant_id,
-                            account.sid = %settings.account_sid,
-                            "circuit opened: Twilio refuses a tenant's credentials; its requests end at once"
-                        );
-                    }
-                    Ok(false) => {}
-                    Err(error) => {
-                        tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "can't note that Twilio refuses credentials"
-                        );
-                    }
-                }
-                return;
-            }
+    /// Records that a call could not be placed with these settings.
+    pub(super) async fn record_failure(&self, settings: &VoiceSettings, failure: &CallFailure) {
+        match failure.class {
+            Class::Throttled(wait) => self.throttle(settings, wait).await,
+            Class::Transient | Class::Ambiguous => self.open_account(settings).await,
+            Class::Permanent(Fault::Credentials) => self.open_tenant(settings).await,
             Class::Congested
-            | Class::Permanent(Fault::Tenant | Fault::Destination | Fault::Blocked | Fault::Ours) =>
-            {
-                self.troubles.forget(&settings.pace_key);
-                return;
-            }
-        };
-        if let Err(error) = noted {
-            tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "can't tell the other workers to slow down"
-            );
+            | Class::Permanent(
+                Fault::Tenant | Fault::Destination | Fault::Blocked | Fault::Internal,
+            ) => self.streaks.clear(&settings.pace_key),
         }
     }
 
-    /// Asks Twilio now and then whether it takes credentials again that it refused, until told to stop.
-    pub(super) async fn ask_again_forever(self: Arc<Self>) {
-        loop {
-            tokio::select! {
-                () = tokio::time::sleep(self.tuning.ask_again) => {}
-                () = self.soft.cancelled() => return,
+    async fn throttle(&self, settings: &VoiceSettings, wait: Option<Duration>) {
+        self.streaks.clear(&settings.pace_key);
+        let Some(_guard) = self.streaks.try_report(&settings.pace_key) else {
+            return;
+        };
+        let wait = wait.unwrap_or(DEFAULT_THROTTLE);
+        if let Err(error) = self.ledger.throttle_account(&settings.pace_key, wait).await {
+            warn_not_shared(&error);
+        }
+    }
+
+    async fn open_account(&self, settings: &VoiceSettings) {
+        if !self
+            .streaks
+            .record(&settings.pace_key, settings.circuit_open)
+        {
+            return;
+        }
+        let Some(_guard) = self.streaks.try_report(&settings.pace_key) else {
+            return;
+        };
+        match self.ledger.open_circuit(&settings.pace_key).await {
+            Ok(Some(wait)) => {
+                self.counts.account_circuits.fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(
+                    account.sid = %settings.account_sid,
+                    wait_ms = wait.as_millis(),
+                    "account circuit opened: calls fail at Twilio"
+                );
             }
-            let suspects = match self.directory.suspects(ASKED_AT_ONCE).await {
-                Ok(suspects) => suspects,
+            Ok(None) => {}
+            Err(error) => warn_not_shared(&error),
+        }
+    }
+
+    async fn open_tenant(&self, settings: &VoiceSettings) {
+        match self.directory.mark_credentials_rejected(settings).await {
+            Ok(true) => {
+                self.counts
+                    .credential_circuits
+                    .fetch_add(1, Ordering::Relaxed);
+                tracing::warn!(
+                    tenant.id = %settings.tenant_id,
+                    account.sid = %settings.account_sid,
+                    "credential circuit opened: Twilio rejects the tenant's credentials"
+                );
+            }
+            Ok(false) => {}
+            Err(error) => {
+                tracing::warn!(
+                    error = as_error(&error),
+                    "failed to mark credentials as rejected"
+                );
+            }
+        }
+    }
+
+    /// Probes rejected credentials, until asked to stop.
+    pub(super) async fn probe_loop(self: Arc<Self>) {
+        while !self.shutdown.sleep_or_soft(self.probe_interval).await {
+            let rejected = match self.directory.claim_rejected_credentials(MAX_PROBES).await {
+                Ok(rejected) => rejected,
                 Err(error) => {
                     tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        "can't look for refused credentials, trying again"
+                        error = as_error(&error),
+                        "failed to read rejected credentials; retrying"
                     );
                     continue;
                 }
             };
-            for settings in suspects {
-                if self.soft.is_cancelled() {
+            for settings in rejected {
+                if self.shutdown.soft.is_cancelled() {
                     return;
                 }
-                // The tenant's own number is never called: the list only shows whether Twilio lets us in.
-                if self.caller.list(&settings, &settings.from).await.is_err() {
-                    continue;
-                }
-                match self.directory.taken(&settings).await {
-                    Ok(()) => {
-                        tracing::info!(tenant.id = %settings.tenant_id, "circuit closed: Twilio takes the tenant's credentials again");
-                    }
-                    Err(error) => {
-                        tracing::debug!(
-                            error = &error as &dyn std::error::Error,
-                            "can't close a circuit, trying again"
-                        );
-                    }
-                }
+                self.probe(&settings).await;
             }
         }
     }
+
+    async fn probe(&self, settings: &VoiceSettings) {
+        // The call list only shows whether Twilio accepts the credentials. No call is placed, and
+        // the tenant's own From number is never called, so the list is short.
+        if self.telephony.list(settings, &settings.from).await.is_err() {
+            return;
+        }
+        match self.directory.mark_credentials_accepted(settings).await {
+            Ok(()) => {
+                tracing::info!(tenant.id = %settings.tenant_id, "credential circuit closed");
+            }
+            Err(error) => {
+                tracing::debug!(
+                    error = as_error(&error),
+                    "failed to mark credentials as accepted; retrying"
+                );
+            }
+        }
+    }
+}
+
+fn warn_not_shared(error: &LedgerError) {
+    tracing::warn!(
+        error = as_error(error),
+        "failed to slow the account down for the other workers"
+    );
 }

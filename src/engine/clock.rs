@@ -1,78 +1,84 @@
-//! Time as the ledger has it.
+//! The ledger's time.
 //!
-//! Workers' clocks differ; the database's is one. So every time that is stored, compared or told is the ledger's: its
-//! answer to each renewal of the lease sets [`LedgerClock`], which goes on by a clock that counts suspension.
+//! The clocks of workers differ; the database has one clock. So every time that is stored, compared
+//! or published is the ledger's. Its answer to each heartbeat sets [`LedgerClock`], which runs on
+//! between the answers by a clock that counts suspension.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use voice_otp_schemas::Timestamp;
 
-/// A clock that only goes forward and counts the time that the machine was suspended (Linux: `CLOCK_BOOTTIME`).
-pub trait Steady: Send + Sync + 'static {
+use super::sync::lock;
+
+/// A clock that never goes back, and that counts the time during which the machine was suspended
+/// (`CLOCK_BOOTTIME` on Linux).
+pub trait MonotonicClock: Send + Sync + 'static {
     /// The time since some fixed moment.
     fn elapsed(&self) -> Duration;
 }
 
-/// Half of this is how far a reading may be wrong.
-const LONGEST_READING: Duration = Duration::from_millis(200);
+/// A reading that took longer than this is ignored: it may be wrong by half of it.
+const MAX_READING: Duration = Duration::from_millis(200);
 
 /// The ledger's time, estimated between its answers.
 pub struct LedgerClock {
-    steady: Box<dyn Steady>,
+    monotonic: Box<dyn MonotonicClock>,
+    /// A moment on the monotonic clock, and the ledger's time then.
     anchor: Mutex<(Duration, Timestamp)>,
 }
 
 impl LedgerClock {
-    /// Starts from the ledger's `now`.
-    pub fn new(steady: impl Steady, now: Timestamp) -> Self {
-        let at = steady.elapsed();
+    /// A clock that shows the ledger's `now`.
+    pub fn new(monotonic: impl MonotonicClock, now: Timestamp) -> Self {
+        let at = monotonic.elapsed();
         Self {
-            steady: Box::new(steady),
+            monotonic: Box::new(monotonic),
             anchor: Mutex::new((at, now)),
         }
     }
 
-    /// The steady clock's reading: for deadlines that must hold whatever becomes of the ledger's time.
+    /// The time on the monotonic clock: for deadlines that must hold however the ledger's time
+    /// changes.
     pub fn elapsed(&self) -> Duration {
-        self.steady.elapsed()
+        self.monotonic.elapsed()
     }
 
     /// The ledger's time now.
     pub fn now(&self) -> Timestamp {
-        let (at, then) = *self.anchor.lock().unwrap_or_else(PoisonError::into_inner);
-        then + self.steady.elapsed().saturating_sub(at)
+        let (at, then) = *lock(&self.anchor);
+        then + self.monotonic.elapsed().saturating_sub(at)
     }
 
-    /// Takes the ledger's `now`, read between `sent` and the present moment on the steady clock. An answer that took long says
-    /// too little about when that was: the clock goes on as it was.
+    /// Sets the clock to the ledger's `now`, which was read between `sent` on the monotonic clock
+    /// and this call. An answer that took too long is ignored.
     pub fn set(&self, sent: Duration, now: Timestamp) {
-        let received = self.steady.elapsed();
+        let received = self.monotonic.elapsed();
         let taken = received.saturating_sub(sent);
-        if taken > LONGEST_READING {
+        if taken > MAX_READING {
             return;
         }
         let read = sent + taken / 2;
-        *self.anchor.lock().unwrap_or_else(PoisonError::into_inner) = (read, now);
+        *lock(&self.anchor) = (read, now);
     }
 
-    /// How long it is until a time; zero when it has passed.
+    /// The time until a moment; zero if it has passed.
     pub fn until(&self, time: Timestamp) -> Duration {
         (time - self.now()).to_std().unwrap_or_default()
     }
 }
 
 /// Tokio's clock, which tests can pause. It doesn't count suspension.
-pub struct TokioSteady(tokio::time::Instant);
+pub struct TokioClock(tokio::time::Instant);
 
-impl TokioSteady {
-    /// Starts now.
+impl TokioClock {
+    /// A clock that starts at zero now.
     pub fn start() -> Self {
         Self(tokio::time::Instant::now())
     }
 }
 
-impl Steady for TokioSteady {
+impl MonotonicClock for TokioClock {
     fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }

@@ -1,11 +1,12 @@
-//! The last gate before a POST: `governor`, per account and for the whole process.
+//! The safety limiter before each POST: `governor`, per account and for the whole process.
 //!
-//! It has headroom above the account's pace: it catches bugs, it doesn't set the pace. The slots of the ledger do.
+//! It has headroom above the account's rate. The ledger's slots keep the rate; the limiter catches
+//! bugs.
 
 use std::collections::HashMap;
 use std::num::NonZeroU32;
 use std::ops::Add;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use governor::clock::{Clock, Reference};
@@ -15,22 +16,24 @@ use governor::state::{InMemoryState, NotKeyed};
 use governor::{Quota, RateLimiter};
 use tokio::time::Instant;
 
+use super::sync::lock;
+
 type Limiter = RateLimiter<NotKeyed, InMemoryState, TokioClock, NoOpMiddleware<TokioInstant>>;
 
-/// The most calls a second that one process places, whatever the accounts allow.
+/// How many calls per second one process places at most, whatever the accounts allow.
 const PROCESS_CALLS_PER_SECOND: u32 = 20_000;
 
-/// More accounts than this at once, and the idle ones are forgotten.
-const REMEMBERED_ACCOUNTS: usize = 10_000;
+/// When there are more accounts than this, limiters that aren't in use are dropped.
+const MAX_ACCOUNTS: usize = 10_000;
 
-/// The gate. It only ever delays.
+/// The safety limiter. It only delays calls.
 pub struct Gate {
     process: Limiter,
     accounts: Mutex<HashMap<String, (f64, Arc<Limiter>)>>,
 }
 
 impl Gate {
-    /// An open gate.
+    /// A limiter that has let nothing through yet.
     pub fn new() -> Self {
         Self {
             process: limiter(f64::from(PROCESS_CALLS_PER_SECOND)),
@@ -38,8 +41,8 @@ impl Gate {
         }
     }
 
-    /// Waits until the gate lets a call of an account with this pace through. True if it had to wait, which means
-    /// that something upstream doesn't keep the pace.
+    /// Waits until a call of an account with this rate may go. Returns true if it had to wait,
+    /// which means that the slots exceed the rate.
     pub async fn pass(&self, pace_key: &str, calls_per_second: f64) -> bool {
         let account = self.account(pace_key, calls_per_second);
         let mut waited = false;
@@ -53,13 +56,13 @@ impl Gate {
     }
 
     fn account(&self, pace_key: &str, calls_per_second: f64) -> Arc<Limiter> {
-        let mut accounts = self.accounts.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut accounts = lock(&self.accounts);
         if let Some((rate, limiter)) = accounts.get(pace_key)
             && (*rate - calls_per_second).abs() < f64::EPSILON
         {
             return Arc::clone(limiter);
         }
-        if accounts.len() >= REMEMBERED_ACCOUNTS {
+        if accounts.len() >= MAX_ACCOUNTS {
             accounts.retain(|_, (_, limiter)| Arc::strong_count(limiter) > 1);
         }
         let limiter = Arc::new(limiter(calls_per_second));
@@ -77,14 +80,14 @@ impl Default for Gate {
     }
 }
 
-/// Half as much again as the pace, and a burst of half a second's worth, at least three calls.
+/// A limiter for 1.5 times the rate, with a burst of half a second's calls, at least three.
 fn limiter(calls_per_second: f64) -> Limiter {
     let spacing =
         Duration::from_secs_f64(1.0 / (calls_per_second * 1.5)).max(Duration::from_nanos(1));
     #[expect(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
-        reason = "settings hold the pace to 0.001..=10000"
+        reason = "settings keep the rate within 0.001..=10000"
     )]
     let burst = NonZeroU32::new((calls_per_second / 2.0) as u32 + 3).unwrap_or(NonZeroU32::MIN);
     let quota = Quota::with_period(spacing)
@@ -93,7 +96,7 @@ fn limiter(calls_per_second: f64) -> Limiter {
     RateLimiter::direct_with_clock(quota, TokioClock)
 }
 
-/// Tokio's clock for governor, so that a paused clock pauses the gate as well.
+/// Tokio's clock for governor, so that a paused clock pauses the limiter too.
 #[derive(Debug, Clone, Copy)]
 struct TokioClock;
 
@@ -132,7 +135,7 @@ mod tests {
     use super::*;
 
     #[tokio::test(start_paused = true)]
-    async fn the_gate_lets_the_pace_through_and_holds_a_runaway() {
+    async fn the_limiter_passes_the_rate_and_delays_a_runaway() {
         let gate = Gate::new();
         for _ in 0..20 {
             assert!(!gate.pass("kept", 2.0).await);

@@ -1,227 +1,159 @@
-//! The worker's life in the ledger: renewing its lease, and taking over what nobody holds.
+//! The worker's lease: its registration in the ledger, and the heartbeat that renews it.
 
-use std::sync::atomic::Ordering;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use voice_otp_schemas::reason::{Reason, ReasonCode};
 
-use super::Engine;
-use crate::delivery::{Delivery, State, WorkerEpoch};
-use crate::ports::{Ledger as _, LedgerError, Ports};
+use super::clock::LedgerClock;
+use super::retry::as_error;
+use super::sync::lock;
+use crate::ports::{Ledger, LedgerError, WorkerEpoch};
 
-const MOVED: &str = "the account's pace has changed, or Twilio asked to wait";
-
-/// The present life.
-pub(super) struct Life {
+/// The registration of this worker, and until when it is valid.
+pub(super) struct Lease<L> {
+    ledger: Arc<L>,
+    clock: Arc<LedgerClock>,
+    /// The worker's name, for operators.
     name: String,
-    present: Mutex<(WorkerEpoch, Duration)>,
+    /// How long a registration or a heartbeat is valid.
+    duration: Duration,
+    /// The pause between heartbeats.
+    interval: Duration,
+    current: Mutex<Current>,
 }
 
-impl Life {
-    pub(super) fn new(worker: WorkerEpoch, until: Duration, name: &str) -> Self {
+#[derive(Clone, Copy)]
+struct Current {
+    worker: WorkerEpoch,
+    /// The end of the lease, on the monotonic clock.
+    until: Duration,
+}
+
+impl<L: Ledger> Lease<L> {
+    /// The lease of a registration that was requested at `sent` on the monotonic clock.
+    pub(super) fn new(
+        ledger: Arc<L>,
+        clock: Arc<LedgerClock>,
+        worker: WorkerEpoch,
+        sent: Duration,
+        settings: (&str, Duration, Duration),
+    ) -> Self {
+        let (name, duration, interval) = settings;
+        let current = Mutex::new(Current {
+            worker,
+            until: sent + duration,
+        });
         Self {
+            ledger,
+            clock,
             name: name.to_owned(),
-            present: Mutex::new((worker, until)),
+            duration,
+            interval,
+            current,
         }
     }
 
+    /// The current registration.
     pub(super) fn worker(&self) -> WorkerEpoch {
-        self.present
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .0
+        lock(&self.current).worker
     }
 
-    /// Whether the lease that an intent was saved under certainly holds at this moment of the steady clock. After it, another worker may have taken
-    /// a delivery over and be settling it, so nothing may be sent any more.
-    pub(super) fn may_send(&self, worker: WorkerEpoch, now: Duration) -> bool {
-        let (present, until) = *self.present.lock().unwrap_or_else(PoisonError::into_inner);
-        present == worker && now < until
+    /// Whether the lease under which an intent was stored is certainly valid now. Once it isn't,
+    /// another worker may be settling the delivery, so nothing may be sent for it any more.
+    pub(super) fn is_valid(&self, worker: WorkerEpoch) -> bool {
+        let current = *lock(&self.current);
+        current.worker == worker && self.clock.elapsed() < current.until
     }
 
-    fn set(&self, worker: WorkerEpoch, until: Duration) {
-        *self.present.lock().unwrap_or_else(PoisonError::into_inner) = (worker, until);
+    /// Whether the current lease is valid.
+    pub(super) fn is_current(&self) -> bool {
+        self.is_valid(self.worker())
     }
-}
 
-impl<P: Ports> Engine<P> {
-    /// Renews the lease, counted from before the renewal left, until the worker has closed.
-    pub(super) async fn beat(self: Arc<Self>, closed: CancellationToken) {
+    /// Sends heartbeats until the worker has closed. The lease counts from before a heartbeat was
+    /// sent. `on_expiry` drops what the expired registration owned.
+    pub(super) async fn heartbeat_loop(&self, closed: CancellationToken, on_expiry: impl Fn()) {
         let mut failing = false;
         loop {
             let sent = self.clock.elapsed();
-            let worker = self.life.worker();
-            match tokio::time::timeout(self.tuning.lease, self.ledger.beat(worker)).await {
-                Ok(Ok(beat)) => {
+            let worker = self.worker();
+            match tokio::time::timeout(self.duration, self.ledger.heartbeat(worker)).await {
+                Ok(Ok(answer)) => {
                     if std::mem::take(&mut failing) {
-                        tracing::info!("the ledger answers again");
+                        tracing::info!("database available again; the lease is renewed");
                     }
-                    self.clock.set(sent, beat.now);
-                    if beat.alive {
-                        self.life.set(worker, sent + self.tuning.lease);
+                    self.clock.set(sent, answer.now);
+                    if answer.alive {
+                        self.set(worker, sent);
                     } else {
-                        self.be_born_again().await;
+                        self.reregister(&on_expiry).await;
                     }
                 }
                 Ok(Err(error)) => {
                     if !std::mem::replace(&mut failing, true) {
                         tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "can't renew the lease, trying again"
+                            error = as_error(&error),
+                            "failed to renew the lease; retrying"
                         );
                     }
                 }
                 Err(_) => {
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!("the ledger doesn't answer, so the lease isn't renewed");
+                        tracing::warn!("failed to renew the lease: no answer in time; retrying");
                     }
                 }
             }
+            // Cancel-safe: both arms only wait.
             tokio::select! {
-                () = tokio::time::sleep(self.tuning.beat) => {}
+                () = tokio::time::sleep(self.interval) => {}
                 () = closed.cancelled() => return,
             }
         }
     }
 
-    /// The lease has lapsed: what this worker held may be others'. It starts a new life with empty hands.
-    async fn be_born_again(&self) {
+    /// Registers again after the lease has expired: other workers may own the deliveries now.
+    async fn reregister(&self, on_expiry: &impl Fn()) {
         let sent = self.clock.elapsed();
-        match self.ledger.enlist(&self.life.name).await {
+        match self.ledger.register_worker(&self.name).await {
             Ok((worker, now)) => {
-                self.agenda.clear();
+                on_expiry();
                 self.clock.set(sent, now);
-                self.life.set(worker, sent + self.tuning.lease);
+                self.set(worker, sent);
                 tracing::warn!(
                     worker.epoch = worker.0,
-                    "the lease had lapsed; this worker starts anew, others have its deliveries"
+                    "lease expired; registered as a new epoch, its deliveries belong to other \
+                     workers"
                 );
             }
-            Err(error) => tracing::warn!(
-                error = &error as &dyn std::error::Error,
-                "can't start a new life, trying again"
-            ),
-        }
-    }
-
-    /// Takes over due deliveries that nobody holds, until told to stop.
-    pub(super) async fn claim_forever(self: Arc<Self>) {
-        loop {
-            let most = self.tuning.claim_rows;
-            let claimed = match self.ledger.claim(self.life.worker(), most).await {
-                Ok(claimed) => claimed,
-                Err(error) => {
-                    tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        "can't claim deliveries, trying again"
-                    );
-                    Vec::new()
-                }
-            };
-            // What it holds already is listed only as a reminder.
-            let full = claimed
-                .iter()
-                .filter(|delivery| !self.agenda.holds(&delivery.key))
-                .count()
-                >= most;
-            for delivery in claimed {
-                self.take_up(delivery);
-            }
-            let pause = if full {
-                Duration::from_millis(10)
-            } else {
-                self.tuning.claim
-            };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.soft.cancelled() => return,
+            Err(error) => {
+                tracing::warn!(
+                    error = as_error(&error),
+                    "failed to register again; retrying"
+                );
             }
         }
     }
 
-    /// A delivery that was claimed goes into the agenda. If it waits longer than was said, that is said first.
-    fn take_up(self: &Arc<Self>, delivery: Delivery) {
-        let longer =
-            delivery.state == State::Waiting && delivery.slot.is_some() && delivery.waits_longer();
-        if !longer {
-            self.agenda.learn(delivery);
-        } else if let Some(held) = self.agenda.take_newer(delivery) {
-            drop(
-                self.tasks.spawn(
-                    Arc::clone(self).announce_wait(held, Reason::new(ReasonCode::Pace, MOVED)),
-                ),
+    /// Ends the registration, so that other workers may claim its deliveries at once.
+    pub(super) async fn release(&self) {
+        let released =
+            tokio::time::timeout(self.duration, self.ledger.release_worker(self.worker()));
+        let released = released
+            .await
+            .unwrap_or(Err(LedgerError::ProtocolViolation("no answer in time")));
+        if let Err(error) = released {
+            tracing::warn!(
+                error = as_error(&error),
+                "failed to release the deliveries; other workers claim them when the lease expires"
             );
         }
     }
 
-    /// Puts away what has been over for long, and looks for what should be over and isn't, until told to stop.
-    pub(super) async fn tidy_forever(self: Arc<Self>) {
-        loop {
-            // Not all workers at one moment.
-            let pause = self.tuning.tidy / 2 + self.dice.below(self.tuning.tidy);
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.soft.cancelled() => return,
-            }
-            let tidied = async {
-                while self.ledger.tidy().await? > 0 && !self.soft.is_cancelled() {
-                    // A little at a time, so that nobody waits for it.
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
-                Ok::<_, LedgerError>(())
-            };
-            if let Err(error) = tidied.await {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "can't put finished deliveries away, trying again"
-                );
-            }
-            match self
-                .ledger
-                .finals_missing(self.tuning.give_up + self.tuning.final_margin)
-                .await
-            {
-                Ok(missing) => {
-                    if missing > 0 {
-                        tracing::error!(
-                            missing,
-                            "deliveries are not over long after their codes' ends"
-                        );
-                    }
-                    self.counts.finals_missing.store(missing, Ordering::Relaxed);
-                }
-                Err(error) => {
-                    tracing::warn!(
-                        error = &error as &dyn std::error::Error,
-                        "can't count missing endings, trying again"
-                    );
-                }
-            }
-        }
-    }
-
-    /// Publishes what a crash left unpublished, until told to stop.
-    pub(super) async fn sweep_forever(self: Arc<Self>) {
-        loop {
-            match self
-                .ledger
-                .unpublished(self.life.worker(), self.tuning.group)
-                .await
-            {
-                Ok(events) => self.relay.sweep(events),
-                Err(error) => {
-                    tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        "can't sweep the outbox, trying again"
-                    );
-                }
-            }
-            tokio::select! {
-                () = tokio::time::sleep(self.tuning.sweep) => {}
-                () = self.soft.cancelled() => return,
-            }
-        }
+    fn set(&self, worker: WorkerEpoch, sent: Duration) {
+        *lock(&self.current) = Current {
+            worker,
+            until: sent + self.duration,
+        };
     }
 }

@@ -1,135 +1,173 @@
-//! Pricing: what calls cost, which Twilio tells a while after they are over.
+//! Prices: what calls cost, which Twilio reports some time after they end.
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use futures_util::{StreamExt as _, stream};
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::price::PriceData;
 
-use std::sync::atomic::Ordering;
-
-use super::Engine;
+use super::bulkhead::Bulkhead;
+use super::counts::Counts;
+use super::relay::Relay;
+use super::retry::as_error;
+use super::settings_reader::SettingsReader;
+use super::shutdown::Shutdown;
 use crate::account::CallSid;
+use crate::call::Call;
 use crate::event::Event;
-use crate::ports::{Caller as _, Ledger as _, Ports, Unpriced};
+use crate::ports::{Ledger as _, Ports, Telephony as _, UnpricedCall};
+use crate::price::Price;
+use crate::settings::VoiceSettings;
 
-/// The most calls asked for at once.
-const MOST: usize = 500;
-/// Tenants asked for at once.
-const AT_ONCE: usize = 8;
+/// How many calls one round queries.
+const MAX_CALLS: usize = 500;
+/// How many tenants' calls are queried at the same time.
+const MAX_TENANTS: usize = 8;
 
-impl<P: Ports> Engine<P> {
-    /// Asks for the prices of calls that are over, those of a tenant together, until told to stop.
-    pub(super) async fn price_forever(self: Arc<Self>) {
+/// Queries the prices of completed calls, and publishes them.
+pub(super) struct Pricer<P: Ports> {
+    pub(super) ledger: Arc<P::Ledger>,
+    pub(super) telephony: Arc<P::Telephony>,
+    pub(super) settings: Arc<SettingsReader<P::Directory>>,
+    pub(super) relay: Arc<Relay>,
+    pub(super) query_permits: Arc<Bulkhead>,
+    pub(super) counts: Arc<Counts>,
+    pub(super) shutdown: Shutdown,
+    /// The pause between rounds.
+    pub(super) interval: Duration,
+    /// The pause between rounds while there is more to do than one round holds.
+    pub(super) busy_interval: Duration,
+    /// The longest time between the placing of a call and its end.
+    pub(super) longest_call: Duration,
+}
+
+impl<P: Ports> Pricer<P> {
+    /// Queries prices until asked to stop.
+    pub(super) async fn run(self) {
         loop {
-            let owed = match self.ledger.unpriced(MOST).await {
-                Ok(owed) => owed,
+            let unpriced = match self.ledger.claim_unpriced_calls(MAX_CALLS).await {
+                Ok(unpriced) => unpriced,
                 Err(error) => {
                     tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        "can't look for calls without a price, trying again"
+                        error = as_error(&error),
+                        "failed to read calls without a price; retrying"
                     );
                     Vec::new()
                 }
             };
-            let full = owed.len() >= MOST;
-            let mut tenants: HashMap<TenantId, Vec<Unpriced>> = HashMap::new();
-            for one in owed {
+            let full = unpriced.len() >= MAX_CALLS;
+            let mut tenants: HashMap<TenantId, Vec<UnpricedCall>> = HashMap::new();
+            for call in unpriced {
                 tenants
-                    .entry(one.key.tenant_id.clone())
+                    .entry(call.key.tenant_id.clone())
                     .or_default()
-                    .push(one);
+                    .push(call);
             }
-            // One that answers slowly keeps nobody else's waiting; and once the worker is told to stop no more are asked for.
-            let pricing = stream::iter(tenants)
-                .take_until(self.soft.cancelled())
-                .for_each_concurrent(AT_ONCE, |(tenant, owed)| {
-                    let engine = Arc::clone(&self);
-                    async move { engine.price(&tenant, owed).await }
-                });
-            pricing.await;
+            // Side by side, so that an account that answers slowly delays no other; and none is
+            // begun once the worker is asked to stop.
+            stream::iter(tenants)
+                .take_until(self.shutdown.soft.cancelled())
+                .for_each_concurrent(MAX_TENANTS, |(tenant, calls)| self.price(tenant, calls))
+                .await;
             let pause = if full {
-                self.tuning.sweep / 10
+                self.busy_interval
             } else {
-                self.tuning.price
+                self.interval
             };
-            tokio::select! {
-                () = tokio::time::sleep(pause) => {}
-                () = self.soft.cancelled() => return,
+            if self.shutdown.sleep_or_soft(pause).await {
+                return;
             }
         }
     }
 
-    async fn price(&self, tenant: &TenantId, owed: Vec<Unpriced>) {
-        let Some(Ok(settings)) = self.settings_of(tenant).await else {
+    /// Queries and publishes the prices of one tenant's calls. What isn't published now is claimed
+    /// again later: the event will be the same.
+    async fn price(&self, tenant: TenantId, unpriced: Vec<UnpricedCall>) {
+        let Some(Ok(settings)) = self.settings.of(&tenant).await else {
             return;
         };
-        let Some(oldest) = owed.iter().map(|one| one.ended_at).min() else {
+        let Some(mut found) = self.list(&settings, &unpriced).await else {
             return;
         };
-        let sids: Vec<CallSid> = owed.iter().map(|one| one.call_sid.clone()).collect();
-        let since = oldest - self.tuning.call_limit - self.tuning.longest_life;
-        let berth = self.looking.enter(&settings.pace_key).await;
-        let calls = self.caller.fetch_all(&settings, &sids, since).await;
-        drop(berth);
-        let calls = match calls {
-            Ok(calls) => calls,
-            Err(failure) => {
-                tracing::debug!(
-                    error = &failure as &dyn std::error::Error,
-                    "can't ask what calls cost, trying again"
-                );
-                return;
-            }
-        };
-        let mut by_sid: HashMap<CallSid, _> = calls
-            .into_iter()
-            .map(|call| (call.sid.clone(), call))
-            .collect();
-        let mut events = Vec::new();
-        let mut told = Vec::new();
-        for one in owed {
-            let call = match by_sid.remove(&one.call_sid) {
+        let (mut priced, mut events) = (Vec::new(), Vec::new());
+        for unpriced in unpriced {
+            let call = match found.remove(&unpriced.call_sid) {
                 Some(call) => call,
-                None if self.soft.is_cancelled() => break,
-                None => {
-                    // Too far down the list by now.
-                    let _berth = self.looking.enter(&settings.pace_key).await;
-                    let Ok(call) = self.caller.fetch(&settings, &one.call_sid).await else {
-                        continue;
-                    };
-                    call
-                }
+                None if self.shutdown.soft.is_cancelled() => break,
+                // The list doesn't reach back far enough.
+                None => match self.fetch(&settings, &unpriced.call_sid).await {
+                    Some(call) => call,
+                    None => continue,
+                },
             };
             let Some(price) = call.price else { continue };
-            told.push((one.call_sid.clone(), price.clone()));
-            let data = PriceData {
-                delivery_id: one.key.delivery_id,
-                tenant_id: one.key.tenant_id,
-                attempt: one.attempt,
-                call_sid: one.call_sid.as_str().to_owned(),
-                price: price.amount,
-                price_unit: price.unit,
-                call_duration_s: call.duration_s,
-                to_masked: one.to_masked,
-                context: one.context,
-            };
-            // At its end, as the ledger has it: told again, it is the same event.
-            events.push(Event::price(one.ended_at, data));
+            priced.push((unpriced.call_sid.clone(), price.clone()));
+            events.push(event(unpriced, price, call.duration_s));
         }
-        // What isn't known to be published is asked for and told again: the same event.
-        if events.is_empty() || !self.relay.aside(events).await {
+        if events.is_empty() || !self.relay.publish_unordered(events).await {
             return;
         }
-        self.counts
-            .prices
-            .fetch_add(u64::try_from(told.len()).unwrap_or(0), Ordering::Relaxed);
-        if let Err(error) = self.ledger.priced(&told).await {
+        let count = u64::try_from(priced.len()).unwrap_or(u64::MAX);
+        self.counts.call_prices.fetch_add(count, Ordering::Relaxed);
+        if let Err(error) = self.ledger.clear_unpriced_calls(&priced).await {
             tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "can't clear prices that were told, they are told again"
+                error = as_error(&error),
+                "failed to clear published prices; they are published again"
             );
         }
     }
+
+    /// The calls by SID, as far as Twilio's list has them; `None` if it can't be read.
+    async fn list(
+        &self,
+        settings: &VoiceSettings,
+        unpriced: &[UnpricedCall],
+    ) -> Option<HashMap<CallSid, Call>> {
+        let oldest = unpriced.iter().map(|call| call.ended_at).min()?;
+        let sids: Vec<CallSid> = unpriced.iter().map(|call| call.call_sid.clone()).collect();
+        let since = oldest - self.longest_call;
+        let permit = self.query_permits.acquire(&settings.pace_key).await;
+        let calls = self.telephony.fetch_all(settings, &sids, since).await;
+        drop(permit);
+        match calls {
+            Ok(calls) => Some(
+                calls
+                    .into_iter()
+                    .map(|call| (call.sid.clone(), call))
+                    .collect(),
+            ),
+            Err(failure) => {
+                tracing::debug!(
+                    error = as_error(&failure),
+                    "failed to query prices; retrying"
+                );
+                None
+            }
+        }
+    }
+
+    async fn fetch(&self, settings: &VoiceSettings, sid: &CallSid) -> Option<Call> {
+        let _permit = self.query_permits.acquire(&settings.pace_key).await;
+        self.telephony.fetch(settings, sid).await.ok()
+    }
+}
+
+/// The price event. It carries the time at which the call ended, so that it is the same event each
+/// time it is published.
+fn event(unpriced: UnpricedCall, price: Price, call_duration_s: Option<u32>) -> Event {
+    let data = PriceData {
+        delivery_id: unpriced.key.delivery_id,
+        tenant_id: unpriced.key.tenant_id,
+        attempt: unpriced.attempt,
+        call_sid: unpriced.call_sid.as_str().to_owned(),
+        price: price.amount,
+        price_unit: price.unit,
+        call_duration_s,
+        to_masked: unpriced.to_masked,
+        context: unpriced.context,
+    };
+    Event::price(unpriced.ended_at, data)
 }

@@ -1,151 +1,139 @@
-//! Publishing statuses: confirmed, in order per delivery, then forgotten by the ledger.
+//! The relay: publishes status events in order, waits for the broker's confirms, then deletes them
+//! from the outbox.
 
-use std::collections::{HashMap, HashSet};
+mod generations;
+
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use voice_otp_schemas::DeliveryKey;
 
-use super::Engine;
-use crate::delivery::Key;
+use self::generations::{Generations, PublishedFinals};
+use super::counts::Counts;
+use super::retry::as_error;
 use crate::event::Event;
-use crate::ports::{Ledger as _, Lower, Ports, StatusSink};
+use crate::ports::{EarlierEvents, Ledger, SinkError, StatusSink};
 
-/// The entrance.
+/// The entrance to the relay.
 pub(super) struct Relay {
-    sender: mpsc::Sender<Sent>,
-    waiting: Arc<AtomicUsize>,
+    sender: mpsc::Sender<Submission>,
+    /// Events in the channel and in the queue.
+    pending: Arc<AtomicUsize>,
 }
 
-/// The working side.
-pub(super) struct Runner<S> {
+/// The task that publishes. It owns the queue.
+pub(super) struct Runner<L, S> {
+    ledger: Arc<L>,
     sink: S,
-    receiver: mpsc::Receiver<Sent>,
-    /// Events on their way in and in the queue.
-    waiting: Arc<AtomicUsize>,
-    recent: Recent,
-    finals: Finals,
-    /// Read, and not known to be published.
+    counts: Arc<Counts>,
+    receiver: mpsc::Receiver<Submission>,
+    /// Events in the channel and in the queue.
+    pending: Arc<AtomicUsize>,
+    /// The highest sequence of each delivery that was queued lately. It tells an event whose
+    /// predecessor is in the queue from one whose predecessor another worker has.
+    queued: Generations,
+    finals: PublishedFinals,
+    /// Accepted, and not known to be published.
     queue: Vec<Event>,
-    /// Published, and not known to be forgotten by the ledger.
-    done: Vec<(Key, u32)>,
-    /// When the ledger is to forget them.
-    forget_at: tokio::time::Instant,
-    /// To be published beside the others.
-    aside: Vec<(Vec<Event>, oneshot::Sender<bool>)>,
+    /// Published, and not known to be deleted from the outbox.
+    published: Vec<(DeliveryKey, u32)>,
+    /// When the published events are deleted from the outbox at the latest.
+    delete_at: Instant,
+    /// Events without an order, and where to report whether they are published.
+    unordered: Vec<(Vec<Event>, oneshot::Sender<bool>)>,
 }
 
-enum Sent {
-    /// Just saved.
-    New(Vec<Event>, Lower),
-    /// Found in the ledger.
+enum Submission {
+    /// Events of a change that was just saved.
+    New(Vec<Event>, EarlierEvents),
+    /// Events found in the outbox.
     Swept(Vec<Event>),
-    /// In no order with others, and not in the ledger; the answer says whether all are published.
-    Aside(Vec<Event>, oneshot::Sender<bool>),
+    /// Events without an order, which aren't in the outbox. The sender learns whether all of them
+    /// are published.
+    Unordered(Vec<Event>, oneshot::Sender<bool>),
 }
 
-/// The highest sequence of each delivery that was lately queued here: so that an event whose forerunner is on its
-/// way is told from one whose forerunner somebody else has. Two generations, so that it stays small.
-struct Recent {
-    young: HashMap<Key, u32>,
-    old: HashMap<Key, u32>,
-    turned: tokio::time::Instant,
-}
-
-/// Final statuses that were lately published, by delivery and sequence: of one delivery there must not be two. Two generations.
-struct Finals {
-    young: HashMap<Key, u32>,
-    old: HashMap<Key, u32>,
-    turned: tokio::time::Instant,
-    doubles: u64,
-}
-
-/// How long a generation of [`Finals`] is.
-const FINALS_GENERATION: Duration = Duration::from_mins(1);
-/// The most events that wait for the broker in memory. What is beyond stays in the ledger, for the sweeper.
-const WAITING: usize = 50_000;
-/// The most events in one window of publishes.
+/// How many events may wait in memory. What exceeds it stays in the outbox, for the sweeper.
+const MAX_PENDING: usize = 50_000;
+/// How many events are published before their confirms are awaited.
 const WINDOW: usize = 256;
-/// How long a generation of [`Recent`] is.
-const GENERATION: Duration = Duration::from_secs(10);
-/// How long a published event stays in the ledger at least, if few are published: many are forgotten at once. What a crash leaves
-/// there is published again, the same event. Short, since another worker that changes the delivery meanwhile leaves the status of that
-/// change to its sweeper.
-const FORGET_AFTER: Duration = Duration::from_millis(20);
+/// How long events are remembered as queued: between one and two generations.
+const QUEUED_GENERATION: Duration = Duration::from_secs(10);
+/// How long a published event stays in the outbox when few are published, so that many are deleted
+/// together. After a crash it is published again, the same event. The delay is short, since another
+/// worker that changes the delivery meanwhile leaves the new status to its sweeper.
+const DELETE_DELAY: Duration = Duration::from_millis(20);
 /// The pause after a window that could not be published.
 const SINK_PAUSE: Duration = Duration::from_millis(250);
 
-pub(super) fn new<S>(sink: S) -> (Relay, Runner<S>) {
-    let (sender, receiver) = mpsc::channel(WAITING);
-    let recent = Recent {
-        young: HashMap::new(),
-        old: HashMap::new(),
-        turned: tokio::time::Instant::now(),
+/// A relay and the task behind it.
+pub(super) fn new<L, S>(ledger: Arc<L>, sink: S, counts: Arc<Counts>) -> (Relay, Runner<L, S>) {
+    let (sender, receiver) = mpsc::channel(MAX_PENDING);
+    let pending = Arc::new(AtomicUsize::new(0));
+    let relay = Relay {
+        sender,
+        pending: Arc::clone(&pending),
     };
-    let waiting = Arc::new(AtomicUsize::new(0));
-    (
-        Relay {
-            sender,
-            waiting: Arc::clone(&waiting),
-        },
-        Runner {
-            sink,
-            receiver,
-            waiting,
-            recent,
-            finals: Finals::new(),
-            queue: Vec::new(),
-            done: Vec::new(),
-            forget_at: tokio::time::Instant::now(),
-            aside: Vec::new(),
-        },
-    )
+    let runner = Runner {
+        ledger,
+        sink,
+        counts,
+        receiver,
+        pending,
+        queued: Generations::new(QUEUED_GENERATION),
+        finals: PublishedFinals::default(),
+        queue: Vec::new(),
+        published: Vec::new(),
+        delete_at: Instant::now(),
+        unordered: Vec::new(),
+    };
+    (relay, runner)
 }
 
 impl Relay {
-    /// Sends the events of a change just saved. They are in the ledger, so a full relay may leave them there.
-    pub(super) fn send(&self, events: Vec<Event>, lower: Lower) {
-        if !events.is_empty() && self.waiting.load(Ordering::Relaxed) < WAITING {
-            self.put(events.len(), Sent::New(events, lower));
+    /// Submits the events of a change that was just saved. They are in the outbox, so a full relay
+    /// may leave them there.
+    pub(super) fn send(&self, events: Vec<Event>, earlier_events: EarlierEvents) {
+        if !events.is_empty() && self.pending.load(Ordering::Relaxed) < MAX_PENDING {
+            self.submit(events.len(), Submission::New(events, earlier_events));
         }
     }
 
-    /// Sends events found in the ledger. What is in the queue already is told from what isn't there.
+    /// Submits events found in the outbox. Those that are queued already are recognised.
     pub(super) fn sweep(&self, events: Vec<Event>) {
-        if !events.is_empty() && self.waiting.load(Ordering::Relaxed) < WAITING {
-            self.put(events.len(), Sent::Swept(events));
+        if !events.is_empty() && self.pending.load(Ordering::Relaxed) < MAX_PENDING {
+            self.submit(events.len(), Submission::Swept(events));
         }
     }
 
-    /// Publishes events that are in no order with others. False if one of them is not known to be published.
-    pub(super) async fn aside(&self, events: Vec<Event>) -> bool {
+    /// Publishes events that have no order among others. Returns false if one of them is not known
+    /// to be published.
+    pub(super) async fn publish_unordered(&self, events: Vec<Event>) -> bool {
         let (answer, answered) = oneshot::channel();
-        self.put(events.len(), Sent::Aside(events, answer));
+        self.submit(events.len(), Submission::Unordered(events, answer));
         answered.await.unwrap_or(false)
     }
 
-    fn put(&self, events: usize, sent: Sent) {
-        self.waiting.fetch_add(events, Ordering::Relaxed);
-        if self.sender.try_send(sent).is_err() {
-            self.waiting.fetch_sub(events, Ordering::Relaxed);
-            tracing::debug!("the relay is full or closed, the sweeper will publish");
+    fn submit(&self, events: usize, submission: Submission) {
+        self.pending.fetch_add(events, Ordering::Relaxed);
+        if self.sender.try_send(submission).is_err() {
+            self.pending.fetch_sub(events, Ordering::Relaxed);
+            tracing::debug!("the relay is full or closed; the sweeper publishes later");
         }
     }
 }
 
-impl<S: StatusSink> Runner<S> {
-    /// Publishes until closed and empty, or until time is up.
-    pub(super) async fn run<P: Ports>(
-        mut self,
-        engine: Arc<Engine<P>>,
-        closed: CancellationToken,
-        hard: CancellationToken,
-    ) {
+impl<L: Ledger, S: StatusSink> Runner<L, S> {
+    /// Publishes until closed and empty, or until the worker must stop.
+    pub(super) async fn run(mut self, closed: CancellationToken, hard: CancellationToken) {
         loop {
             let more = tokio::select! {
-                more = self.round(&engine, &closed) => more,
+                more = self.round(&closed) => more,
                 () = hard.cancelled() => false,
             };
             if !more {
@@ -154,141 +142,125 @@ impl<S: StatusSink> Runner<S> {
         }
     }
 
-    async fn round<P: Ports>(&mut self, engine: &Engine<P>, closed: &CancellationToken) -> bool {
-        let mut sent = Vec::new();
-        while self.queue.len() + sent.len() < WINDOW {
-            match self.receiver.try_recv() {
-                Ok(more) => sent.push(more),
-                Err(_) => break,
-            }
-        }
-        if self.queue.is_empty() && sent.is_empty() {
-            tokio::select! {
-                more = self.receiver.recv() => match more {
-                    Some(more) => sent.push(more),
-                    None => return false,
-                },
-                () = tokio::time::sleep_until(self.forget_at), if !self.done.is_empty() => {}
-                // What was sent before the closing is in the channel already.
-                () = closed.cancelled() => match self.receiver.try_recv() {
-                    Ok(more) => sent.push(more),
-                    Err(_) if self.done.is_empty() => return false,
-                    Err(_) => {}
-                },
-            }
-        }
-        for more in sent {
-            self.accept(more);
+    /// Publishes one window, and deletes an earlier one from the outbox meanwhile. Returns false
+    /// when the relay is closed and empty.
+    async fn round(&mut self, closed: &CancellationToken) -> bool {
+        let Some(submissions) = self.receive(closed).await else {
+            return false;
+        };
+        for submission in submissions {
+            self.accept(submission);
         }
         let window: Vec<Event> = self.queue.drain(..self.queue.len().min(WINDOW)).collect();
-        let ripe = self.done.len() >= WINDOW
-            || tokio::time::Instant::now() >= self.forget_at
-            || closed.is_cancelled();
-        let done = if ripe {
-            std::mem::take(&mut self.done)
-        } else {
-            Vec::new()
-        };
-        let forget = async {
-            match if done.is_empty() {
-                Ok(())
-            } else {
-                engine.ledger.published(&done).await
-            } {
-                Ok(()) => Vec::new(),
-                Err(error) => {
-                    tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        "can't clear published statuses, trying again"
-                    );
-                    done.clone()
-                }
-            }
-        };
-        let publish = async {
-            if window.is_empty() {
-                Vec::new()
-            } else {
-                self.sink.publish(&window).await
-            }
-        };
-        let (results, not_forgotten) = tokio::join!(publish, forget);
-        let stuck = !not_forgotten.is_empty() && window.is_empty();
-        self.done.extend(not_forgotten);
-        for (events, answer) in std::mem::take(&mut self.aside) {
-            let results = self.sink.publish(&events).await;
-            self.waiting.fetch_sub(events.len(), Ordering::Relaxed);
-            let all = results.len() == events.len() && results.iter().all(Result::is_ok);
-            if answer.send(all).is_err() {
-                tracing::debug!("who wanted to know has gone");
-            }
+        let deleting = self.take_deletable(closed);
+        let (results, deleted) = tokio::join!(
+            publish(&self.sink, &window),
+            delete(&*self.ledger, &deleting)
+        );
+        let stuck = !deleted && window.is_empty();
+        if !deleted {
+            self.published.extend(deleting);
         }
-        let waits = self.sort_out(window, results) || stuck;
-        engine
-            .counts
-            .finals_double
-            .fetch_add(std::mem::take(&mut self.finals.doubles), Ordering::Relaxed);
-        if waits {
+        self.publish_unordered().await;
+        let failed = self.settle(window, results);
+        if failed || stuck {
             tokio::time::sleep(SINK_PAUSE).await;
         }
         true
     }
 
-    fn accept(&mut self, sent: Sent) {
-        self.recent.turn(&self.queue);
-        let (events, lower) = match sent {
-            Sent::New(events, lower) => (events, Some(lower)),
-            Sent::Swept(events) => (events, None),
-            Sent::Aside(events, answer) => {
-                self.aside.push((events, answer));
+    /// Takes submissions for one window; waits for one if there is nothing to do. `None` when the
+    /// relay is closed and empty.
+    async fn receive(&mut self, closed: &CancellationToken) -> Option<Vec<Submission>> {
+        let mut submissions = Vec::new();
+        while self.queue.len() + submissions.len() < WINDOW {
+            match self.receiver.try_recv() {
+                Ok(submission) => submissions.push(submission),
+                Err(_) => break,
+            }
+        }
+        if self.queue.is_empty() && submissions.is_empty() {
+            // Cancel-safe: receiving and waiting are.
+            tokio::select! {
+                submission = self.receiver.recv() => submissions.push(submission?),
+                () = tokio::time::sleep_until(self.delete_at), if !self.published.is_empty() => {}
+                // What was submitted before the closing is in the channel already.
+                () = closed.cancelled() => match self.receiver.try_recv() {
+                    Ok(submission) => submissions.push(submission),
+                    Err(_) if self.published.is_empty() => return None,
+                    Err(_) => {}
+                },
+            }
+        }
+        Some(submissions)
+    }
+
+    fn accept(&mut self, submission: Submission) {
+        self.queued.turn(&self.queue);
+        let (events, earlier_events) = match submission {
+            Submission::New(events, earlier_events) => (events, earlier_events),
+            // Swept events come in order, with everything that is left of their delivery.
+            Submission::Swept(events) => (events, EarlierEvents::Published),
+            Submission::Unordered(events, answer) => {
+                self.unordered.push((events, answer));
                 return;
             }
         };
-        let waiting = Arc::clone(&self.waiting);
         for event in events {
-            let before = self.recent.highest(&event.key);
-            let queued = before.is_some_and(|before| before >= event.sequence);
-            let in_order = match lower {
-                // Swept events come in order, with all that is left of their delivery.
-                None | Some(Lower::Published) => true,
-                Some(Lower::Mine | Lower::Others) => {
-                    before.is_some_and(|before| before + 1 >= event.sequence)
+            let highest = self.queued.get(&event.key);
+            let is_queued = highest.is_some_and(|highest| highest >= event.sequence);
+            let in_order = match earlier_events {
+                EarlierEvents::Published => true,
+                EarlierEvents::OwnedHere | EarlierEvents::OwnedElsewhere => {
+                    highest.is_some_and(|highest| highest + 1 >= event.sequence)
                 }
             };
-            if !queued && in_order {
-                self.recent.young.insert(event.key.clone(), event.sequence);
+            if !is_queued && in_order {
+                self.queued.insert(event.key.clone(), event.sequence);
                 self.queue.push(event);
             } else {
-                waiting.fetch_sub(1, Ordering::Relaxed);
+                self.pending.fetch_sub(1, Ordering::Relaxed);
             }
         }
     }
 
-    /// Keeps what was not published, and whatever of the same delivery came after it, for the next round. True if
-    /// there is any.
-    fn sort_out(
-        &mut self,
-        window: Vec<Event>,
-        results: Vec<Result<(), crate::ports::SinkError>>,
-    ) -> bool {
-        let mut failed: HashSet<Key> = HashSet::new();
+    /// The published events to delete from the outbox now.
+    fn take_deletable(&mut self, closed: &CancellationToken) -> Vec<(DeliveryKey, u32)> {
+        let due = self.published.len() >= WINDOW
+            || Instant::now() >= self.delete_at
+            || closed.is_cancelled();
+        if due {
+            std::mem::take(&mut self.published)
+        } else {
+            Vec::new()
+        }
+    }
+
+    async fn publish_unordered(&mut self) {
+        for (events, answer) in std::mem::take(&mut self.unordered) {
+            let results = self.sink.publish(&events).await;
+            self.pending.fetch_sub(events.len(), Ordering::Relaxed);
+            let all = results.len() == events.len() && results.iter().all(Result::is_ok);
+            if answer.send(all).is_err() {
+                tracing::debug!("receiver dropped");
+            }
+        }
+    }
+
+    /// Sorts a window by its results: what was not published, and later events of the same
+    /// deliveries, are queued again in front. Returns true if there are any.
+    fn settle(&mut self, window: Vec<Event>, results: Vec<Result<(), SinkError>>) -> bool {
+        let mut failed: HashSet<DeliveryKey> = HashSet::new();
         let mut again = Vec::new();
         let mut results = results.into_iter();
         for event in window {
             match results.next() {
-                Some(Ok(())) if !failed.contains(&event.key) => {
-                    self.waiting.fetch_sub(1, Ordering::Relaxed);
-                    self.finals.note(&event);
-                    if self.done.is_empty() {
-                        self.forget_at = tokio::time::Instant::now() + FORGET_AFTER;
-                    }
-                    self.done.push((event.key.clone(), event.sequence));
-                }
+                Some(Ok(())) if !failed.contains(&event.key) => self.record_published(&event),
                 Some(Err(error)) => {
                     if failed.is_empty() {
                         tracing::warn!(
-                            error = &error as &dyn std::error::Error,
-                            "can't publish statuses, trying again"
+                            error = as_error(&error),
+                            "failed to publish statuses; retrying"
                         );
                     }
                     failed.insert(event.key.clone());
@@ -305,57 +277,40 @@ impl<S: StatusSink> Runner<S> {
         self.queue = again;
         any
     }
-}
 
-impl Finals {
-    fn new() -> Self {
-        Self {
-            young: HashMap::new(),
-            old: HashMap::new(),
-            turned: tokio::time::Instant::now(),
-            doubles: 0,
+    fn record_published(&mut self, event: &Event) {
+        self.pending.fetch_sub(1, Ordering::Relaxed);
+        if self.finals.is_duplicate(event) {
+            self.counts
+                .duplicate_final_statuses
+                .fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Notes an event that was published.
-    fn note(&mut self, event: &Event) {
-        if !event.is_final() {
-            return;
+        if self.published.is_empty() {
+            self.delete_at = Instant::now() + DELETE_DELAY;
         }
-        if self.turned.elapsed() > FINALS_GENERATION {
-            self.old = std::mem::take(&mut self.young);
-            self.turned = tokio::time::Instant::now();
-        }
-        let before = self
-            .young
-            .insert(event.key.clone(), event.sequence)
-            .or_else(|| self.old.get(&event.key).copied());
-        if before.is_some_and(|before| before != event.sequence) {
-            self.doubles += 1;
-            tracing::error!(
-                tenant.id = %event.key.tenant_id,
-                delivery.id = %event.key.delivery_id,
-                "a second final status of a delivery was published"
-            );
-        }
+        self.published.push((event.key.clone(), event.sequence));
     }
 }
 
-impl Recent {
-    fn highest(&self, key: &Key) -> Option<u32> {
-        self.young.get(key).or_else(|| self.old.get(key)).copied()
+async fn publish<S: StatusSink>(sink: &S, window: &[Event]) -> Vec<Result<(), SinkError>> {
+    if window.is_empty() {
+        Vec::new()
+    } else {
+        sink.publish(window).await
     }
+}
 
-    fn turn(&mut self, queue: &[Event]) {
-        if self.turned.elapsed() > GENERATION {
-            self.old = std::mem::take(&mut self.young);
-            // What waits for a broker that is away stays young, however long that takes.
-            self.young.extend(
-                queue
-                    .iter()
-                    .map(|event| (event.key.clone(), event.sequence)),
-            );
-            self.turned = tokio::time::Instant::now();
-        }
+/// Deletes published events from the outbox. Returns false if that must be retried.
+async fn delete<L: Ledger>(ledger: &L, published: &[(DeliveryKey, u32)]) -> bool {
+    if published.is_empty() {
+        return true;
     }
+    let deleted = ledger.delete_published(published).await;
+    if let Err(error) = &deleted {
+        tracing::debug!(
+            error = as_error(error),
+            "failed to delete published statuses; retrying"
+        );
+    }
+    deleted.is_ok()
 }

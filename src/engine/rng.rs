@@ -1,44 +1,38 @@
-//! Chance, from one seed.
+//! Random numbers: jitter and attempt ids.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 
+use super::sync::lock;
 use crate::delivery::AttemptId;
 
-/// The dice: jitter and attempt ids. From the system for real, from a seed for a run that repeats.
-pub struct Dice(Mutex<StdRng>);
+/// A random number generator that tasks share. In production the system seeds it; a test seeds it
+/// with a number, so that a run repeats.
+pub struct SharedRng(Mutex<StdRng>);
 
-impl Dice {
-    /// Dice seeded by the system.
+impl SharedRng {
+    /// A generator that the system seeds.
     pub fn from_system() -> Self {
         Self(Mutex::new(rand::make_rng()))
     }
 
-    /// Dice that fall the same way every time.
+    /// A generator that yields the same numbers for the same seed.
     pub fn seeded(seed: u64) -> Self {
         Self(Mutex::new(StdRng::seed_from_u64(seed)))
     }
 
-    /// A new attempt's id: 122 random bits, so nobody guesses one.
+    /// A new attempt id: 122 random bits, so that it can't be guessed.
     pub fn attempt_id(&self) -> AttemptId {
-        let bytes: [u8; 16] = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .random();
+        let bytes: [u8; 16] = lock(&self.0).random();
         AttemptId(uuid::Builder::from_random_bytes(bytes).into_uuid())
     }
 
-    /// A duration below `most`, each as likely as the other: full jitter.
-    pub fn below(&self, most: Duration) -> Duration {
-        let fraction: f64 = self
-            .0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .random();
-        most.mul_f64(fraction)
+    /// A duration below `limit`, uniformly distributed (full jitter).
+    pub fn duration_below(&self, limit: Duration) -> Duration {
+        let fraction: f64 = lock(&self.0).random();
+        limit.mul_f64(fraction)
     }
 }

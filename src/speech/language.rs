@@ -1,4 +1,4 @@
-//! The languages: a data file each, with its phrases, its digits and the locales it is spoken in.
+//! The languages: one JSON file each, with its phrases, its digits and its locales.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -8,51 +8,55 @@ use icu_plurals::{PluralCategory, PluralRules};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-/// A locale that we speak.
+/// A language as one supported locale speaks it.
 #[derive(Debug)]
 pub(super) struct Language {
-    /// Twilio's name of the voice, unless the tenant wants another.
+    /// Twilio's name of the voice that reads it, unless the tenant chooses another.
     pub(super) voice: String,
-    /// Other voices of Twilio's that speak it.
+    /// Twilio's names of the other voices that a tenant may choose.
     pub(super) other_voices: Vec<String>,
-    /// Tags that mean it, beside its own.
-    pub(super) also: Vec<String>,
+    /// Other tags that mean this locale.
+    pub(super) aliases: Vec<String>,
+    /// The sentences.
     pub(super) phrases: Phrases,
     /// The words for 0 to 9.
     pub(super) digits: [String; 10],
-    /// Whether six digits are said in two groups of three.
+    /// Whether its speakers say six digits in two groups of three.
     pub(super) six_in_threes: bool,
-    /// How long one character of text takes to say, in milliseconds.
+    /// How long one character of text takes at the voice's own rate, in milliseconds, by estimate.
     pub(super) ms_per_character: u32,
 }
 
+/// The sentences of a language.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Phrases {
-    /// Said once, at first.
+    /// The greeting, at the start of a call.
     pub(super) greeting: String,
-    /// The same, where the tenant has a brand name: in the place of `{brand}`.
+    /// The greeting of a tenant with a brand, which replaces `{brand}`.
     pub(super) greeting_from: String,
-    /// Before the code, at first.
+    /// Introduces the first reading of the code.
     pub(super) code_is: String,
-    /// Before the code, the other times.
+    /// Introduces the other readings.
     pub(super) again: String,
-    /// How long the code is good for, by plural category, or `=1` for one number alone; `{n}` is the minutes.
+    /// For how many minutes (`{n}`) the code is valid, by plural category; `=1` and the like are
+    /// for that number alone.
     valid: BTreeMap<String, String>,
-    /// Which key to press to hear the code.
+    /// The prompt to press 1 for the code.
     pub(super) press: String,
-    /// Which key to press to hear it again.
+    /// The prompt to press 1 for another reading.
     pub(super) press_again: String,
-    /// Said once, at last.
+    /// The end of a call.
     pub(super) goodbye: String,
 }
 
+/// A language file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
-    locales: BTreeMap<String, Spoken>,
+    locales: BTreeMap<String, LocaleEntry>,
     phrases: Map<String, Value>,
-    /// Phrases that a locale says in another way.
+    /// Phrases that differ in one locale, by tag.
     #[serde(default)]
     overrides: BTreeMap<String, Map<String, Value>>,
     digits: [String; 10],
@@ -60,9 +64,10 @@ struct File {
     ms_per_character: u32,
 }
 
+/// A locale in a language file.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Spoken {
+struct LocaleEntry {
     voice: String,
     #[serde(default)]
     other_voices: Vec<String>,
@@ -75,17 +80,18 @@ macro_rules! files {
 }
 
 const FILES: [&str; 48] = files!(
-    "af" "ar" "bg" "bn" "ca" "cmn" "cs" "cy" "da" "de" "el" "en" "es" "eu" "fi" "fil" "fr" "gl" "gu" "he" "hi" "hu" "id" "is"
-    "it" "ja" "kn" "ko" "lt" "lv" "ml" "mr" "ms" "nb" "nl" "pa" "pl" "pt" "ro" "ru" "sk" "sv" "ta" "te" "th" "tr" "vi" "yue"
+    "af" "ar" "bg" "bn" "ca" "cmn" "cs" "cy" "da" "de" "el" "en" "es" "eu" "fi" "fil" "fr" "gl"
+    "gu" "he" "hi" "hu" "id" "is" "it" "ja" "kn" "ko" "lt" "lv" "ml" "mr" "ms" "nb" "nl" "pa" "pl"
+    "pt" "ro" "ru" "sk" "sv" "ta" "te" "th" "tr" "vi" "yue"
 );
 
-/// Every locale that we speak, by its tag.
+/// Every supported locale, by tag.
 pub(super) static LANGUAGES: LazyLock<BTreeMap<String, Language>> =
     LazyLock::new(|| FILES.into_iter().flat_map(read).collect());
 
 #[expect(
     clippy::expect_used,
-    reason = "the files are compiled in, and a test reads them all"
+    reason = "the files are compiled in, and a test reads all of them"
 )]
 fn read(text: &str) -> Vec<(String, Language)> {
     let File {
@@ -96,22 +102,22 @@ fn read(text: &str) -> Vec<(String, Language)> {
         six_in_threes,
         ms_per_character,
     } = serde_json::from_str(text).expect("a language file");
-    let language = |(tag, spoken): (String, Spoken)| {
+    let language = |(tag, entry): (String, LocaleEntry)| {
         let mut phrases = phrases.clone();
         phrases.extend(overrides.remove(&tag).unwrap_or_default());
         let phrases =
             serde_json::from_value(Value::Object(phrases)).expect("a language file's phrases");
-        let Spoken {
+        let LocaleEntry {
             voice,
             other_voices,
             also,
-        } = spoken;
+        } = entry;
         (
             tag,
             Language {
                 voice,
                 other_voices,
-                also,
+                aliases: also,
                 phrases,
                 digits: digits.clone(),
                 six_in_threes,
@@ -123,7 +129,8 @@ fn read(text: &str) -> Vec<(String, Language)> {
 }
 
 impl Language {
-    /// How long the code is good for, in words. None where no sentence fits the number.
+    /// The sentence that says for how many minutes the code is valid; `None` if the language has
+    /// none for this number.
     pub(super) fn valid(&self, tag: &str, minutes: u64) -> Option<String> {
         let phrases = &self.phrases.valid;
         let phrase = phrases
@@ -133,30 +140,30 @@ impl Language {
         Some(phrase?.replace("{n}", &minutes.to_string()))
     }
 
-    /// What is said for one character of a code.
+    /// The word for one character of a code.
     pub(super) fn symbol(&self, symbol: char) -> String {
         let digit = symbol
             .to_digit(10)
             .and_then(|digit| self.digits.get(usize::try_from(digit).ok()?));
-        // A capital letter that stands alone is spelled by every voice.
+        // Every voice spells a capital letter that stands alone.
         digit
             .cloned()
             .unwrap_or_else(|| symbol.to_ascii_uppercase().to_string())
     }
 
-    /// Whether a voice of Twilio's speaks it.
+    /// Whether the voice, by Twilio's name, supports this locale.
     pub(super) fn has_voice(&self, voice: &str) -> bool {
         self.voice == voice || self.other_voices.iter().any(|other| other == voice)
     }
 }
 
-/// The plural category of a number in a language, as CLDR has it.
+/// The plural category of a number in a language, by CLDR.
 fn category(tag: &str, number: u64) -> &'static str {
     let language = tag.split('-').next().unwrap_or_default();
     let rules = icu_locale::Locale::try_from_str(language)
         .ok()
         .and_then(|mut language| {
-            // CLDR has them under other names: `arb` is `ar` there.
+            // CLDR has some languages under other names: `arb` is `ar` there.
             LocaleCanonicalizer::new_extended().canonicalize(&mut language);
             PluralRules::try_new_cardinal((&language).into()).ok()
         });
@@ -175,7 +182,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn there_are_66_locales_and_their_phrases_are_whole() {
+    fn all_66_locales_have_complete_phrases() {
         assert_eq!(LANGUAGES.len(), 66);
         for (tag, language) in LANGUAGES.iter() {
             let phrases = &language.phrases;
@@ -212,7 +219,7 @@ mod tests {
                 let (category, phrases) = (category(tag, minutes), &language.phrases.valid);
                 let written =
                     phrases.contains_key(category) || phrases.contains_key(&format!("={minutes}"));
-                // Some languages don't tell one from many.
+                // Some languages have no plural.
                 assert!(
                     written || phrases.len() == 1,
                     "{tag}: {category} for {minutes}"

@@ -1,4 +1,5 @@
-//! Which of our locales is meant by a language tag, or spoken in a country: by CLDR's aliases, likely subtags and parents.
+//! Finds the supported locale for a language tag or a country, by CLDR's aliases, likely subtags
+//! and parents.
 
 use std::collections::BTreeMap;
 use std::sync::LazyLock;
@@ -10,7 +11,7 @@ use voice_otp_schemas::phone::Country;
 
 use super::language::LANGUAGES;
 
-/// Our locales by the canonical forms of their tags, and of the tags that mean them.
+/// Supported locales, by the canonical form of their tags and aliases.
 static CANONICAL: LazyLock<BTreeMap<String, &'static str>> = LazyLock::new(|| {
     let tags = || {
         LANGUAGES
@@ -18,16 +19,16 @@ static CANONICAL: LazyLock<BTreeMap<String, &'static str>> = LazyLock::new(|| {
             .map(|(tag, language)| (tag.as_str(), language))
     };
     let own = tags().map(|(tag, _)| (tag, tag));
-    // After the others: what a file claims for a locale is that locale's.
-    let also = tags()
-        .flat_map(|(tag, language)| language.also.iter().map(move |other| (other.as_str(), tag)));
-    own.chain(also)
-        .filter_map(|(named, tag)| Some((parents(parse(named)?).get().to_string(), tag)))
+    let aliases = tags()
+        .flat_map(|(tag, language)| language.aliases.iter().map(move |it| (it.as_str(), tag)));
+    // Aliases come last, so that an alias wins over a tag with the same canonical form.
+    own.chain(aliases)
+        .filter_map(|(name, tag)| Some((parents(parse(name)?).get().to_string(), tag)))
         .collect()
 });
 
-/// The locale of ours that is nearest to a tag: itself, another name of it, or its nearest relative. None if we don't speak
-/// the language.
+/// The supported locale that is nearest to a tag: itself, one that it is an alias of, or the
+/// nearest relative. `None` if the language isn't supported.
 pub(super) fn nearest(locale: &Locale) -> Option<&'static str> {
     let exact = LANGUAGES
         .keys()
@@ -37,7 +38,8 @@ pub(super) fn nearest(locale: &Locale) -> Option<&'static str> {
         .or_else(|| ancestor(parse(locale.as_str())?))
 }
 
-/// The locales of ours for the languages most spoken in each country: asked for with every call, so they are found out once.
+/// The supported locale of each country's most spoken language. Every call needs one, so they are
+/// computed once.
 static OF_COUNTRIES: LazyLock<BTreeMap<String, &'static str>> = LazyLock::new(|| {
     let letters = || 'A'..='Z';
     let codes = letters().flat_map(|first| letters().map(move |second| format!("{first}{second}")));
@@ -46,7 +48,7 @@ static OF_COUNTRIES: LazyLock<BTreeMap<String, &'static str>> = LazyLock::new(||
         .collect()
 });
 
-/// The locale of ours for the language most spoken in a country.
+/// The supported locale of a country's most spoken language.
 pub(super) fn of_country(country: Country) -> Option<&'static str> {
     OF_COUNTRIES.get(country.as_str()).copied()
 }
@@ -55,11 +57,11 @@ fn likely(country: &str) -> Option<&'static str> {
     let mut tag = parse(&format!("und-{country}"))?;
     LocaleExpander::new_extended().maximize(&mut tag.id);
     if tag.id.language.is_unknown() {
-        // CLDR leaves English out.
+        // CLDR omits English as the default.
         tag.id.language = icu_locale::subtags::language!("en");
     }
     if tag.id.language != icu_locale::subtags::language!("zh") {
-        // Nobody speaks a script; but of Chinese it tells which is spoken.
+        // A script isn't spoken, but for Chinese it decides between locales: Hant means cmn-TW.
         tag.id.script = None;
     }
     ancestor(tag)
@@ -78,7 +80,7 @@ fn ancestor(tag: Tag) -> Option<&'static str> {
     }
 }
 
-/// A tag in its canonical form, then its parents, one after the other.
+/// The canonical form of a tag, then its parents, one after the other.
 fn parents(mut tag: Tag) -> LocaleFallbackIterator<'static> {
     LocaleCanonicalizer::new_common().canonicalize(&mut tag);
     LocaleFallbacker::new()
@@ -88,7 +90,8 @@ fn parents(mut tag: Tag) -> LocaleFallbackIterator<'static> {
 
 fn parse(text: &str) -> Option<Tag> {
     Tag::try_from_str(text).ok().or_else(|| {
-        // Unicode's tags have no extended language subtags; RFC 5646 has them alone as their canonical form (section 4.5).
+        // Unicode's tags have no extended language subtags, as in `zh-yue`. The canonical form is
+        // the extended subtag alone (RFC 5646, section 4.5).
         let (_, rest) = text.split_once('-')?;
         let extended = rest
             .split('-')
@@ -104,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_tag_finds_itself_or_its_nearest_relative() {
-        for (asked, found) in [
+        for (requested, found) in [
             ("de-DE", "de-DE"),
             ("DE-de", "de-DE"),
             ("de", "de-DE"),
@@ -145,18 +148,18 @@ mod tests {
             ("in-ID", "id-ID"),
         ] {
             assert_eq!(
-                nearest(&Locale::parse(asked).unwrap()),
+                nearest(&Locale::parse(requested).unwrap()),
                 Some(found),
-                "{asked}"
+                "{requested}"
             );
         }
-        for unspoken in [
+        for unsupported in [
             "uk-UA", "sr-RS", "am-ET", "hr", "sl", "et", "sw", "ur", "fa", "tlh",
         ] {
             assert_eq!(
-                nearest(&Locale::parse(unspoken).unwrap()),
+                nearest(&Locale::parse(unsupported).unwrap()),
                 None,
-                "{unspoken}"
+                "{unsupported}"
             );
         }
     }

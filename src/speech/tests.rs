@@ -12,34 +12,34 @@ fn code(text: &str) -> OtpCode {
     OtpCode::parse(text).unwrap()
 }
 
-fn said(text: &str, tag: &str) -> String {
-    let manner = Manner::default();
-    let script = Speaker::new(Some(&locale(tag)), None, None, &manner).message(&code(text), LIFE);
+fn spoken(text: &str, tag: &str) -> String {
+    let style = SpeechStyle::default();
+    let script = Speaker::new(Some(&locale(tag)), None, None, &style).message(&code(text), LIFE);
     assert_eq!(script.locale, tag);
     script.text()
 }
 
 #[test]
-fn the_language_is_the_requests_else_the_tenants_else_the_countrys_else_english() {
-    let manner = Manner::default();
-    for (asked, tenant, country, tag) in [
+fn the_language_is_the_requests_or_the_tenants_or_the_countrys_or_english() {
+    let style = SpeechStyle::default();
+    for (requested, tenant, country, tag) in [
         (Some("es-MX"), Some("fr-FR"), "US", "es-MX"),
         (Some("tlh"), Some("fr-CH"), "ES", "fr-FR"),
         (Some("tlh"), None, "AT", "de-AT"),
         (None, None, "CO", "es-MX"),
         (None, None, "UA", "en-US"),
     ] {
-        let (asked, tenant) = (asked.map(locale), tenant.map(locale));
+        let (requested, tenant) = (requested.map(locale), tenant.map(locale));
         let speaker = Speaker::new(
-            asked.as_ref(),
+            requested.as_ref(),
             tenant.as_ref(),
             Country::parse(country).ok(),
-            &manner,
+            &style,
         );
         assert_eq!(speaker.message(&code("1234"), LIFE).locale, tag);
     }
     assert_eq!(
-        Speaker::new(None, None, None, &manner)
+        Speaker::new(None, None, None, &style)
             .message(&code("1234"), LIFE)
             .locale,
         "en-US"
@@ -48,8 +48,8 @@ fn the_language_is_the_requests_else_the_tenants_else_the_countrys_else_english(
 
 #[test]
 fn the_code_is_read_three_times_a_character_at_a_time_with_a_pause_after_each() {
-    let manner = Manner::default();
-    let script = Speaker::new(None, None, None, &manner).message(&code("04A7"), LIFE);
+    let style = SpeechStyle::default();
+    let script = Speaker::new(None, None, None, &style).message(&code("04A7"), LIFE);
     let shown = |part: &Part| match part {
         Part::Text(text) => format!("{text}|"),
         Part::Symbol(word) => word.clone(),
@@ -66,11 +66,11 @@ fn the_code_is_read_three_times_a_character_at_a_time_with_a_pause_after_each() 
 }
 
 #[test]
-fn six_digits_come_in_two_groups_where_people_say_them_so() {
-    let manner = Manner::default();
+fn six_digits_are_read_in_two_groups_where_the_language_does_so() {
+    let style = SpeechStyle::default();
     let breaks = |tag: &str, text: &str| {
         let script =
-            Speaker::new(Some(&locale(tag)), None, None, &manner).message(&code(text), LIFE);
+            Speaker::new(Some(&locale(tag)), None, None, &style).message(&code(text), LIFE);
         let lengths = script.parts.iter().filter_map(|part| {
             if let Part::Break(length) = part {
                 Some(length.as_millis())
@@ -89,25 +89,25 @@ fn six_digits_come_in_two_groups_where_people_say_them_so() {
 }
 
 #[test]
-fn german_says_no_ordinals_zeros_are_said_and_letters_are_spelled() {
-    assert!(said("4100", "de-DE").contains("vier eins null null"));
-    assert!(said("0007", "en-US").contains("zero zero zero seven"));
-    assert!(said("0042", "en-GB").contains("zero zero four two"));
-    assert!(said("a1b2", "en-US").contains("A one B two"));
-    for spoken in locales() {
-        let text = said("493027", spoken.locale);
+fn german_reads_no_ordinals_zeros_are_read_and_letters_are_spelled() {
+    assert!(spoken("4100", "de-DE").contains("vier eins null null"));
+    assert!(spoken("0007", "en-US").contains("zero zero zero seven"));
+    assert!(spoken("0042", "en-GB").contains("zero zero four two"));
+    assert!(spoken("a1b2", "en-US").contains("A one B two"));
+    for supported in locales() {
+        let text = spoken("493027", supported.locale);
         assert!(
             !text.contains("4.") && !text.contains('4'),
             "{}: {text}",
-            spoken.locale
+            supported.locale
         );
     }
 }
 
 #[test]
-fn how_long_the_code_is_good_for_is_never_more_than_is_true() {
-    let manner = Manner::default();
-    let speaker = Speaker::new(None, None, None, &manner);
+fn the_validity_that_is_read_is_never_longer_than_the_codes_life() {
+    let style = SpeechStyle::default();
+    let speaker = Speaker::new(None, None, None, &style);
     let minutes = |life: u64| {
         let text = speaker
             .message(&code("493027"), Duration::from_secs(life))
@@ -118,7 +118,7 @@ fn how_long_the_code_is_good_for_is_never_more_than_is_true() {
     assert_eq!(
         minutes(60).as_deref(),
         None,
-        "a minute's life, and some of it goes by before it is said"
+        "less than a minute is left once the sentence has been said"
     );
     assert_eq!(minutes(60 + 20).as_deref(), Some("one"));
     assert_eq!(minutes(180).as_deref(), Some("2"));
@@ -126,18 +126,18 @@ fn how_long_the_code_is_good_for_is_never_more_than_is_true() {
 }
 
 #[test]
-fn a_tenant_has_its_own_greeting_brand_voice_and_pace() {
-    let one = |tag: &str, text: &str| BTreeMap::from([(tag.to_owned(), text.to_owned())]);
-    let manner = Manner {
-        brands: one(EVERY_LOCALE, "Acme"),
-        greetings: one("de-AT", "Servus von {brand}."),
-        voices: one("en-US", "Polly.Matthew-Neural"),
+fn a_tenant_has_its_own_greeting_brand_voice_and_rate() {
+    let by_locale = |tag: &str, text: &str| BTreeMap::from([(tag.to_owned(), text.to_owned())]);
+    let style = SpeechStyle {
+        brands: by_locale(EVERY_LOCALE, "Acme"),
+        greetings: by_locale("de-AT", "Servus von {brand}."),
+        voices: by_locale("en-US", "Polly.Matthew-Neural"),
         rate_percent: 100,
         pause_ms: 300,
         readings: 1,
     };
     let message = |tag: &str| {
-        Speaker::new(Some(&locale(tag)), None, None, &manner).message(&code("1234"), LIFE)
+        Speaker::new(Some(&locale(tag)), None, None, &style).message(&code("1234"), LIFE)
     };
     assert!(message("de-AT").text().starts_with("Servus von Acme."));
     assert!(
@@ -156,23 +156,23 @@ fn a_tenant_has_its_own_greeting_brand_voice_and_pace() {
             .parts
             .contains(&Part::Break(Duration::from_millis(300)))
     );
-    let slow = Manner {
+    let slow = SpeechStyle {
         rate_percent: 50,
-        ..manner.clone()
+        ..style.clone()
     };
     let slower = Speaker::new(None, None, None, &slow).message(&code("1234"), LIFE);
     assert!(slower.heard_after > english.heard_after);
 }
 
 #[test]
-fn who_presses_a_key_hears_the_code_and_how_to_hear_it_again_but_not_for_ever() {
-    let manner = Manner {
+fn a_callee_who_presses_the_key_hears_the_code_and_may_repeat_it_a_limited_number_of_times() {
+    let style = SpeechStyle {
         readings: 2,
-        ..Manner::default()
+        ..SpeechStyle::default()
     };
-    let speaker = Speaker::new(None, None, None, &manner);
+    let speaker = Speaker::new(None, None, None, &style);
     assert_eq!(
-        speaker.question().text(),
+        speaker.prompt().text(),
         "Hello. To hear your code, press one."
     );
     let first = speaker.reading(&code("4930"), LIFE, 1).text();
@@ -189,8 +189,8 @@ fn who_presses_a_key_hears_the_code_and_how_to_hear_it_again_but_not_for_ever() 
 
 #[test]
 fn a_call_counts_as_heard_only_after_the_first_reading() {
-    let manner = Manner::default();
-    let script = Speaker::new(None, None, None, &manner).message(&code("493027"), LIFE);
+    let style = SpeechStyle::default();
+    let script = Speaker::new(None, None, None, &style).message(&code("493027"), LIFE);
     assert!(
         (7..20).contains(&script.heard_after.as_secs()),
         "{:?}",
@@ -202,27 +202,27 @@ fn a_call_counts_as_heard_only_after_the_first_reading() {
     );
 }
 
-/// What is said in every locale, as its speakers have approved it: a change must be meant. `VOICE_OTP_WRITE_GOLDEN=1` writes
-/// the file anew.
+/// The scripts of every locale, as its speakers have approved them. After an intended change,
+/// `VOICE_OTP_WRITE_GOLDEN=1` rewrites the file.
 #[test]
-fn every_locale_says_what_it_said() {
-    let manner = Manner::default();
-    let branded = Manner {
+fn every_locale_says_what_its_speakers_approved() {
+    let style = SpeechStyle::default();
+    let branded = SpeechStyle {
         brands: BTreeMap::from([(EVERY_LOCALE.to_owned(), "Acme".to_owned())]),
         readings: 1,
-        ..Manner::default()
+        ..SpeechStyle::default()
     };
     let mut all = String::new();
-    for spoken in locales() {
-        let asked = locale(spoken.locale);
-        let speaker = Speaker::new(Some(&asked), None, None, &manner);
-        let other = Speaker::new(Some(&asked), None, None, &branded);
+    for supported in locales() {
+        let requested = locale(supported.locale);
+        let speaker = Speaker::new(Some(&requested), None, None, &style);
+        let other = Speaker::new(Some(&requested), None, None, &branded);
         all.push_str(&format!(
             "# {} {}\n{}\n- {}\n- {}\n- {}\n\n",
-            spoken.locale,
-            spoken.voice,
+            supported.locale,
+            supported.voice,
             speaker.message(&code("493027"), LIFE).text(),
-            speaker.question().text(),
+            speaker.prompt().text(),
             speaker
                 .reading(&code("A1B2"), Duration::from_secs(90), 1)
                 .text()
@@ -237,11 +237,11 @@ fn every_locale_says_what_it_said() {
     if std::env::var_os("VOICE_OTP_WRITE_GOLDEN").is_some() {
         std::fs::write(file, &all).unwrap();
     }
-    similar(&std::fs::read_to_string(file).unwrap(), &all);
+    assert_same_lines(&std::fs::read_to_string(file).unwrap(), &all);
 }
 
 /// Compares line by line, so that a failure shows the line.
-fn similar(golden: &str, now: &str) {
+fn assert_same_lines(golden: &str, now: &str) {
     for (number, (golden, now)) in (1..).zip(golden.lines().zip(now.lines())) {
         assert_eq!(golden, now, "line {number}");
     }

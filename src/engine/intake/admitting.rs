@@ -1,0 +1,301 @@
+//! Admitting requests: planning, the ledger's verdict, and what follows from it.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use voice_otp_schemas::request::Incoming;
+use voice_otp_schemas::{DeliveryKey, TenantId, Timestamp};
+
+use super::{DeadLetterReason, Disposition, Message};
+use crate::admission::{Admission, Admitted, Plan, plan};
+use crate::delivery::{CancelCause, Delivery, State};
+use crate::engine::batch::{BatchError, work_on};
+use crate::engine::bulkhead::Permit;
+use crate::engine::deliveries::log_finished;
+use crate::engine::retry::as_error;
+use crate::engine::settings_reader::Found;
+use crate::engine::{Engine, span};
+use crate::ports::{Ledger as _, LedgerError, Ports, Telephony as _, Verdict, WorkerEpoch};
+
+/// A request on its way through admission.
+struct Pending<'a> {
+    /// Its position in the group of messages.
+    position: usize,
+    message: &'a Message,
+    /// Why it must not be placed, once the ledger has said so: it is planned again, to finish.
+    inadmissible: Option<CancelCause>,
+    /// The permit to place the call at once, if there is one.
+    permit: Option<Permit>,
+}
+
+/// What the ledger's verdict means for a request.
+enum Outcome<'a> {
+    Done(Disposition),
+    /// It must be planned and admitted again.
+    Again(Pending<'a>),
+}
+
+/// The longest that admission waits for permits to place the calls at once. An attempt that starts
+/// with its admission saves a statement.
+const MAX_PERMIT_WAIT: Duration = Duration::from_millis(50);
+/// How often admission checks for permits meanwhile.
+const PERMIT_CHECK_INTERVAL: Duration = Duration::from_millis(2);
+
+/// Settings may change between a plan and its admission; they don't this many times in a row.
+const MAX_ROUNDS: usize = 5;
+
+impl<P: Ports> Engine<P> {
+    /// Admits a group of requests: one disposition each, in order.
+    pub(super) async fn admit_all(self: &Arc<Self>, group: &[Message]) -> Vec<Disposition> {
+        let mut dispositions = vec![Disposition::Requeue; group.len()];
+        let pending = |(position, message)| Pending {
+            position,
+            message,
+            inadmissible: None,
+            permit: None,
+        };
+        let mut pending: Vec<Pending<'_>> = group.iter().enumerate().map(pending).collect();
+        self.wait_for_permits(pending.len()).await;
+        for _ in 0..MAX_ROUNDS {
+            if pending.is_empty() || self.shutdown.hard.is_cancelled() {
+                break;
+            }
+            pending = self.admit_round(pending, &mut dispositions).await;
+        }
+        dispositions
+    }
+
+    /// Waits a moment for permits to place this many calls, if there are too few.
+    async fn wait_for_permits(&self, calls: usize) {
+        let wanted = calls.min(self.tuning.attempt_permits);
+        let mut waited = Duration::ZERO;
+        while self.attempt_permits.available() < wanted && waited < MAX_PERMIT_WAIT {
+            if self.shutdown.sleep_or_hard(PERMIT_CHECK_INTERVAL).await {
+                return;
+            }
+            waited += PERMIT_CHECK_INTERVAL;
+        }
+    }
+
+    /// Plans and admits requests once. Returns those that must be planned again.
+    async fn admit_round<'a>(
+        self: &Arc<Self>,
+        pending: Vec<Pending<'a>>,
+        dispositions: &mut [Disposition],
+    ) -> Vec<Pending<'a>> {
+        let tenants: HashSet<&TenantId> = pending
+            .iter()
+            .filter_map(|one| tenant_of(&one.message.incoming))
+            .collect();
+        let tenants: Vec<TenantId> = tenants.into_iter().cloned().collect();
+        let Some(settings) = self.settings.all(&tenants).await else {
+            return Vec::new();
+        };
+        let now = self.clock.now();
+        let mut planned = Vec::with_capacity(pending.len());
+        for mut one in pending {
+            match self.plan(&mut one, &settings, now).await {
+                Ok(Some(admission)) => planned.push((one, admission)),
+                // Left to another worker: the message is requeued.
+                Ok(None) => {}
+                Err(disposition) => set(dispositions, one.position, disposition),
+            }
+        }
+        let (pending, admissions): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
+        let worker = self.lease.worker();
+        let (verdicts, answer_lost) = self.admit_group(worker, &admissions).await;
+        let mut again = Vec::new();
+        for ((one, admission), verdict) in pending.into_iter().zip(admissions).zip(verdicts) {
+            let position = one.position;
+            match self.conclude(worker, one, admission, verdict, answer_lost) {
+                Outcome::Done(disposition) => set(dispositions, position, disposition),
+                Outcome::Again(one) => again.push(one),
+            }
+        }
+        again
+    }
+
+    /// Plans a request. `Ok(None)` if this worker can't; a disposition if it must not be admitted.
+    async fn plan(
+        &self,
+        one: &mut Pending<'_>,
+        settings: &HashMap<TenantId, Found>,
+        now: Timestamp,
+    ) -> Result<Option<Admission>, Disposition> {
+        let incoming = &one.message.incoming;
+        let user = one.message.user.as_deref();
+        let settings = match tenant_of(incoming).and_then(|tenant| settings.get(tenant)) {
+            Some(Ok(settings)) => Some(settings.as_ref()),
+            Some(Err(error)) => {
+                tracing::warn!(
+                    error = as_error(error),
+                    "failed to open a tenant's secrets; leaving the request to another worker"
+                );
+                return Ok(None);
+            }
+            None => None,
+        };
+        if let Some(settings) = settings
+            && !settings.may_publish(user)
+        {
+            // Not `rejected`: a publisher that isn't allowed must neither claim the tenant's
+            // delivery ids nor trigger its statuses.
+            self.authorize(user, &settings.tenant_id).await?;
+        }
+        let callbacks = self.telephony.has_callbacks();
+        let Some(mut admission) = plan(incoming, settings, callbacks, &self.tuning, now) else {
+            return Ok(None);
+        };
+        if let (Plan::Call(_), Some(cause)) = (&admission.plan, one.inadmissible) {
+            admission.finish_inadmissible(cause, now);
+        }
+        if let Plan::Call(call) = &mut admission.plan
+            && call.deferred.is_none()
+        {
+            one.permit = self.attempt_permits.try_acquire(&call.pace_key);
+            call.attempt_id = one.permit.is_some().then(|| self.rng.attempt_id());
+        }
+        Ok(Some(admission))
+    }
+
+    /// The verdicts, and whether an answer was lost on the way to them.
+    async fn admit_group(
+        &self,
+        worker: WorkerEpoch,
+        admissions: &[Admission],
+    ) -> (Vec<Result<Verdict, BatchError>>, bool) {
+        if admissions.is_empty() {
+            return (Vec::new(), false);
+        }
+        let lost = AtomicBool::new(false);
+        let lost_here = &lost;
+        let work = |group: Vec<Admission>| async move {
+            let result = self.ledger.admit(worker, &group).await;
+            let unanswered = matches!(result, Err(LedgerError::Unavailable(_)));
+            lost_here.fetch_or(unanswered, Ordering::Relaxed);
+            (group, result)
+        };
+        // Cancel-safe: an admission whose answer isn't awaited is recognised when it is retried.
+        let verdicts = tokio::select! {
+            verdicts = work_on(admissions.to_vec(), &work, "admit") => verdicts,
+            () = self.shutdown.hard.cancelled() => {
+                admissions.iter().map(|_| Err(BatchError::Closed)).collect()
+            }
+        };
+        (verdicts, lost.load(Ordering::Relaxed))
+    }
+
+    /// What follows from a verdict.
+    fn conclude<'a>(
+        self: &Arc<Self>,
+        worker: WorkerEpoch,
+        mut one: Pending<'a>,
+        admission: Admission,
+        verdict: Result<Verdict, BatchError>,
+        answer_lost: bool,
+    ) -> Outcome<'a> {
+        let disposition = match verdict {
+            Ok(Verdict::Admitted(admitted)) => {
+                self.counts.admitted.fetch_add(1, Ordering::Relaxed);
+                self.schedule_admitted(worker, admission, &admitted, one.permit.take());
+                Disposition::Acknowledge
+            }
+            Ok(Verdict::Finished(events)) => {
+                self.counts.admitted.fetch_add(1, Ordering::Relaxed);
+                self.counts.final_statuses.fetch_add(1, Ordering::Relaxed);
+                if let Some(last) = events.last() {
+                    span::of_key(&last.key).in_scope(|| log_finished(last));
+                }
+                self.deliveries.publish_admitted(events);
+                Disposition::Acknowledge
+            }
+            Ok(Verdict::AdmittedWithoutSlot(events)) => {
+                self.counts.admitted.fetch_add(1, Ordering::Relaxed);
+                self.deliveries.publish_admitted(events);
+                Disposition::Acknowledge
+            }
+            Ok(Verdict::RowLocked) => Disposition::RetrySoon,
+            Ok(Verdict::Duplicate) => {
+                if answer_lost {
+                    // Perhaps this worker's own row: the answer that admitted it was lost.
+                    self.spawn(|engine| engine.schedule_if_waiting(admission.key));
+                }
+                Disposition::Acknowledge
+            }
+            Ok(Verdict::ConflictingDuplicate) => {
+                Disposition::DeadLetter(DeadLetterReason::ConflictingDuplicate)
+            }
+            Ok(Verdict::Inadmissible(cause)) => {
+                one.permit = None;
+                one.inadmissible = Some(cause);
+                return Outcome::Again(one);
+            }
+            Ok(Verdict::StaleSettings) => {
+                self.settings.invalidate(&admission.key.tenant_id);
+                one.permit = None;
+                return Outcome::Again(one);
+            }
+            Err(BatchError::Refused(_)) => {
+                Disposition::DeadLetter(DeadLetterReason::RefusedByDatabase)
+            }
+            Err(BatchError::Closed) => Disposition::Requeue,
+        };
+        Outcome::Done(disposition)
+    }
+
+    /// Schedules a delivery if it is waiting. If another worker owns it, the revision protects it.
+    async fn schedule_if_waiting(self: Arc<Self>, key: DeliveryKey) {
+        if let Some(found) = self.deliveries.reload(&key).await
+            && found.state == State::Waiting
+        {
+            self.schedule.update(found);
+        }
+    }
+
+    /// Places a delivery that was just admitted, or schedules it.
+    fn schedule_admitted(
+        self: &Arc<Self>,
+        worker: WorkerEpoch,
+        admission: Admission,
+        admitted: &Admitted,
+        permit: Option<Permit>,
+    ) {
+        let Plan::Call(call) = admission.plan.clone() else {
+            return;
+        };
+        // `None` if an earlier admission wrote it, whose answer was lost: the sweeper publishes it.
+        self.deliveries
+            .publish_admitted(admitted.event.clone().into_iter().collect());
+        if admitted.has_older_requests {
+            let key = admission.key.clone();
+            self.spawn(|engine| engine.supersede(key));
+        }
+        if !admitted.held {
+            return;
+        }
+        let delivery = Delivery::admitted(admission, *call, admitted);
+        if delivery.state != State::Placing {
+            self.schedule.update(delivery);
+            return;
+        }
+        if let (Some(held), Some(permit)) = (self.schedule.acquire(delivery), permit) {
+            self.spawn_for(held, |engine, held| engine.place(worker, held, permit));
+        }
+    }
+}
+
+fn set(dispositions: &mut [Disposition], position: usize, disposition: Disposition) {
+    if let Some(place) = dispositions.get_mut(position) {
+        *place = disposition;
+    }
+}
+
+fn tenant_of(incoming: &Incoming) -> Option<&TenantId> {
+    match incoming {
+        Incoming::Requested(request) => Some(&request.tenant_id),
+        Incoming::Invalid(invalid) => Some(&invalid.tenant_id),
+        Incoming::Cancelled(_) | Incoming::Verified(_) => None,
+    }
+}

@@ -1,0 +1,346 @@
+//! The ledger: deliveries, rate limits, the outbox and worker registrations.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use voice_otp_schemas::{Context, DeliveryKey, PhoneNumber, TenantId, Timestamp, UserRef};
+
+use crate::account::{AccountSid, CallSid};
+use crate::admission::{Admission, Admitted};
+use crate::delivery::{AttemptId, CancelCause, Change, Delivery, Slot};
+use crate::event::Event;
+use crate::price::Price;
+
+/// Why a ledger operation failed.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerError {
+    /// The ledger is unreachable or busy. Retry later; the operation may or may not have been
+    /// applied.
+    #[error("database unavailable")]
+    Unavailable(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The ledger rejects the data of a row in the batch. Nothing of the batch was applied.
+    #[error("the database rejected a row")]
+    InvalidRow(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The ledger's answer violates its contract.
+    #[error("unexpected answer from the database: {0}")]
+    ProtocolViolation(&'static str),
+}
+
+/// The epoch of one worker registration. Epochs increase and are never reused, so that a worker
+/// which registers again never owns what its previous registration owned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct WorkerEpoch(pub i64);
+
+/// The answer to a heartbeat.
+#[derive(Debug, Clone, Copy)]
+pub struct Heartbeat {
+    /// The ledger's time.
+    pub now: Timestamp,
+    /// Whether the worker's lease was extended. If not, it had expired, and other workers may own
+    /// its deliveries.
+    pub alive: bool,
+}
+
+/// The ledger's answer to one admission.
+#[derive(Debug, Clone)]
+pub enum Verdict {
+    /// The request is new and a call will be placed.
+    Admitted(Box<Admitted>),
+    /// The request is new and has its final status; these events were written.
+    Finished(Vec<Event>),
+    /// The request is new; its tenant or account is paused, so it has no slot. These events were
+    /// written.
+    AdmittedWithoutSlot(Vec<Event>),
+    /// The delivery id is known, with the same content.
+    Duplicate,
+    /// The delivery id is known, with different content.
+    ConflictingDuplicate,
+    /// The tenant's settings are newer than those that the plan was made from. Nothing was written;
+    /// plan again.
+    StaleSettings,
+    /// Another transaction has locked the account's rate limit. Nothing was written; retry shortly.
+    RowLocked,
+    /// The request is new and must not be placed: it was cancelled before it arrived, or superseded
+    /// by a newer request of the same user. Nothing was written; plan it again to finish with this
+    /// reason.
+    Inadmissible(CancelCause),
+}
+
+/// A due delivery whose next attempt is to be started.
+#[derive(Debug, Clone)]
+pub struct AttemptStart {
+    /// The delivery as last known; the ledger compares its revision.
+    pub delivery: Arc<Delivery>,
+    /// The id of the new attempt, unique and random.
+    pub attempt_id: AttemptId,
+    /// The Twilio account, by the tenant's current settings.
+    pub account_sid: AccountSid,
+    /// The From number, by the tenant's current settings.
+    pub from: PhoneNumber,
+    /// The key of the rate limit, by the tenant's current settings.
+    pub pace_key: String,
+}
+
+/// The ledger's answer to one attempt start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartOutcome {
+    /// The intent is stored. Send the POST at the slot.
+    Started {
+        /// The slot, now or within [`Tuning::begin_ahead`](crate::Tuning::begin_ahead).
+        slot: Slot,
+        /// The delivery's new revision.
+        revision: i64,
+    },
+    /// The old slot was void. The new slot is later; epoch 0 means that none could be reserved
+    /// before the deadline.
+    Rescheduled {
+        /// The new slot.
+        slot: Slot,
+        /// The delivery's new revision.
+        revision: i64,
+    },
+    /// Another call from the same From number to the same number is being placed.
+    LineBusy,
+    /// Another call to the same user is being placed or in progress.
+    UserBusy,
+    /// A newer request of the same user is known.
+    Superseded,
+    /// The account has reached its limit of calls in progress.
+    AtConcurrencyLimit,
+    /// Another transaction has locked the delivery or the account's rate limit. Nothing was
+    /// written; retry shortly.
+    RowLocked,
+    /// The delivery was changed concurrently. Read it again.
+    Conflict,
+}
+
+/// The ledger's answer to one change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Saved {
+    /// The change is stored, and its events are in the outbox.
+    Saved {
+        /// Who publishes the delivery's earlier events.
+        earlier_events: EarlierEvents,
+    },
+    /// The delivery was changed concurrently. Nothing was written; compute the change again on the
+    /// newer value.
+    Conflict,
+    /// Another transaction has locked the delivery. Nothing was written; retry shortly.
+    RowLocked,
+}
+
+/// Who publishes a delivery's earlier events at the moment when new ones are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EarlierEvents {
+    /// There are none, or all are published.
+    Published,
+    /// The first unpublished one belongs to this worker.
+    OwnedHere,
+    /// The first unpublished one belongs to another worker. That worker, or a sweeper, publishes
+    /// the new ones too.
+    OwnedElsewhere,
+}
+
+/// An attempt, looked up by its id.
+#[derive(Debug, Clone)]
+pub struct Attempt {
+    /// The delivery that the attempt belongs to.
+    pub delivery: Delivery,
+    /// Whether the attempt had a call and has ended, while the delivery continued. Updates for it
+    /// are ignored.
+    pub ended: bool,
+}
+
+/// A completed call whose price is not known yet.
+#[derive(Debug, Clone)]
+pub struct UnpricedCall {
+    /// Twilio's SID of the call.
+    pub call_sid: CallSid,
+    /// The delivery that the call was placed for.
+    pub key: DeliveryKey,
+    /// The number of the attempt, from 1.
+    pub attempt: u32,
+    /// When the call ended.
+    pub ended_at: Timestamp,
+    /// The called number, masked.
+    pub to_masked: Option<String>,
+    /// The request's context, copied into the price event.
+    pub context: Context,
+}
+
+/// Stores deliveries, rate limits, the outbox and worker registrations.
+///
+/// Every method is one transaction, and its time is the only time that counts. After
+/// [`LedgerError::Unavailable`] the caller retries, so every method is idempotent or fenced by a
+/// revision.
+pub trait Ledger: Send + Sync + 'static {
+    /// Registers a worker under a new epoch, with a lease. `name` is shown to operators.
+    fn register_worker(
+        &self,
+        name: &str,
+    ) -> impl Future<Output = Result<(WorkerEpoch, Timestamp), LedgerError>> + Send;
+
+    /// Extends a worker's lease.
+    fn heartbeat(
+        &self,
+        worker: WorkerEpoch,
+    ) -> impl Future<Output = Result<Heartbeat, LedgerError>> + Send;
+
+    /// Ends a worker's lease. Other workers may claim its deliveries at once.
+    fn release_worker(
+        &self,
+        worker: WorkerEpoch,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Admits a batch: one verdict per admission, in order. Only new requests take a slot.
+    fn admit(
+        &self,
+        worker: WorkerEpoch,
+        group: &[Admission],
+    ) -> impl Future<Output = Result<Vec<Verdict>, LedgerError>> + Send;
+
+    /// Starts the attempts of due deliveries: one outcome each, in order.
+    fn start_attempts(
+        &self,
+        worker: WorkerEpoch,
+        group: &[AttemptStart],
+    ) -> impl Future<Output = Result<Vec<StartOutcome>, LedgerError>> + Send;
+
+    /// Saves changes, with their events, where the delivery still has the revision that the change
+    /// was computed from. The worker becomes the owner. A batch must not hold the same delivery
+    /// twice.
+    fn save(
+        &self,
+        worker: WorkerEpoch,
+        group: &[Change],
+    ) -> impl Future<Output = Result<Vec<Saved>, LedgerError>> + Send;
+
+    /// Claims up to `limit` deliveries that are due, or soon will be, and whose owner's lease has
+    /// expired or who have no owner. Also lists the worker's own overdue deliveries.
+    fn claim_due(
+        &self,
+        worker: WorkerEpoch,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
+
+    /// Reads deliveries by key, in any order; unknown keys are left out.
+    fn find_all(
+        &self,
+        keys: &[DeliveryKey],
+    ) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
+
+    /// Reads one delivery.
+    fn find(
+        &self,
+        key: &DeliveryKey,
+    ) -> impl Future<Output = Result<Option<Delivery>, LedgerError>> + Send {
+        async { Ok(self.find_all(std::slice::from_ref(key)).await?.pop()) }
+    }
+
+    /// Reads the delivery that an attempt belongs to.
+    fn find_attempt(
+        &self,
+        attempt: AttemptId,
+    ) -> impl Future<Output = Result<Option<Attempt>, LedgerError>> + Send;
+
+    /// Reads a user's open deliveries.
+    fn find_user(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+    ) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
+
+    /// Reads the open deliveries of the same user that are older than this one.
+    fn find_older_requests(
+        &self,
+        key: &DeliveryKey,
+    ) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
+
+    /// Records the cancellation of a delivery that has not arrived yet, so that its request is
+    /// refused when it does. Returns false, and writes nothing, if the delivery exists.
+    fn insert_tombstone(
+        &self,
+        key: &DeliveryKey,
+    ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+
+    /// Moves some finished deliveries to the archive and drops archive partitions past their
+    /// retention. Returns how many it moved; more may remain while that isn't 0.
+    fn archive_finished(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// Counts deliveries that are still open longer than `overdue` after their code's expiry. Must
+    /// be 0.
+    fn count_overdue(
+        &self,
+        overdue: Duration,
+    ) -> impl Future<Output = Result<u64, LedgerError>> + Send;
+
+    /// Which of these calls belong to a delivery.
+    fn known_calls(
+        &self,
+        sids: &[CallSid],
+    ) -> impl Future<Output = Result<Vec<CallSid>, LedgerError>> + Send;
+
+    /// Whether the delivery's current attempt was, or may have been, sent from this account and
+    /// number. If not, their call list says nothing about it.
+    fn was_placed_from(
+        &self,
+        delivery: &Delivery,
+        account: &AccountSid,
+        from: &PhoneNumber,
+    ) -> bool;
+
+    /// Claims up to `limit` calls whose price should be queried now. Each goes to one worker, at
+    /// growing intervals; a call without a price for a day is dropped.
+    fn claim_unpriced_calls(
+        &self,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<UnpricedCall>, LedgerError>> + Send;
+
+    /// Removes calls whose price has been published, and adds the prices to the tenants' hourly
+    /// spend.
+    fn clear_unpriced_calls(
+        &self,
+        priced: &[(CallSid, Price)],
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Records that a code was entered. Returns false if there is no such delivery.
+    fn mark_verified(
+        &self,
+        key: &DeliveryKey,
+    ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+
+    /// Hands out no slot of an account before `wait` has passed. Reserved slots become void, and
+    /// waiting deliveries get new ones in the same order. A wait that ends before, or hardly after,
+    /// the current one is ignored.
+    fn throttle_account(
+        &self,
+        pace_key: &str,
+        wait: Duration,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Opens an account's circuit: no slots for a while, longer each time in a row, then half-open
+    /// probes. Returns that while; `None` if the circuit was open already.
+    fn open_circuit(
+        &self,
+        pace_key: &str,
+    ) -> impl Future<Output = Result<Option<Duration>, LedgerError>> + Send;
+
+    /// Closes an account's circuit. Waiting deliveries get new slots at the account's rate.
+    fn close_circuit(&self, pace_key: &str)
+    -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Deletes published events from the outbox.
+    fn delete_published(
+        &self,
+        events: &[(DeliveryKey, u32)],
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
+    /// Claims unpublished events of expired workers, and overdue ones of this worker, in order per
+    /// delivery.
+    fn claim_unpublished(
+        &self,
+        worker: WorkerEpoch,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<Event>, LedgerError>> + Send;
+}
