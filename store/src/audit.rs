@@ -1,33 +1,33 @@
-//! The audit log: who changed what, and when. Never a secret.
+//! The audit log: every change of settings, accounts and tokens, with its actor. Never a secret.
 
 use serde_json::Value;
 use tokio_postgres::Row;
 use voice_otp_schemas::{TenantId, Timestamp};
 
-use crate::access::Error;
-use crate::pool::Pool;
+use crate::query::{execute, query};
+use crate::{Error, Pool};
 
-/// A change.
+/// One change.
 #[derive(Debug, Clone)]
 pub struct Entry {
-    /// Its number; later ones are greater.
+    /// The entry's number; later entries have greater ones.
     pub id: i64,
-    /// When.
+    /// When the change was made.
     pub at: Timestamp,
-    /// Who.
+    /// Who made it: a token's name and id, or [`COMMAND_LINE`].
     pub actor: String,
-    /// Whose, if it is one tenant's.
+    /// The tenant that the change concerns, if it concerns one.
     pub tenant_id: Option<String>,
-    /// What was done, a word.
+    /// What was done, as one word.
     pub action: String,
-    /// What exactly.
+    /// The changed values, without secrets.
     pub detail: Value,
 }
 
-/// Who uses the command line, and so has the database anyway.
+/// The actor of changes made on the command line, whose user has access to the database anyway.
 pub const COMMAND_LINE: &str = "command line";
 
-/// Writes a change down.
+/// Adds an entry.
 ///
 /// # Errors
 /// [`Error`] when the database can't be asked.
@@ -38,17 +38,22 @@ pub async fn write(
     action: &str,
     detail: &Value,
 ) -> Result<(), Error> {
-    let client = pool.get().await.map_err(Error::Connect)?;
     let sql = "insert into audit_log (actor, tenant_id, action, detail) values ($1, $2, $3, $4)";
     let tenant = tenant.map(TenantId::as_str);
-    client
-        .execute(sql, &[&actor, &tenant, &action, detail])
-        .await
-        .map_err(|error| Error::Query("write the audit log", error))?;
-    Ok(())
+    execute(
+        pool,
+        "write the audit log",
+        sql,
+        &[&actor, &tenant, &action, detail],
+    )
+    .await
+    .map(drop)
 }
 
-/// The latest changes of a tenant, or of all and everything else; those before a number, if one is given.
+const READ: &str = include_str!("../sql/statements/read_audit_log.sql");
+
+/// Reads up to `limit` entries, the latest first: those of a tenant, or all; those before an id, if
+/// one is given.
 ///
 /// # Errors
 /// [`Error`] when the database can't be asked.
@@ -56,16 +61,16 @@ pub async fn read(
     pool: &Pool,
     tenant: Option<&TenantId>,
     before: Option<i64>,
-    most: i64,
+    limit: i64,
 ) -> Result<Vec<Entry>, Error> {
-    let client = pool.get().await.map_err(Error::Connect)?;
-    let sql = "select id, at, actor, tenant_id, action, detail from audit_log \
-               where ($1::text is null or tenant_id = $1) and ($2::bigint is null or id < $2) order by id desc limit $3";
     let tenant = tenant.map(TenantId::as_str);
-    let rows = client
-        .query(sql, &[&tenant, &before, &most])
-        .await
-        .map_err(|error| Error::Query("read the audit log", error))?;
+    let rows = query(
+        pool,
+        "read the audit log",
+        READ,
+        &[&tenant, &before, &limit],
+    )
+    .await?;
     let entry = |row: &Row| Entry {
         id: row.get("id"),
         at: row.get("at"),

@@ -1,7 +1,7 @@
-//! Voice settings for the pipeline: cached, and told of changes by Postgres.
+//! Voice settings for the pipeline: cached, with Postgres notifying of changes.
 //!
-//! A notification can be lost with its connection, so every new listener empties the cache; and admission compares
-//! versions, so a stale plan never counts.
+//! A notification can be lost with its connection, so every new listener clears the cache.
+//! Admission compares versions, so a plan made from stale settings never counts.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
@@ -18,9 +18,9 @@ use voice_otp_schemas::TenantId;
 
 use crate::keys::{Keyring, OpenError};
 use crate::pool::{self, Pool};
-use crate::settings;
+use crate::{Error, settings};
 
-/// The tenants' voice settings.
+/// The directory on Postgres: the tenants' voice settings, behind a cache.
 #[derive(Clone)]
 pub struct Directory {
     pool: Pool,
@@ -37,17 +37,17 @@ struct Cache {
 #[derive(Default)]
 struct Entries {
     known: HashMap<TenantId, Arc<VoiceSettings>>,
-    /// Counts what was forgotten: what is read meanwhile must not be kept.
-    forgotten: u64,
+    /// Counts invalidations. Settings that were read across one may be stale and are not cached.
+    invalidations: u64,
 }
 
-/// The most tenants kept. Beyond, everything is forgotten: it comes back with the next requests.
-const MOST: usize = 200_000;
-/// The pause before a lost listener is made anew.
-const LISTEN_PAUSE: Duration = Duration::from_millis(500);
+/// The limit of cached tenants. Beyond it the cache is cleared, and fills with the next requests.
+const MAX_TENANTS: usize = 200_000;
+/// How long to wait before a lost listener is replaced.
+const LISTEN_RETRY: Duration = Duration::from_millis(500);
 
 impl Directory {
-    /// A directory that remembers nothing until [`listen`](Self::listen) runs.
+    /// Makes a directory that caches nothing until [`listen`](Self::listen) runs.
     pub fn new(pool: Pool, keys: Keyring) -> Self {
         Self {
             pool,
@@ -56,29 +56,30 @@ impl Directory {
         }
     }
 
-    /// Listens for changes until told to stop. Without it nothing is cached.
+    /// Listens for changes until `stop` is cancelled. Nothing is cached while no listener is
+    /// connected.
     pub async fn listen(self, url: SecretString, stop: CancellationToken) {
         let mut failing = false;
         loop {
-            // Cancel-safe: a half-made listener is dropped with its connection.
+            // Cancel-safe: a listener that is being set up is dropped with its connection.
             let ended = tokio::select! {
                 ended = self.listen_once(&url) => ended,
                 () = stop.cancelled() => return,
             };
             self.cache.listening.store(false, Ordering::SeqCst);
-            self.forget_all();
+            self.invalidate_all();
             if let Err(error) = ended
                 && !std::mem::replace(&mut failing, true)
             {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "not told of changed settings, reading them each time"
+                    "settings listener disconnected; cache disabled"
                 );
             } else {
                 failing = false;
             }
             tokio::select! {
-                () = tokio::time::sleep(LISTEN_PAUSE) => {}
+                () = tokio::time::sleep(LISTEN_RETRY) => {}
                 () = stop.cancelled() => return,
             }
         }
@@ -97,16 +98,15 @@ impl Directory {
                 done = &mut listen, if !listening => {
                     done.map_err(ListenError::Connect)?;
                     listening = true;
-                    // What changed before the listening began was not told.
-                    self.forget_all();
+                    // Changes before this moment were not notified.
+                    self.invalidate_all();
                     self.cache.listening.store(true, Ordering::SeqCst);
-                    tracing::debug!("listening for changed settings");
+                    tracing::debug!("settings listener connected");
                 }
                 message = message => match message {
-                    Some(Ok(AsyncMessage::Notification(notification))) => match TenantId::parse(notification.payload()) {
-                        Ok(tenant) => ports::Directory::forget(self, &tenant),
-                        Err(_) => self.forget_account(notification.payload()),
-                    },
+                    Some(Ok(AsyncMessage::Notification(notification))) => {
+                        self.invalidate_notified(notification.payload());
+                    }
                     Some(Ok(_)) => {}
                     Some(Err(error)) => return Err(ListenError::Connect(error)),
                     None => return Err(ListenError::Ended),
@@ -115,30 +115,30 @@ impl Directory {
         }
     }
 
-    /// Forgets the tenants of an account that is named after an `@`; all of them, if the name is another.
-    fn forget_account(&self, payload: &str) {
-        let Some(account) = payload.strip_prefix('@') else {
-            return self.forget_all();
-        };
-        let mut entries = self
-            .cache
-            .entries
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        entries.forgotten += 1;
-        entries
-            .known
-            .retain(|_, settings| settings.account_sid.as_str() != account);
+    /// Removes from the cache what a notification names: a tenant, or an account after an `@`. A
+    /// payload that is neither clears the cache.
+    fn invalidate_notified(&self, payload: &str) {
+        if let Some(account) = payload.strip_prefix('@') {
+            self.invalidate_where(|settings| settings.account_sid.as_str() == account);
+        } else if let Ok(tenant) = TenantId::parse(payload) {
+            ports::Directory::invalidate(self, &tenant);
+        } else {
+            self.invalidate_all();
+        }
     }
 
-    fn forget_all(&self) {
+    fn invalidate_where(&self, changed: impl Fn(&VoiceSettings) -> bool) {
         let mut entries = self
             .cache
             .entries
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        entries.forgotten += 1;
-        entries.known.clear();
+        entries.invalidations += 1;
+        entries.known.retain(|_, settings| !changed(settings));
+    }
+
+    fn invalidate_all(&self) {
+        self.invalidate_where(|_| true);
     }
 }
 
@@ -159,9 +159,9 @@ impl ports::Directory for Directory {
         tenants: &[TenantId],
     ) -> Result<HashMap<TenantId, Result<Arc<VoiceSettings>, DirectoryError>>, DirectoryError> {
         let mut answer = HashMap::with_capacity(tenants.len());
-        // A set: the same tenant may be asked for many times.
+        // A set: a batch may name the same tenant many times.
         let mut missing = BTreeSet::new();
-        let forgotten = {
+        let invalidations_before = {
             let entries = self
                 .cache
                 .entries
@@ -175,7 +175,7 @@ impl ports::Directory for Directory {
                     }
                 }
             }
-            entries.forgotten
+            entries.invalidations
         };
         if missing.is_empty() {
             return Ok(answer);
@@ -188,8 +188,9 @@ impl ports::Directory for Directory {
             .entries
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        let fresh = entries.forgotten == forgotten && self.cache.listening.load(Ordering::SeqCst);
-        if entries.known.len() + missing.len() > MOST {
+        let fresh = entries.invalidations == invalidations_before
+            && self.cache.listening.load(Ordering::SeqCst);
+        if entries.known.len() + missing.len() > MAX_TENANTS {
             entries.known.clear();
         }
         for tenant in missing {
@@ -202,7 +203,7 @@ impl ports::Directory for Directory {
                 }
             };
             if let Some(found) = found {
-                // Tenants that aren't there are not remembered: anybody can make some up.
+                // Unknown tenants are not cached: any publisher can make up any number of them.
                 if fresh {
                     entries.known.insert(tenant.clone(), Arc::clone(&found));
                 }
@@ -212,37 +213,48 @@ impl ports::Directory for Directory {
         Ok(answer)
     }
 
-    fn forget(&self, tenant: &TenantId) {
+    fn invalidate(&self, tenant: &TenantId) {
         let mut entries = self
             .cache
             .entries
             .lock()
             .unwrap_or_else(PoisonError::into_inner);
-        entries.forgotten += 1;
+        entries.invalidations += 1;
         entries.known.remove(tenant);
     }
 
-    async fn proven(&self, settings: &VoiceSettings) -> Result<(), DirectoryError> {
-        let done = settings::prove(&self.pool, settings).await;
-        ports::Directory::forget(self, &settings.tenant_id);
-        done.map_err(away)
+    async fn mark_credentials_verified(
+        &self,
+        settings: &VoiceSettings,
+    ) -> Result<(), DirectoryError> {
+        let done = settings::mark_credentials_verified(&self.pool, settings).await;
+        ports::Directory::invalidate(self, &settings.tenant_id);
+        done.map_err(unavailable)
     }
 
-    async fn refused(&self, settings: &VoiceSettings) -> Result<bool, DirectoryError> {
-        let noted = settings::refuse(&self.pool, settings).await;
-        ports::Directory::forget(self, &settings.tenant_id);
-        noted.map_err(away)
+    async fn mark_credentials_rejected(
+        &self,
+        settings: &VoiceSettings,
+    ) -> Result<bool, DirectoryError> {
+        let noted = settings::mark_credentials_rejected(&self.pool, settings).await;
+        ports::Directory::invalidate(self, &settings.tenant_id);
+        noted.map_err(unavailable)
     }
 
-    async fn suspects(&self, most: usize) -> Result<Vec<Arc<VoiceSettings>>, DirectoryError> {
-        let tenants = settings::suspects(&self.pool, most).await.map_err(away)?;
+    async fn claim_rejected_credentials(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<Arc<VoiceSettings>>, DirectoryError> {
+        let tenants = settings::claim_rejected_credentials(&self.pool, limit)
+            .await
+            .map_err(unavailable)?;
         if tenants.is_empty() {
             return Ok(Vec::new());
         }
         let loaded = settings::load(&self.pool, &self.keys, &tenants)
             .await
-            .map_err(away)?;
-        // Who has other keys opens what can't be opened here, when it is that one's turn.
+            .map_err(unavailable)?;
+        // Settings sealed with keys that aren't here are left to a worker that has them.
         Ok(loaded
             .into_values()
             .filter_map(Result::ok)
@@ -250,20 +262,23 @@ impl ports::Directory for Directory {
             .collect())
     }
 
-    async fn taken(&self, settings: &VoiceSettings) -> Result<(), DirectoryError> {
-        let done = settings::take(&self.pool, settings).await;
-        ports::Directory::forget(self, &settings.tenant_id);
-        done.map_err(away)
+    async fn mark_credentials_accepted(
+        &self,
+        settings: &VoiceSettings,
+    ) -> Result<(), DirectoryError> {
+        let done = settings::mark_credentials_accepted(&self.pool, settings).await;
+        ports::Directory::invalidate(self, &settings.tenant_id);
+        done.map_err(unavailable)
     }
 }
 
-fn away(error: settings::Error) -> DirectoryError {
+fn unavailable(error: Error) -> DirectoryError {
     DirectoryError::Unavailable(Box::new(error))
 }
 
-fn unreadable(error: settings::Error) -> DirectoryError {
+fn unreadable(error: Error) -> DirectoryError {
     match error {
-        settings::Error::Open(_, OpenError::UnknownKey(key)) => DirectoryError::UnknownKey(key),
+        Error::Open(_, OpenError::UnknownKey(key)) => DirectoryError::UnknownKey(key),
         other => DirectoryError::Unavailable(Box::new(other)),
     }
 }

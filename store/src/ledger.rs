@@ -1,11 +1,14 @@
 //! Deliveries in Postgres: the core's ledger.
 
 mod admit;
-mod begin;
+mod archive;
+mod find;
 mod outbox;
+mod pacing;
 mod price;
 mod row;
 mod save;
+mod start;
 mod worker;
 
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,37 +20,42 @@ use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::ToSql;
 use voice_otp::account::{AccountSid, CallSid};
-use voice_otp::delivery::{AttemptId, Change, Delivery, Key, Price, WorkerEpoch};
+use voice_otp::admission::Admission;
+use voice_otp::delivery::{AttemptId, Change, Delivery};
 use voice_otp::event::Event;
-use voice_otp::plan::Admission;
 use voice_otp::ports::{
-    Attempt, Beat, Begin, Begun, Ledger, LedgerError, Saved, Unpriced, Verdict,
+    Attempt, AttemptStart, Heartbeat, Ledger, LedgerError, Saved, StartOutcome, UnpricedCall,
+    Verdict, WorkerEpoch,
 };
-use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
+use voice_otp::price::Price;
+use voice_otp_schemas::{DeliveryKey, PhoneNumber, TenantId, Timestamp, UserRef};
 
+pub use self::pacing::{CIRCUIT_FIRST, CIRCUIT_LONGEST};
 use crate::keys::Keyring;
 use crate::pool::Pool;
 
-/// Numbers that go into the ledger's statements.
+/// Durations that the ledger's statements take as parameters.
 #[derive(Debug, Clone)]
 pub struct Limits {
-    /// How long a renewal of a worker's life is good for.
+    /// How long a heartbeat extends a worker's lease.
     pub lease: Duration,
-    /// How far ahead a slot may be for its placement to begin.
+    /// How far ahead a slot may be for its attempt to start.
     pub begin_ahead: Duration,
-    /// A slot used later than this is void.
+    /// How late a slot may be used; after that it is void.
     pub slot_late: Duration,
-    /// What is due later than this from its admission is nobody's at first.
+    /// A delivery due later than this after its admission has no owner at first.
     pub hold_ahead: Duration,
-    /// How long before its time what waits may be claimed.
+    /// How long before its time a waiting delivery may be claimed.
     pub claim_ahead: Duration,
-    /// When a begun placement that nobody brings to an end is taken up by somebody else.
+    /// How long after its start an attempt needs attention, if nothing happens to it.
     pub rescue: Duration,
-    /// How overdue a delivery or event of one's own must be to be taken for forgotten.
+    /// How overdue a worker's own delivery or event must be for the worker to read it again from
+    /// the database.
     pub forgotten: Duration,
-    /// How long a delivery stays at hand after its end: twice the longest life of a code, at least.
+    /// How long a finished delivery stays in `deliveries` before it is archived: at least twice the
+    /// longest time to live of a code.
     pub recent: Duration,
-    /// How long what is over is known, against repeats.
+    /// How long an archived delivery is kept, for recognising duplicates.
     pub retention: Duration,
 }
 
@@ -57,47 +65,38 @@ pub struct PgLedger {
     pool: Pool,
     keys: Keyring,
     limits: Limits,
-    /// Until then, what is locked is left out at once: somebody has held a lock for longer than a moment.
-    impatient_until: Arc<Mutex<Option<Instant>>>,
+    /// Until then locked rows are skipped without waiting, since a transaction has held a lock for
+    /// long. Written by [`skip_locked_for_a_while`](Self::skip_locked_for_a_while).
+    skip_locked_until: Arc<Mutex<Option<Instant>>>,
 }
 
-/// How long a lock that was not to be had is remembered.
-const IMPATIENT: Duration = Duration::from_secs(1);
-/// How long an account is left alone when its circuit opens; doubled each time in a row.
-pub const CIRCUIT_FIRST: Duration = Duration::from_secs(5);
-/// The longest that it is left alone.
-pub const CIRCUIT_LONGEST: Duration = Duration::from_mins(1);
-
-const KNOWN_CALLS: &str = "select call_sid from deliveries where call_sid = any ($1) \
-                           union all select call_sid from past_attempts where call_sid = any ($1)";
-
-/// The most deliveries that are put away in one statement.
-const TIDIED_AT_ONCE: i32 = 1_000;
+/// How long locked rows are skipped after a lock could not be had in time.
+const SKIP_LOCKED_FOR: Duration = Duration::from_secs(1);
 
 impl PgLedger {
-    /// A ledger on a migrated database.
+    /// Makes a ledger on a migrated database.
     pub fn new(pool: Pool, keys: Keyring, limits: Limits) -> Self {
         Self {
             pool,
             keys,
             limits,
-            impatient_until: Arc::default(),
+            skip_locked_until: Arc::default(),
         }
     }
 
-    /// Whether to leave out what is locked without waiting for it.
-    fn is_impatient(&self) -> bool {
-        self.impatient_until
+    /// Whether to skip locked rows without waiting for them.
+    fn skips_locked(&self) -> bool {
+        self.skip_locked_until
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
             .is_some_and(|until| Instant::now() < until)
     }
 
-    fn lose_patience(&self) {
+    fn skip_locked_for_a_while(&self) {
         *self
-            .impatient_until
+            .skip_locked_until
             .lock()
-            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + IMPATIENT);
+            .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SKIP_LOCKED_FOR);
     }
 
     async fn client(&self) -> Result<Client, LedgerError> {
@@ -107,13 +106,14 @@ impl PgLedger {
             .map_err(|error| LedgerError::Unavailable(Box::new(error)))
     }
 
-    /// Runs a statement; gives how many rows it changed.
+    /// Runs a statement, prepared once per connection, and returns how many rows it changed.
     async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, LedgerError> {
         let client = self.client().await?;
         let statement = client.prepare_cached(sql).await.map_err(failed)?;
         client.execute(&statement, params).await.map_err(failed)
     }
 
+    /// Runs a statement, prepared once per connection, and returns its rows.
     async fn query(
         &self,
         sql: &str,
@@ -125,20 +125,21 @@ impl PgLedger {
     }
 }
 
-/// What a failed statement means. A data error (SQLSTATE classes 22 and 23) is some row's fault; anything else is
-/// taken to pass, since dropping a delivery for it would be worse than waiting.
+/// Classifies a failed statement. A data error (SQLSTATE classes 22 and 23) is caused by a row of
+/// the batch. Anything else is retried, since dropping a delivery would be worse than waiting.
 fn failed(error: tokio_postgres::Error) -> LedgerError {
     match error.code().map(SqlState::code) {
         Some(state) if state.starts_with("22") || state.starts_with("23") => {
-            LedgerError::Data(Box::new(error))
+            LedgerError::InvalidRow(Box::new(error))
         }
         _ => LedgerError::Unavailable(Box::new(error)),
     }
 }
 
-/// Whether two placements met on one line, or at one user, which the begun and the admitted settle among themselves.
+/// Whether another transaction started an attempt on the same line or for the same user at this
+/// moment.
 fn is_line_conflict(error: &LedgerError) -> bool {
-    let LedgerError::Data(source) = error else {
+    let LedgerError::InvalidRow(source) = error else {
         return false;
     };
     let database = source
@@ -164,16 +165,16 @@ fn is_locked(error: &LedgerError) -> bool {
 }
 
 impl Ledger for PgLedger {
-    async fn enlist(&self, name: &str) -> Result<(WorkerEpoch, Timestamp), LedgerError> {
-        worker::enlist(self, name).await
+    async fn register_worker(&self, name: &str) -> Result<(WorkerEpoch, Timestamp), LedgerError> {
+        worker::register_worker(self, name).await
     }
 
-    async fn beat(&self, worker: WorkerEpoch) -> Result<Beat, LedgerError> {
-        worker::beat(self, worker).await
+    async fn heartbeat(&self, worker: WorkerEpoch) -> Result<Heartbeat, LedgerError> {
+        worker::heartbeat(self, worker).await
     }
 
-    async fn retire(&self, worker: WorkerEpoch) -> Result<(), LedgerError> {
-        worker::retire(self, worker).await
+    async fn release_worker(&self, worker: WorkerEpoch) -> Result<(), LedgerError> {
+        worker::release_worker(self, worker).await
     }
 
     async fn admit(
@@ -184,43 +185,32 @@ impl Ledger for PgLedger {
         admit::admit(self, worker, group).await
     }
 
-    async fn begin(&self, worker: WorkerEpoch, group: &[Begin]) -> Result<Vec<Begun>, LedgerError> {
-        begin::begin(self, worker, group).await
+    async fn start_attempts(
+        &self,
+        worker: WorkerEpoch,
+        group: &[AttemptStart],
+    ) -> Result<Vec<StartOutcome>, LedgerError> {
+        start::start_attempts(self, worker, group).await
     }
 
     async fn save(&self, worker: WorkerEpoch, group: &[Change]) -> Result<Vec<Saved>, LedgerError> {
         save::save(self, worker, group).await
     }
 
-    async fn claim(&self, worker: WorkerEpoch, most: usize) -> Result<Vec<Delivery>, LedgerError> {
-        worker::claim(self, worker, most).await
+    async fn claim_due(
+        &self,
+        worker: WorkerEpoch,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, LedgerError> {
+        worker::claim_due(self, worker, limit).await
     }
 
-    async fn find_all(&self, keys: &[Key]) -> Result<Vec<Delivery>, LedgerError> {
-        let (tenants, ids): (Vec<&str>, Vec<&str>) = keys
-            .iter()
-            .map(|key| (key.tenant_id.as_str(), key.delivery_id.as_str()))
-            .unzip();
-        let sql = "select d.* from unnest($1::text[], $2::text[]) as k(tenant_id, delivery_id) cross join lateral \
-                   (select * from deliveries d where d.tenant_id = k.tenant_id and d.delivery_id = k.delivery_id limit 1) d";
-        let rows = self.query(sql, &[&tenants, &ids]).await?;
-        rows.iter()
-            .map(|row| row::delivery(row, &self.keys))
-            .collect()
+    async fn find_all(&self, keys: &[DeliveryKey]) -> Result<Vec<Delivery>, LedgerError> {
+        find::find_all(self, keys).await
     }
 
     async fn find_attempt(&self, attempt: AttemptId) -> Result<Option<Attempt>, LedgerError> {
-        let sql = "select d.*, false as over from deliveries d where d.attempt_id = $1 union all \
-                   select d.*, p.call_sid is not null from past_attempts p join deliveries d using (tenant_id, delivery_id) \
-                     where p.attempt_id = $1 limit 1";
-        let rows = self.query(sql, &[&attempt.0]).await?;
-        let found = |row| {
-            Ok(Attempt {
-                delivery: row::delivery(row, &self.keys)?,
-                over: row.get("over"),
-            })
-        };
-        rows.first().map(found).transpose()
+        find::find_attempt(self, attempt).await
     }
 
     async fn find_user(
@@ -228,131 +218,74 @@ impl Ledger for PgLedger {
         tenant: &TenantId,
         user: &UserRef,
     ) -> Result<Vec<Delivery>, LedgerError> {
-        let macs = self
-            .keys
-            .hashes("user", &format!("{tenant}\0{}", user.as_str()));
-        let sql = "select * from deliveries where user_mac = any ($1) and ended is null";
-        let rows = self.query(sql, &[&macs]).await?;
-        rows.iter()
-            .map(|row| row::delivery(row, &self.keys))
-            .collect()
+        find::find_user(self, tenant, user).await
     }
 
-    async fn rivals(&self, key: &Key) -> Result<Vec<Delivery>, LedgerError> {
-        let sql = "select r.* from deliveries d join deliveries r on r.user_mac = d.user_mac \
-                   where d.tenant_id = $1 and d.delivery_id = $2 and r.ended is null \
-                     and (r.user_time, r.delivery_id) < (d.user_time, d.delivery_id)";
-        let rows = self
-            .query(sql, &[&key.tenant_id.as_str(), &key.delivery_id.as_str()])
-            .await?;
-        rows.iter()
-            .map(|row| row::delivery(row, &self.keys))
-            .collect()
+    async fn find_older_requests(&self, key: &DeliveryKey) -> Result<Vec<Delivery>, LedgerError> {
+        find::find_older_requests(self, key).await
     }
 
-    async fn forbid(&self, key: &Key) -> Result<bool, LedgerError> {
-        // Its request is told from a repeat by the empty identity.
-        let sql = "insert into deliveries (tenant_id, delivery_id, state, wake_at, identity_key, identity_mac, context, admitted_at, \
-                     expires_at, place_by, sequence, ended, ended_at) \
-                   select $1, $2, 'final', t, '', '', '{}', t, t, t, 0, 'cancelled', t from clock_timestamp() as t \
-                     where not exists (select 1 from finished where tenant_id = $1 and delivery_id = $2) \
-                   on conflict (tenant_id, delivery_id) do nothing returning 1";
-        Ok(!self
-            .query(sql, &[&key.tenant_id.as_str(), &key.delivery_id.as_str()])
-            .await?
-            .is_empty())
+    async fn insert_tombstone(&self, key: &DeliveryKey) -> Result<bool, LedgerError> {
+        admit::insert_tombstone(self, key).await
     }
 
-    async fn tidy(&self) -> Result<u64, LedgerError> {
-        let (recent, retention) = (
-            self.limits.recent.as_secs_f64(),
-            self.limits.retention.as_secs_f64(),
-        );
-        let sql = "select tidy_days($1::double precision * interval '1 second', $2::double precision * interval '1 second')";
-        match self.query(sql, &[&recent, &retention]).await {
-            // Somebody reads there for long, a backup perhaps: the next time will do.
-            Err(error) if is_locked(&error) => {}
-            days => drop(days?),
-        }
-        let sql = "select tidy($1::double precision * interval '1 second', $2)";
-        let rows = self.query(sql, &[&recent, &TIDIED_AT_ONCE]).await?;
-        Ok(rows
-            .first()
-            .map_or(0, |row| row.get::<_, i64>(0))
-            .unsigned_abs())
+    async fn archive_finished(&self) -> Result<u64, LedgerError> {
+        archive::archive_finished(self).await
     }
 
-    async fn finals_missing(&self, overdue: Duration) -> Result<u64, LedgerError> {
-        let sql = "select count(*) from deliveries where state <> 'final' \
-                   and expires_at < clock_timestamp() - $1::double precision * interval '1 second'";
-        let rows = self.query(sql, &[&overdue.as_secs_f64()]).await?;
-        Ok(rows
-            .first()
-            .map_or(0, |row| row.get::<_, i64>(0))
-            .unsigned_abs())
+    async fn count_overdue(&self, overdue: Duration) -> Result<u64, LedgerError> {
+        archive::count_overdue(self, overdue).await
     }
 
     async fn known_calls(&self, sids: &[CallSid]) -> Result<Vec<CallSid>, LedgerError> {
-        let texts: Vec<&str> = sids.iter().map(CallSid::as_str).collect();
-        let rows = self.query(KNOWN_CALLS, &[&texts]).await?;
-        Ok(rows
-            .iter()
-            .filter_map(|row| CallSid::parse(row.get(0)).ok())
-            .collect())
+        find::known_calls(self, sids).await
     }
 
-    fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool {
-        let (Some(line), Some(order)) = (&delivery.line, &delivery.order) else {
+    fn was_placed_from(
+        &self,
+        delivery: &Delivery,
+        account: &AccountSid,
+        from: &PhoneNumber,
+    ) -> bool {
+        let (Some(line), Some(secrets)) = (&delivery.line, &delivery.secrets) else {
             return false;
         };
-        begin::lines(&self.keys, account.as_str(), from, &order.to).contains(&line.0)
+        start::lines(&self.keys, account.as_str(), from, &secrets.to).contains(&line.0)
     }
 
-    async fn unpriced(&self, most: usize) -> Result<Vec<Unpriced>, LedgerError> {
-        price::unpriced(self, most).await
+    async fn claim_unpriced_calls(&self, limit: usize) -> Result<Vec<UnpricedCall>, LedgerError> {
+        price::claim_unpriced_calls(self, limit).await
     }
 
-    async fn priced(&self, told: &[(CallSid, Price)]) -> Result<(), LedgerError> {
-        price::priced(self, told).await
+    async fn clear_unpriced_calls(&self, priced: &[(CallSid, Price)]) -> Result<(), LedgerError> {
+        price::clear_unpriced_calls(self, priced).await
     }
 
-    async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {
-        let sql = "update deliveries set verified_at = coalesce(verified_at, clock_timestamp()) \
-                   where tenant_id = $1 and delivery_id = $2 returning 1";
-        Ok(!self
-            .query(sql, &[&key.tenant_id.as_str(), &key.delivery_id.as_str()])
-            .await?
-            .is_empty())
+    async fn mark_verified(&self, key: &DeliveryKey) -> Result<bool, LedgerError> {
+        save::mark_verified(self, key).await
     }
 
-    async fn hold(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
-        let sql = "select hold($1, $2::double precision * interval '1 second')";
-        self.query(sql, &[&pace_key, &wait.as_secs_f64()])
-            .await
-            .map(drop)
+    async fn throttle_account(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
+        pacing::throttle_account(self, pace_key, wait).await
     }
 
-    async fn trip(&self, pace_key: &str) -> Result<Option<Duration>, LedgerError> {
-        let (first, longest) = (CIRCUIT_FIRST.as_secs_f64(), CIRCUIT_LONGEST.as_secs_f64());
-        let sql = "select trip($1, $2::double precision * interval '1 second', $3::double precision * interval '1 second')";
-        let rows = self.query(sql, &[&pace_key, &first, &longest]).await?;
-        let wait_ms = rows.first().and_then(|row| row.get::<_, Option<i64>>(0));
-        Ok(wait_ms.map(|wait_ms| Duration::from_millis(wait_ms.unsigned_abs())))
+    async fn open_circuit(&self, pace_key: &str) -> Result<Option<Duration>, LedgerError> {
+        pacing::open_circuit(self, pace_key).await
     }
 
-    async fn mend(&self, pace_key: &str) -> Result<(), LedgerError> {
-        self.query("select mend($1)", &[&pace_key]).await.map(drop)
+    async fn close_circuit(&self, pace_key: &str) -> Result<(), LedgerError> {
+        pacing::close_circuit(self, pace_key).await
     }
 
-    async fn published(&self, events: &[(Key, u32)]) -> Result<(), LedgerError> {
-        outbox::published(self, events).await
+    async fn delete_published(&self, events: &[(DeliveryKey, u32)]) -> Result<(), LedgerError> {
+        outbox::delete_published(self, events).await
     }
 
-    async fn unpublished(
+    async fn claim_unpublished(
         &self,
         worker: WorkerEpoch,
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<Event>, LedgerError> {
-        outbox::unpublished(self, worker, most).await
+        outbox::claim_unpublished(self, worker, limit).await
     }
 }

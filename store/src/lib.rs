@@ -1,21 +1,30 @@
-//! Postgres' side of voice-otp: migrations, voice settings, deliveries, pacing, outbox, sealing of secrets.
+//! Postgres for voice-otp: migrations, voice settings, deliveries, rate limits, the outbox, access
+//! tokens, and the sealing of secrets.
 //!
-//! Postgres owns deliveries. Every write here is one statement, with `lock_timeout`, so a locked row stops nobody for
-//! long, and the time is always the database's, read after the locks. Numbers, codes and Twilio's secrets are sealed
-//! before they get here ([`keys`]), and compared by keyed hashes.
+//! Postgres owns deliveries. Every write is one statement with a `lock_timeout`, so that a locked
+//! row delays its own deliveries only. The time is always the database's, read after the locks.
+//! Numbers, codes and Twilio's secrets are sealed before they get here ([`keys`]) and compared by
+//! keyed hashes.
+//!
+//! The SQL is in `store/migrations` (tables), `store/sql/functions` and `store/sql/statements`;
+//! `store/sql/README.md` has the rules for changing it.
 
 pub mod access;
 pub mod accounts;
 pub mod audit;
 pub mod directory;
+mod error;
 pub mod history;
 pub mod ledger;
 pub mod migrate;
 pub mod pool;
+mod query;
 pub mod settings;
 pub mod test_calls;
+pub mod workers;
 
 pub use directory::Directory;
+pub use error::Error;
 pub use ledger::PgLedger;
 pub use pool::{Pool, connect, connect_worker};
 pub use voice_otp_schemas::keys::{self, Keyring};

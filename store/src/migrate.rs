@@ -1,4 +1,21 @@
-//! Migrations: forward only, embedded, one step a file.
+//! Bringing a database to this program's schema: tables by migrations, functions by their files.
+//!
+//! Migrations (`store/migrations`) are numbered and only go forward; each is applied once, and must
+//! not change afterwards. Functions (`store/sql/functions`) are applied as a whole, in one
+//! transaction, whenever the checksum of any differs from the one that `voice_otp_functions` has.
+//! Both happen under one advisory lock, so that two `migrate` at once are safe.
+//!
+//! Workers of the previous release may run while this happens, so:
+//! - A change of a function's body must also suit them.
+//! - A change of a function's arguments or result is a new function with a new name. The old one
+//!   stays, with its file, for one release. `migrate` refuses two functions of one name.
+//! - A function whose file is gone is dropped by the next `migrate`. By then no worker that calls
+//!   it is left, because it was already unused one release earlier.
+//! - A worker only starts on a database that has exactly its functions: [`check`] refuses any
+//!   other. To go back to an older release, run that release's `migrate`, which restores its
+//!   functions.
+
+mod functions;
 
 use deadpool_postgres::PoolError;
 use sha2::{Digest as _, Sha256};
@@ -11,115 +28,80 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[
-    Migration {
-        version: 1,
-        name: "settings",
-        sql: include_str!("../migrations/0001_settings.sql"),
-    },
-    Migration {
-        version: 2,
-        name: "deliveries",
-        sql: include_str!("../migrations/0002_deliveries.sql"),
-    },
-    Migration {
-        version: 3,
-        name: "admit",
-        sql: include_str!("../migrations/0003_admit.sql"),
-    },
-    Migration {
-        version: 4,
-        name: "begin",
-        sql: include_str!("../migrations/0004_begin.sql"),
-    },
-    Migration {
-        version: 5,
-        name: "publishers",
-        sql: include_str!("../migrations/0005_publishers.sql"),
-    },
-    Migration {
-        version: 6,
-        name: "test_calls",
-        sql: include_str!("../migrations/0006_test_calls.sql"),
-    },
-    Migration {
-        version: 7,
-        name: "users_and_retention",
-        sql: include_str!("../migrations/0007_users_and_retention.sql"),
-    },
-    Migration {
-        version: 8,
-        name: "pace",
-        sql: include_str!("../migrations/0008_pace.sql"),
-    },
-    Migration {
-        version: 9,
-        name: "admit",
-        sql: include_str!("../migrations/0009_admit.sql"),
-    },
-    Migration {
-        version: 10,
-        name: "begin",
-        sql: include_str!("../migrations/0010_begin.sql"),
-    },
-    Migration {
-        version: 11,
-        name: "hearing",
-        sql: include_str!("../migrations/0011_hearing.sql"),
-    },
-    Migration {
-        version: 12,
-        name: "trials",
-        sql: include_str!("../migrations/0012_trials.sql"),
-    },
-    Migration {
-        version: 13,
-        name: "console",
-        sql: include_str!("../migrations/0013_console.sql"),
-    },
-    Migration {
-        version: 14,
-        name: "begin by key",
-        sql: include_str!("../migrations/0014_begin_by_key.sql"),
-    },
-];
+const MIGRATIONS: &[Migration] = &[Migration {
+    version: 1,
+    name: "tables",
+    sql: include_str!("../migrations/0001_tables.sql"),
+}];
 
-/// The oldest Postgres that is known to do.
+/// The oldest supported major version of Postgres.
 const OLDEST_SERVER: i32 = 13;
 
-/// Two `migrate` at once wait for each other on this lock. Any number does, as long as it stays.
+/// The key of the advisory lock on which concurrent `migrate` runs wait for each other. Any number
+/// works, as long as it never changes.
 const ADVISORY_LOCK: i64 = 0x766f_6963_656f_7470;
 
-/// Why the database isn't ready.
+/// Why the database can't be migrated or used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It can't be reached.
+    /// No connection to the database.
     #[error("connect to Postgres")]
     Connect(#[source] PoolError),
-    /// A step failed; it was rolled back.
+    /// A migration failed; it was rolled back.
     #[error("apply migration {0}")]
     Apply(i32, #[source] tokio_postgres::Error),
-    /// The list of what was applied can't be read.
+    /// A function could not be applied or dropped; none was changed.
+    #[error("apply function {0}")]
+    Function(String, #[source] tokio_postgres::Error),
+    /// A function's signature was changed without a new name; none was changed.
+    #[error("the database has another function named {0} with other arguments")]
+    Overloaded(String),
+    /// What was applied can't be read.
     #[error("read the applied migrations")]
     Read(#[source] tokio_postgres::Error),
-    /// A step that was applied is not the one that this program has.
+    /// The database has the tables of a version from before the first release, whose migrations
+    /// were numbered otherwise.
     #[error(
-        "migration {0} was applied from another text than this program's; the database belongs to another build"
+        "the database was made by a version of voice-otp from before the first release and can't \
+         be migrated: create a new database"
+    )]
+    NeverReleased,
+    /// A migration that was applied differs from the one that this program has.
+    #[error(
+        "migration {0} was applied with another text than this program's; the database belongs to \
+         another build"
     )]
     Changed(i32),
-    /// Steps are missing.
+    /// Migrations are missing.
     #[error("the database lacks {0} of this program's migrations; run: voice-otp migrate")]
     Missing(usize),
+    /// The database has functions that aren't this program's.
+    #[error(
+        "the database's functions differ from this program's: {0}; run: voice-otp migrate (with \
+         the newer program, if the database belongs to a newer one)"
+    )]
+    FunctionsDiffer(String),
     /// The server is too old.
     #[error("Postgres {0} is too old; 13 or newer is needed")]
     Server(i32),
 }
 
-/// Applies what is missing; says how many steps that were. Safe twice, and from two places at once.
+/// What [`apply`] changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Applied {
+    /// How many migrations were missing.
+    pub migrations: usize,
+    /// How many functions were missing, different, or no longer needed.
+    pub functions: usize,
+}
+
+/// Applies the missing migrations and the changed functions. Running it twice, or in two places at
+/// once, is safe.
 ///
 /// # Errors
-/// [`Error`]; every step is applied whole or not at all.
-pub async fn apply(pool: &Pool) -> Result<usize, Error> {
+/// [`Error`]; each migration is applied as a whole or not at all, and so are the functions
+/// together.
+pub async fn apply(pool: &Pool) -> Result<Applied, Error> {
     let mut client = pool.get().await.map_err(Error::Connect)?;
     check_server(&client).await?;
     // Waiting for another migrate may take longer than a statement usually may.
@@ -137,7 +119,7 @@ pub async fn apply(pool: &Pool) -> Result<usize, Error> {
     result
 }
 
-async fn apply_locked(client: &mut deadpool_postgres::Client) -> Result<usize, Error> {
+async fn apply_locked(client: &mut deadpool_postgres::Client) -> Result<Applied, Error> {
     let table = "create table if not exists voice_otp_migrations (
         version integer primary key, name text not null, checksum bytea not null,
         applied_at timestamptz not null default clock_timestamp())";
@@ -152,9 +134,15 @@ async fn apply_locked(client: &mut deadpool_postgres::Client) -> Result<usize, E
             .map_err(step)?;
         let insert =
             "insert into voice_otp_migrations (version, name, checksum) values ($1, $2, $3)";
-        let checksum = checksum(migration);
         transaction
-            .execute(insert, &[&migration.version, &migration.name, &checksum])
+            .execute(
+                insert,
+                &[
+                    &migration.version,
+                    &migration.name,
+                    &checksum(migration.sql),
+                ],
+            )
             .await
             .map_err(step)?;
         transaction.commit().await.map_err(step)?;
@@ -164,33 +152,33 @@ async fn apply_locked(client: &mut deadpool_postgres::Client) -> Result<usize, E
             "migration applied"
         );
     }
-    Ok(missing.len())
+    Ok(Applied {
+        migrations: missing.len(),
+        functions: functions::apply(client).await?,
+    })
 }
 
-/// Checks that every step has been applied.
+/// Checks that the database has this program's migrations and functions.
 ///
 /// # Errors
-/// [`Error::Missing`] names the command to run.
+/// [`Error::Missing`] and [`Error::FunctionsDiffer`] name the command to run.
 pub async fn check(pool: &Pool) -> Result<(), Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
     check_server(&client).await?;
-    let known = client
-        .query_one(
-            "select to_regclass('voice_otp_migrations') is not null",
-            &[],
-        )
-        .await
-        .map_err(Error::Read)?;
-    let missing = if known.get::<_, bool>(0) {
-        missing(&client).await?.len()
-    } else {
-        MIGRATIONS.len()
-    };
-    if missing > 0 {
-        Err(Error::Missing(missing))
-    } else {
-        Ok(())
+    if !table_exists(&client, "voice_otp_migrations").await? {
+        return Err(Error::Missing(MIGRATIONS.len()));
     }
+    let missing = missing(&client).await?.len();
+    if missing > 0 {
+        return Err(Error::Missing(missing));
+    }
+    functions::check(&client).await
+}
+
+async fn table_exists(client: &deadpool_postgres::Client, name: &str) -> Result<bool, Error> {
+    let sql = "select to_regclass($1) is not null";
+    let row = client.query_one(sql, &[&name]).await.map_err(Error::Read)?;
+    Ok(row.get(0))
 }
 
 async fn check_server(client: &deadpool_postgres::Client) -> Result<(), Error> {
@@ -210,11 +198,12 @@ async fn check_server(client: &deadpool_postgres::Client) -> Result<(), Error> {
 }
 
 async fn missing(client: &deadpool_postgres::Client) -> Result<Vec<&'static Migration>, Error> {
-    let rows = client
-        .query("select version, checksum from voice_otp_migrations", &[])
-        .await
-        .map_err(Error::Read)?;
-    let applied: Vec<(i32, Vec<u8>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let sql = "select version, checksum from voice_otp_migrations";
+    let rows = client.query(sql, &[]).await.map_err(Error::Read)?;
+    let applied: Vec<(i32, Vec<u8>)> = rows
+        .iter()
+        .map(|row| (row.get("version"), row.get("checksum")))
+        .collect();
     let mut missing = Vec::new();
     for migration in MIGRATIONS {
         match applied
@@ -222,7 +211,11 @@ async fn missing(client: &deadpool_postgres::Client) -> Result<Vec<&'static Migr
             .find(|(version, _)| *version == migration.version)
         {
             None => missing.push(migration),
-            Some((_, applied)) if *applied != checksum(migration) => {
+            // The first migration never changes once it is released.
+            Some((1, applied)) if *applied != checksum(migration.sql) => {
+                return Err(Error::NeverReleased);
+            }
+            Some((_, applied)) if *applied != checksum(migration.sql) => {
                 return Err(Error::Changed(migration.version));
             }
             Some(_) => {}
@@ -231,8 +224,8 @@ async fn missing(client: &deadpool_postgres::Client) -> Result<Vec<&'static Migr
     Ok(missing)
 }
 
-fn checksum(migration: &Migration) -> Vec<u8> {
-    Sha256::digest(migration.sql).to_vec()
+fn checksum(text: &str) -> Vec<u8> {
+    Sha256::digest(text).to_vec()
 }
 
 #[cfg(test)]
@@ -240,7 +233,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_steps_are_numbered_without_gaps() {
+    fn migrations_are_numbered_without_gaps() {
         assert!(
             MIGRATIONS
                 .iter()

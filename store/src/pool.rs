@@ -13,13 +13,11 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 /// Pooled connections.
 pub type Pool = deadpool_postgres::Pool;
 
-/// Why there is no pool.
+/// Why a pool can't be made.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The URL can't be read. Its text may hold a password and isn't shown.
-    #[error(
-        "the database URL is not one of Postgres (postgres://user:password@host:port/database)"
-    )]
+    /// The URL can't be parsed. Its text may hold a password and isn't shown.
+    #[error("the database URL is not a Postgres URL (postgres://user:password@host:port/database)")]
     Url,
     /// TLS can't be set up.
     #[error("set up TLS for Postgres")]
@@ -29,19 +27,21 @@ pub enum Error {
     Build(#[source] deadpool_postgres::BuildError),
 }
 
-/// What every connection is told. Statements here are short; one that isn't has met a lock or a sick disk. To compile one takes longer
-/// than to run it.
-const SESSION: &str = "set lock_timeout = '2s'; set statement_timeout = '10s'; set idle_in_transaction_session_timeout = '10s'; \
+/// The settings of every session. The statements are short: one that takes long waits for a lock or
+/// for a failing disk. Compiling one would take longer than running it, so `jit` is off.
+const SESSION: &str = "set lock_timeout = '2s'; set statement_timeout = '10s'; \
+                       set idle_in_transaction_session_timeout = '10s'; \
                        set time zone 'UTC'; set client_min_messages = warning; set jit = off";
 
-/// What a worker's connections are told as well. Its statements are few, find rows by keys, and run again and again for groups of any
-/// size: each is planned once, without a look at the parameters, which costs as much as to run it; and never so that it reads a
-/// whole table, which may have been small when the plan was made.
+/// Further settings of a worker's sessions. A worker's statements are few, find rows by key, and
+/// run for batches of every size. Each is planned once, for any parameters, because planning costs
+/// as much as running; and never with a sequential scan, because the table may have been small when
+/// the plan was made.
 const WORKER_SESSION: &str = "set plan_cache_mode = force_generic_plan; set enable_seqscan = off";
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The configuration of a connection, from a URL.
+/// Parses the configuration of a connection from a URL.
 pub(crate) fn config(url: &SecretString) -> Result<tokio_postgres::Config, Error> {
     let mut config: tokio_postgres::Config = url.expose_secret().parse().map_err(|_| Error::Url)?;
     if config.get_hosts().is_empty() {
@@ -67,7 +67,7 @@ pub(crate) fn tls() -> Result<MakeRustlsConnect, Error> {
     Ok(MakeRustlsConnect::new(config))
 }
 
-/// Makes a pool of `size` connections at most. Connects when one is first needed.
+/// Makes a pool of up to `size` connections. It connects when a connection is first needed.
 ///
 /// # Errors
 /// [`Error`] when the URL or TLS can't be used.
@@ -75,7 +75,7 @@ pub fn connect(url: &SecretString, size: usize) -> Result<Pool, Error> {
     pool(url, size, SESSION.to_owned())
 }
 
-/// The same, for a worker: what is planned stays planned.
+/// Like [`connect`], for a worker: its statements are planned once per connection.
 ///
 /// # Errors
 /// [`Error`] when the URL or TLS can't be used.
@@ -91,7 +91,7 @@ fn pool(url: &SecretString, size: usize, session: String) -> Result<Pool, Error>
             recycling_method: RecyclingMethod::Fast,
         },
     );
-    let told = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
+    let set_session = Hook::async_fn(move |client: &mut deadpool_postgres::ClientWrapper, _| {
         let session = session.clone();
         Box::pin(async move {
             client
@@ -108,7 +108,7 @@ fn pool(url: &SecretString, size: usize, session: String) -> Result<Pool, Error>
             recycle: Some(CONNECT_TIMEOUT),
         })
         .runtime(Runtime::Tokio1)
-        .post_create(told)
+        .post_create(set_session)
         .build()
         .map_err(Error::Build)
 }

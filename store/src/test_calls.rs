@@ -1,66 +1,54 @@
-//! Test calls are few: so that nobody can ring a telephone again and again with them.
+//! The limit of test calls per tenant, which keeps the console from being used to ring a telephone
+//! repeatedly.
 
 use std::time::Duration;
 
-use deadpool_postgres::PoolError;
 use voice_otp_schemas::{TenantId, Timestamp};
 
-use crate::pool::Pool;
+use crate::{Error, Pool};
 
-/// The most test calls of a tenant in a [`WINDOW`].
+/// The limit of a tenant's test calls in a [`WINDOW`].
 pub const MOST: usize = 5;
-/// The time in which they count.
+/// The time for which a test call counts.
 pub const WINDOW: Duration = Duration::from_mins(10);
 
-/// Why there can't be a test call.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The database can't be reached.
-    #[error("connect to Postgres")]
-    Connect(#[source] PoolError),
-    /// A statement failed.
-    #[error("count the test calls")]
-    Query(#[source] tokio_postgres::Error),
-    /// There were enough.
-    #[error("a tenant has {MOST} test calls in ten minutes; the next one may be made after {0:?}")]
-    TooMany(Duration),
-}
-
-/// Takes one of the tenant's test calls.
+/// Counts one test call against the tenant's limit.
 ///
 /// # Errors
-/// [`Error::TooMany`] says how long the next one takes; nothing is counted then.
+/// [`Error::TooManyTestCalls`] names the time until the next one; nothing is counted then.
 pub async fn take(pool: &Pool, tenant: &TenantId) -> Result<(), Error> {
     let mut client = pool.get().await.map_err(Error::Connect)?;
-    let transaction = client.transaction().await.map_err(Error::Query)?;
+    let failed = |error| Error::Query("count the test calls", error);
+    let transaction = client.transaction().await.map_err(failed)?;
     let tenant = tenant.as_str();
-    // Two at once must not both be the last.
+    // Two transactions at once must not both count the last one.
     transaction
         .query(
             "select pg_advisory_xact_lock(hashtext('test_calls/' || $1))",
             &[&tenant],
         )
         .await
-        .map_err(Error::Query)?;
-    let since = "clock_timestamp() - $2::double precision * interval '1 second'";
-    let forget = format!("delete from test_calls where tenant_id = $1 and at < {since}");
+        .map_err(failed)?;
+    let expire = "delete from test_calls where tenant_id = $1 \
+                  and at < clock_timestamp() - $2::double precision * interval '1 second'";
     transaction
-        .execute(&forget, &[&tenant, &WINDOW.as_secs_f64()])
+        .execute(expire, &[&tenant, &WINDOW.as_secs_f64()])
         .await
-        .map_err(Error::Query)?;
-    let recent = "select at, clock_timestamp() from test_calls where tenant_id = $1 order by at desc limit $2";
+        .map_err(failed)?;
+    let recent = "select at, clock_timestamp() from test_calls where tenant_id = $1 \
+                  order by at desc limit $2";
     let recent = transaction
         .query(recent, &[&tenant, &i64::try_from(MOST).unwrap_or(i64::MAX)])
         .await
-        .map_err(Error::Query)?;
+        .map_err(failed)?;
     if let (MOST, Some(oldest)) = (recent.len(), recent.last()) {
         let (at, now): (Timestamp, Timestamp) = (oldest.get(0), oldest.get(1));
         let seconds = (at + WINDOW - now).num_seconds().max(1).unsigned_abs();
-        return Err(Error::TooMany(Duration::from_secs(seconds)));
+        return Err(Error::TooManyTestCalls(Duration::from_secs(seconds)));
     }
     transaction
         .execute("insert into test_calls (tenant_id) values ($1)", &[&tenant])
         .await
-        .map_err(Error::Query)?;
-    transaction.commit().await.map_err(Error::Query)
+        .map_err(failed)?;
+    transaction.commit().await.map_err(failed)
 }

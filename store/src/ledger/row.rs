@@ -1,4 +1,4 @@
-//! A delivery's row, read; and its secret part, sealed and opened.
+//! Reading a delivery's row; sealing and opening its secret part.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,20 +6,19 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Row;
 use voice_otp::account::{AccountSid, CallSid};
-use voice_otp::delivery::{AttemptId, Delivery, Key, Line, Order, Said, Slot, State};
-use voice_otp::policy::Voicemail;
+use voice_otp::delivery::{AttemptId, CancelCause, Delivery, Line, Played, Secrets, Slot, State};
 use voice_otp::ports::LedgerError;
+use voice_otp::settings::policy::Voicemail;
 use voice_otp_schemas::envelope::Trace;
-use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::status::Status;
 use voice_otp_schemas::{
-    Context, DeliveryId, Extension, Locale, OtpCode, PhoneNumber, TenantId, Timestamp,
+    Context, DeliveryId, DeliveryKey, Extension, Locale, OtpCode, PhoneNumber, TenantId, Timestamp,
 };
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::keys::{Keyring, Sealed};
 
-/// The secret part, as it is sealed.
+/// The secret part of a delivery in the form in which it is sealed.
 #[derive(Serialize, Deserialize, Zeroize, ZeroizeOnDrop)]
 struct Secret {
     to: String,
@@ -28,31 +27,55 @@ struct Secret {
     extension: Option<String>,
 }
 
-fn place(key: &Key) -> String {
+/// The associated data of a sealed part: it can't be moved to another delivery.
+fn place(key: &DeliveryKey) -> String {
     format!("{key}/deliveries.sealed")
 }
 
-pub(super) fn seal(key: &Key, order: &Order, keys: &Keyring) -> Sealed {
+#[expect(
+    clippy::expect_used,
+    reason = "a struct of three strings always has a JSON form"
+)]
+pub(super) fn seal(key: &DeliveryKey, secrets: &Secrets, keys: &Keyring) -> Sealed {
     let secret = Secret {
-        to: order.to.expose().to_owned(),
-        code: order.code.expose().to_owned(),
-        extension: order
+        to: secrets.to.expose().to_owned(),
+        code: secrets.code.expose().to_owned(),
+        extension: secrets
             .extension
             .as_ref()
             .map(|extension| extension.expose().to_owned()),
     };
-    // Three strings always have a JSON form.
-    let text = Zeroizing::new(serde_json::to_vec(&secret).unwrap_or_default());
+    let text = Zeroizing::new(serde_json::to_vec(&secret).expect("strings have a JSON form"));
     keys.seal(&place(key), &text)
 }
 
-fn open(key: &Key, key_id: &str, sealed: &[u8], keys: &Keyring) -> Option<Order> {
-    let opened = keys.open(&place(key), key_id, sealed);
-    let opened = opened
-        .inspect_err(|error| tracing::warn!(tenant.id = %key.tenant_id, delivery.id = %key.delivery_id, error = error as &dyn std::error::Error, "can't open a delivery"))
+/// Opens the secret part. What can't be opened is logged; the core finishes such a delivery.
+fn open(key: &DeliveryKey, key_id: &str, sealed: &[u8], keys: &Keyring) -> Option<Secrets> {
+    let opened = keys
+        .open(&place(key), key_id, sealed)
+        .inspect_err(|error| {
+            tracing::warn!(
+                tenant.id = %key.tenant_id,
+                delivery.id = %key.delivery_id,
+                error = error as &dyn std::error::Error,
+                "failed to open a delivery's secret part"
+            );
+        })
         .ok()?;
-    let secret: Secret = serde_json::from_slice(&opened).ok()?;
-    Some(Order {
+    let secrets = parse(&opened);
+    if secrets.is_none() {
+        tracing::warn!(
+            tenant.id = %key.tenant_id,
+            delivery.id = %key.delivery_id,
+            "a delivery's secret part is invalid"
+        );
+    }
+    secrets
+}
+
+fn parse(opened: &[u8]) -> Option<Secrets> {
+    let secret: Secret = serde_json::from_slice(opened).ok()?;
+    Some(Secrets {
         to: PhoneNumber::parse(&secret.to).ok()?,
         code: OtpCode::parse(&secret.code).ok()?,
         extension: secret
@@ -62,39 +85,86 @@ fn open(key: &Key, key_id: &str, sealed: &[u8], keys: &Keyring) -> Option<Order>
     })
 }
 
-/// Reads a row with every column of `deliveries`.
-pub(super) fn delivery(row: &Row, keys: &Keyring) -> Result<Delivery, LedgerError> {
-    let key = Key {
+/// Reads rows that have the columns of [`delivery`].
+pub(super) fn deliveries(rows: &[Row], keys: &Keyring) -> Result<Vec<Delivery>, LedgerError> {
+    rows.iter().map(|row| delivery(row, keys)).collect()
+}
+
+/// Reads the key from the columns `tenant_id` and `delivery_id`.
+pub(super) fn key(row: &Row) -> Result<DeliveryKey, LedgerError> {
+    Ok(DeliveryKey {
         tenant_id: TenantId::parse(row.get("tenant_id"))
-            .map_err(|_| LedgerError::Nonsense("tenant_id"))?,
+            .map_err(|_| LedgerError::ProtocolViolation("tenant_id"))?,
         delivery_id: DeliveryId::parse(row.get("delivery_id"))
-            .map_err(|_| LedgerError::Nonsense("delivery_id"))?,
-    };
+            .map_err(|_| LedgerError::ProtocolViolation("delivery_id"))?,
+    })
+}
+
+/// Reads the request's context. An invalid one is logged and read as empty: an error would fail the
+/// whole batch on every retry.
+pub(super) fn context(row: &Row, key: &DeliveryKey) -> Context {
+    let stored: serde_json::Value = row.get("context");
+    Context::from_json(&stored).unwrap_or_else(|_| {
+        report_invalid(key, "context");
+        Context::default()
+    })
+}
+
+/// Reads a nullable text column. An invalid value is logged and read as null: an error would fail
+/// the whole batch on every retry.
+fn optional<T>(
+    row: &Row,
+    key: &DeliveryKey,
+    column: &'static str,
+    parse: impl Fn(&str) -> Option<T>,
+) -> Option<T> {
+    let stored: Option<&str> = row.get(column);
+    let parsed = stored.and_then(parse);
+    if stored.is_some() && parsed.is_none() {
+        report_invalid(key, column);
+    }
+    parsed
+}
+
+fn report_invalid(key: &DeliveryKey, column: &'static str) {
+    tracing::error!(
+        tenant.id = %key.tenant_id,
+        delivery.id = %key.delivery_id,
+        column,
+        "a stored value is invalid; ignored"
+    );
+}
+
+/// Reads a row that has every column of `deliveries` that the core knows; see
+/// `sql/statements/find_deliveries.sql`.
+pub(super) fn delivery(row: &Row, keys: &Keyring) -> Result<Delivery, LedgerError> {
+    let key = key(row)?;
     let sealed: (Option<&str>, Option<&[u8]>) = (row.get("sealed_key"), row.get("sealed"));
-    let order = match sealed {
+    let secrets = match sealed {
         (Some(key_id), Some(sealed)) => open(&key, key_id, sealed, keys).map(Arc::new),
         _ => None,
     };
-    let context: serde_json::Value = row.get("context");
-    let text = |column: &str| row.get::<_, Option<&str>>(column);
-    let count = |column: &str| u32::try_from(row.get::<_, i32>(column)).unwrap_or(0);
+    // Counts are written from a u32, bit by bit.
+    let count = |column: &str| row.get::<_, i32>(column).cast_unsigned();
     let slot = match (row.get("slot_at"), row.get("slot_epoch")) {
         (Some(at), Some(epoch)) => Some(Slot { at, epoch }),
         _ => None,
     };
     Ok(Delivery {
         revision: row.get("revision"),
-        state: State::from_word(row.get("state")).ok_or(LedgerError::Nonsense("state"))?,
+        state: State::parse(row.get("state")).ok_or(LedgerError::ProtocolViolation("state"))?,
         wake_at: row.get("wake_at"),
-        order,
+        secrets,
         to_masked: row.get("to_masked"),
-        locale: text("locale").and_then(|text| Locale::parse(text).ok()),
-        context: Context::from_json(&context).unwrap_or_default(),
+        locale: optional(row, &key, "locale", |text| Locale::parse(text).ok()),
+        context: context(row, &key),
         trace: Trace {
             traceparent: row.get("traceparent"),
             tracestate: row.get("tracestate"),
         },
-        account_sid: text("account_sid").and_then(|text| AccountSid::parse(text).ok()),
+        account_sid: optional(row, &key, "account_sid", |text| {
+            AccountSid::parse(text).ok()
+        }),
         pace_key: row.get("pace_key"),
         requested_at: row.get("requested_at"),
         admitted_at: row.get("admitted_at"),
@@ -109,31 +179,21 @@ pub(super) fn delivery(row: &Row, keys: &Keyring) -> Result<Delivery, LedgerErro
         intent_at: row.get("intent_at"),
         line: row.get::<_, Option<Vec<u8>>>("line").map(Line),
         settle_after: row.get("settle_after"),
-        call_sid: text("call_sid").and_then(|text| CallSid::parse(text).ok()),
+        call_sid: optional(row, &key, "call_sid", |text| CallSid::parse(text).ok()),
         heard_after: Duration::from_millis(u64::from(count("heard_after_ms"))),
         placed_at: row.get("placed_at"),
         ringing_at: row.get("ringing_at"),
         answered_at: row.get("answered_at"),
-        withdrawn: text("withdrawn").and_then(reason_code),
-        voicemail: Voicemail::from_word(row.get("voicemail"))
-            .ok_or(LedgerError::Nonsense("voicemail"))?,
-        said: text("said").and_then(Said::from_word),
+        cancel_reason: optional(row, &key, "cancel_reason", CancelCause::parse),
+        voicemail: Voicemail::parse(row.get("voicemail"))
+            .ok_or(LedgerError::ProtocolViolation("voicemail"))?,
+        played: optional(row, &key, "played", Played::parse),
         answered_by: row.get("answered_by"),
         redials: count("redials"),
         verified: row.get::<_, Option<Timestamp>>("verified_at").is_some(),
         tries: count("tries"),
         sequence: count("sequence"),
-        ended: text("ended").and_then(Status::from_word),
+        final_status: optional(row, &key, "final_status", Status::parse),
         key,
     })
-}
-
-pub(super) fn reason_code(word: &str) -> Option<ReasonCode> {
-    serde_json::from_value(serde_json::Value::String(word.to_owned())).ok()
-}
-
-pub(super) fn reason_word(code: ReasonCode) -> Option<String> {
-    serde_json::to_value(code)
-        .ok()
-        .and_then(|value| value.as_str().map(str::to_owned))
 }

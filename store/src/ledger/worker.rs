@@ -1,95 +1,67 @@
-//! Workers' lives, and what dead ones left.
+//! Worker registrations and their leases, and claiming the deliveries of expired ones.
 
-use tokio_postgres::Row;
-use voice_otp::delivery::{Delivery, WorkerEpoch};
-use voice_otp::ports::{Beat, LedgerError};
+use voice_otp::delivery::Delivery;
+use voice_otp::ports::{Heartbeat, LedgerError, WorkerEpoch};
 use voice_otp_schemas::Timestamp;
 
 use super::{PgLedger, row};
 
-pub(super) async fn enlist(
+const REGISTER: &str = include_str!("../../sql/statements/register_worker.sql");
+const HEARTBEAT: &str = include_str!("../../sql/statements/heartbeat.sql");
+const CLAIM_DUE: &str = include_str!("../../sql/statements/claim_due.sql");
+const FIND_OWN_OVERDUE: &str = include_str!("../../sql/statements/find_own_overdue.sql");
+
+pub(super) async fn register_worker(
     ledger: &PgLedger,
     name: &str,
 ) -> Result<(WorkerEpoch, Timestamp), LedgerError> {
-    let sql = "insert into workers (name, lease_until) values ($1, clock_timestamp() + $2::double precision * interval '1 second') \
-               returning epoch, clock_timestamp()";
-    let rows = ledger
-        .query(sql, &[&name, &ledger.limits.lease.as_secs_f64()])
-        .await?;
-    let row = rows.first().ok_or(LedgerError::Nonsense("enlist"))?;
+    let lease = ledger.limits.lease.as_secs_f64();
+    let rows = ledger.query(REGISTER, &[&name, &lease]).await?;
+    let row = rows.first().ok_or(LedgerError::ProtocolViolation(
+        "a registration has no epoch",
+    ))?;
     Ok((WorkerEpoch(row.get(0)), row.get(1)))
 }
 
-pub(super) async fn beat(ledger: &PgLedger, worker: WorkerEpoch) -> Result<Beat, LedgerError> {
-    // A life that has ended is not prolonged: its deliveries may be others' already.
-    let sql = "with renewed as (update workers set lease_until = clock_timestamp() + $2::double precision * interval '1 second' \
-                 where epoch = $1 and lease_until > clock_timestamp() returning 1), \
-               swept as (delete from workers where lease_until < clock_timestamp() - interval '1 day') \
-               select clock_timestamp(), exists (select 1 from renewed)";
-    let rows = ledger
-        .query(sql, &[&worker.0, &ledger.limits.lease.as_secs_f64()])
-        .await?;
-    let row = rows.first().ok_or(LedgerError::Nonsense("beat"))?;
-    Ok(Beat {
+pub(super) async fn heartbeat(
+    ledger: &PgLedger,
+    worker: WorkerEpoch,
+) -> Result<Heartbeat, LedgerError> {
+    let lease = ledger.limits.lease.as_secs_f64();
+    let rows = ledger.query(HEARTBEAT, &[&worker.0, &lease]).await?;
+    let row = rows
+        .first()
+        .ok_or(LedgerError::ProtocolViolation("a heartbeat has no answer"))?;
+    Ok(Heartbeat {
         now: row.get(0),
         alive: row.get(1),
     })
 }
 
-pub(super) async fn retire(ledger: &PgLedger, worker: WorkerEpoch) -> Result<(), LedgerError> {
-    ledger
-        .query(
-            "update workers set lease_until = clock_timestamp() where epoch = $1",
-            &[&worker.0],
-        )
-        .await
-        .map(drop)
-}
-
-/// A row sealed by a key that isn't here is left to a worker that has it.
-pub(super) async fn claim(
+pub(super) async fn release_worker(
     ledger: &PgLedger,
     worker: WorkerEpoch,
-    most: usize,
+) -> Result<(), LedgerError> {
+    let sql = "update workers set lease_until = clock_timestamp() where epoch = $1";
+    ledger.query(sql, &[&worker.0]).await.map(drop)
+}
+
+pub(super) async fn claim_due(
+    ledger: &PgLedger,
+    worker: WorkerEpoch,
+    limit: usize,
 ) -> Result<Vec<Delivery>, LedgerError> {
-    // The time stands in a row of its own: a volatile function in a condition keeps an index from being used.
-    let sql = "with clock as materialized (select clock_timestamp() as t), \
-               alive as materialized (select epoch from workers, clock where lease_until > t), \
-               due as (select d.at from clock cross join lateral (select d.ctid as at from deliveries d \
-                 where d.state <> 'final' and d.wake_at <= t + $4::double precision * interval '1 second' \
-                   and (d.state = 'waiting' or d.wake_at <= t) \
-                   and (d.sealed_key is null or d.sealed_key = any ($2)) \
-                   and (d.owner is null or d.owner not in (select epoch from alive) \
-                        or (d.owner <> $1 and d.wake_at < t - interval '1 minute')) \
-                 order by d.wake_at limit $3 for update skip locked) d), \
-               untold as (select d.ctid as at from deliveries d where d.untold and d.state <> 'final' \
-                 and (d.sealed_key is null or d.sealed_key = any ($2)) order by d.wake_at limit $3 for update skip locked) \
-               update deliveries d set owner = $1, revision = d.revision + 1, untold = false \
-                 from (select at from due union select at from untold) taken where d.ctid = taken.at returning d.*";
-    let most = i64::try_from(most).unwrap_or(i64::MAX);
-    let mut rows: Vec<Row> = ledger
-        .query(
-            sql,
-            &[
-                &worker.0,
-                &ledger.keys.ids(),
-                &most,
-                &ledger.limits.claim_ahead.as_secs_f64(),
-            ],
-        )
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let ahead = ledger.limits.claim_ahead.as_secs_f64();
+    let keys = ledger.keys.ids();
+    let mut rows = ledger
+        .query(CLAIM_DUE, &[&worker.0, &keys, &limit, &ahead])
         .await?;
-    let own = "select d.* from (select clock_timestamp() - $2::double precision * interval '1 second' as t offset 0) clock \
-               cross join lateral (select * from deliveries where owner = $1 and state <> 'final' and wake_at < t \
-                 order by wake_at limit $3) d";
+    let forgotten = ledger.limits.forgotten.as_secs_f64();
     rows.extend(
         ledger
-            .query(
-                own,
-                &[&worker.0, &ledger.limits.forgotten.as_secs_f64(), &most],
-            )
+            .query(FIND_OWN_OVERDUE, &[&worker.0, &forgotten, &limit])
             .await?,
     );
-    rows.iter()
-        .map(|row| row::delivery(row, &ledger.keys))
-        .collect()
+    row::deliveries(&rows, &ledger.keys)
 }

@@ -1,0 +1,21 @@
+-- close_circuit(pace key)
+--
+-- Closes the circuit of a rate limit and reschedules what waits at the account's rate. Notifies the
+-- account's tenants' caches. Does nothing if the circuit is closed.
+--
+-- Locks: the pacing row; then what reschedule_account() locks.
+--
+-- Must never end a hold: one that Twilio asked for still counts.
+create or replace function close_circuit(in_pace_key text) returns void language plpgsql as $$
+declare
+    account text;
+begin
+    update pacing set probe_interval_us = null, circuit_openings = 0
+     where pace_key = in_pace_key and probe_interval_us is not null
+    returning account_sid into account;
+    if not found then
+        return;
+    end if;
+    perform reschedule_account(in_pace_key, interval '0');
+    perform pg_notify('voice_otp_settings', '@' || account);
+end $$;
