@@ -1,4 +1,4 @@
-//! The accounts that the simulator knows.
+//! The simulator's accounts.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,38 +19,43 @@ pub struct Account {
     /// API keys that may sign in for this account. They never sign a callback.
     #[serde(default)]
     pub api_keys: Vec<ApiKey>,
-    /// The numbers that may stand in `From`, in E.164. Any other is refused with 21210.
+    /// The account's own numbers, in E.164. A `From` that is neither one of them nor a caller ID is
+    /// refused with 21210.
     #[serde(default)]
     pub numbers: Vec<String>,
-    /// Those of them that can't make calls; refused with 21210 as well.
+    /// Those of its numbers that can't make calls; as `From` they are refused with 21210, too.
     #[serde(default)]
     pub numbers_without_voice: Vec<String>,
-    /// Numbers of others that the account has verified as its caller IDs: they may stand in `From`, too.
+    /// Numbers of other owners that the account has verified as caller IDs. `From` may be one.
     #[serde(default)]
     pub caller_ids: Vec<String>,
-    /// Countries that the geographic permissions block, ISO 3166: calls there are refused with 21215.
+    /// Countries (ISO 3166-1 alpha-2) that the geographic permissions block: calls there are
+    /// refused with 21215.
     #[serde(default)]
     pub blocked_countries: Vec<String>,
-    /// Countries in which the geographic permissions allow premium and fraud-prone numbers.
+    /// Countries in which the geographic permissions allow high-risk numbers.
     #[serde(default)]
     pub risky_countries: Vec<String>,
-    /// The region that the auth token and the keys are of. In another they are wrong. A request says by the header
-    /// `X-Forwarded-Host` which of Twilio's hosts was meant; without it the region is right.
+    /// The region that the auth token and the keys belong to; in other regions they are wrong. The
+    /// header `X-Forwarded-Host` says which of Twilio's hosts a request is for; without it, the
+    /// region isn't checked.
     #[serde(default = "us1")]
     pub region: String,
-    /// How many queued calls are dialled in a second; 1 by default, fractions allowed. More are queued, not refused.
+    /// How many queued calls are dialled per second (default: 1); fractions are allowed. Further
+    /// calls are queued, not refused.
     #[serde(default = "one")]
     pub calls_per_second: f64,
     /// Whether it is a trial account.
     #[serde(default)]
     pub trial: bool,
-    /// A suspended account is refused like wrong credentials, with 20003; only the account itself can be read.
+    /// Whether it is suspended: requests are refused with 20003, as with wrong credentials, except
+    /// for reading the account itself.
     #[serde(default)]
     pub suspended: bool,
-    /// What `Balance.json` says; calls don't change it.
+    /// The balance of `Balance.json` (default: 100.00). Calls don't change it.
     #[serde(default = "hundred")]
     pub balance: String,
-    /// The currency of the balance and of prices.
+    /// The currency of the balance and of prices, ISO 4217 (default: USD).
     #[serde(default = "dollars")]
     pub currency: String,
 }
@@ -82,7 +87,8 @@ fn dollars() -> String {
 }
 
 impl Account {
-    /// An account with the defaults of the simulator's control endpoint: no API keys, no numbers, one call per second.
+    /// An account with the defaults of `POST /simulator/accounts`: no API keys, no numbers, one
+    /// call per second.
     pub fn new(sid: impl Into<String>, auth_token: impl Into<String>) -> Self {
         Self {
             sid: sid.into(),
@@ -121,21 +127,24 @@ impl Account {
         })
     }
 
-    /// What no account may have, in words.
-    pub(crate) fn mistake(&self) -> Option<&'static str> {
+    /// Checks the account.
+    ///
+    /// # Errors
+    /// The first mistake, in words.
+    pub(crate) fn validate(&self) -> Result<(), &'static str> {
         let sid = self.sid.strip_prefix("AC");
         if !sid.is_some_and(|tail| {
             tail.len() == 32 && tail.bytes().all(|byte| byte.is_ascii_hexdigit())
         }) {
-            return Some("sid is AC and 32 hexadecimal digits");
+            return Err("sid is AC and 32 hexadecimal digits");
         }
         if self.auth_token.is_empty() || self.api_keys.iter().any(|key| key.secret.is_empty()) {
-            return Some("an auth token or key secret isn't empty");
+            return Err("an auth token or key secret isn't empty");
         }
         if !self.calls_per_second.is_finite() || self.calls_per_second <= 0.0 {
-            return Some("calls_per_second is more than 0");
+            return Err("calls_per_second is more than 0");
         }
-        None
+        Ok(())
     }
 }
 
@@ -159,15 +168,15 @@ impl fmt::Debug for ApiKey {
     }
 }
 
-/// All accounts, by SID, and who may sign in for which.
+/// All accounts, by SID, with their API keys.
 #[derive(Debug, Default)]
-pub(crate) struct Directory {
+pub(crate) struct Accounts {
     accounts: HashMap<String, Arc<Account>>,
-    /// The account that an API key belongs to, by the key's SID.
+    /// SIDs of accounts, by the SIDs of their API keys.
     keys: HashMap<String, String>,
 }
 
-impl Directory {
+impl Accounts {
     /// Adds an account, in place of one with the same SID.
     pub(crate) fn put(&mut self, account: Account) {
         if let Some(old) = self.accounts.remove(&account.sid) {
@@ -185,8 +194,8 @@ impl Directory {
         self.accounts.get(sid).map(Arc::clone)
     }
 
-    /// The account for which this user (an account's or a key's SID) and password sign in.
-    pub(crate) fn sign_in(&self, user: &str, password: &str) -> Option<Arc<Account>> {
+    /// The account that these credentials belong to. `user` is the SID of an account or a key.
+    pub(crate) fn authenticate(&self, user: &str, password: &str) -> Option<Arc<Account>> {
         let account = self
             .accounts
             .get(self.keys.get(user).map_or(user, String::as_str))?;
@@ -219,43 +228,43 @@ mod tests {
     }
 
     #[test]
-    fn the_auth_token_or_a_key_signs_in() {
-        let mut directory = Directory::default();
-        directory.put(account());
+    fn the_auth_token_or_a_key_authenticates() {
+        let mut accounts = Accounts::default();
+        accounts.put(account());
         assert!(
-            directory
-                .sign_in("AC00000000000000000000000000000001", "token")
+            accounts
+                .authenticate("AC00000000000000000000000000000001", "token")
                 .is_some()
         );
-        assert!(directory.sign_in("SK1", "secret").is_some());
+        assert!(accounts.authenticate("SK1", "secret").is_some());
         for (user, password) in [
             ("SK1", "token"),
             ("AC00000000000000000000000000000001", "secret"),
             ("SK2", "secret"),
             ("", ""),
         ] {
-            assert!(directory.sign_in(user, password).is_none(), "{user}");
+            assert!(accounts.authenticate(user, password).is_none(), "{user}");
         }
     }
 
     #[test]
     fn a_replaced_account_loses_its_old_keys() {
-        let mut directory = Directory::default();
-        directory.put(account());
-        directory.put(Account::new(
+        let mut accounts = Accounts::default();
+        accounts.put(account());
+        accounts.put(Account::new(
             "AC00000000000000000000000000000001",
             "new token",
         ));
-        assert!(directory.sign_in("SK1", "secret").is_none());
+        assert!(accounts.authenticate("SK1", "secret").is_none());
         assert!(
-            directory
-                .sign_in("AC00000000000000000000000000000001", "new token")
+            accounts
+                .authenticate("AC00000000000000000000000000000001", "new token")
                 .is_some()
         );
     }
 
     #[test]
-    fn neither_account_nor_key_shows_its_secret() {
+    fn debug_output_shows_neither_token_nor_secret() {
         let shown = format!("{:?}", account());
         assert!(
             !shown.contains("token\"") && !shown.contains("secret\""),
@@ -274,7 +283,7 @@ mod tests {
             (account.balance.as_str(), account.currency.as_str()),
             ("100.00", "USD")
         );
-        assert_eq!(account.mistake(), None);
-        assert!(Account::new("AC1", "t").mistake().is_some());
+        assert_eq!(account.validate(), Ok(()));
+        assert!(Account::new("AC1", "t").validate().is_err());
     }
 }

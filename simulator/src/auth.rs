@@ -1,4 +1,4 @@
-//! Who a request comes from: HTTP Basic with an account's SID and token, or with an API key.
+//! Authentication of requests: HTTP Basic with an account's SID and auth token, or with an API key.
 
 use std::sync::Arc;
 
@@ -6,52 +6,58 @@ use axum::http::{HeaderMap, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::account::{Account, Directory};
-use super::refusal::Refusal;
+use crate::account::{Account, Accounts};
+use crate::api_error::ApiError;
 
-/// The account that a request to `/Accounts/{sid}/…` may act for.
+/// Authorizes a request to `/Accounts/{sid}/…`, and returns the account.
 ///
 /// # Errors
-/// 401 with 20003 for wrong credentials and for a suspended account; 404 with 20404 when the credentials are good for
-/// another account than the path's.
-pub(crate) fn account(
-    directory: &Directory,
+/// 401 with 20003 for wrong credentials and for a suspended account; 404 with 20404 if the
+/// credentials are another account's.
+pub(crate) fn authorize(
+    accounts: &Accounts,
     sid: &str,
     headers: &HeaderMap,
-) -> Result<Arc<Account>, Refusal> {
-    let account = anybody(directory, headers)?;
+) -> Result<Arc<Account>, ApiError> {
+    let account = authenticate(accounts, headers)?;
     if account.suspended {
-        return Err(Refusal::unauthenticated());
+        return Err(ApiError::unauthenticated());
     }
-    own(account, sid)
+    check_sid(account, sid)
 }
 
-/// The account itself, which may be read while it is suspended.
+/// Authorizes a request to read the account itself, which works while it is suspended.
 ///
 /// # Errors
-/// As for [`account`].
-pub(crate) fn even_suspended(
-    directory: &Directory,
+/// 401 with 20003 for wrong credentials; 404 with 20404 if the credentials are another account's.
+pub(crate) fn authorize_even_suspended(
+    accounts: &Accounts,
     sid: &str,
     headers: &HeaderMap,
-) -> Result<Arc<Account>, Refusal> {
-    own(anybody(directory, headers)?, sid)
+) -> Result<Arc<Account>, ApiError> {
+    check_sid(authenticate(accounts, headers)?, sid)
 }
 
-/// Whoever signs in, where no account stands in the path.
+/// Authenticates a request whose path names no account. A suspended account passes.
 ///
 /// # Errors
-/// 401 with 20003 for wrong credentials, and for right ones of another region.
-pub(crate) fn anybody(directory: &Directory, headers: &HeaderMap) -> Result<Arc<Account>, Refusal> {
-    let (user, password) = credentials(headers).ok_or_else(Refusal::unauthenticated)?;
-    let account = directory
-        .sign_in(&user, &password)
-        .ok_or_else(Refusal::unauthenticated)?;
-    let here = region(headers).is_none_or(|region| region == account.region);
-    here.then_some(account).ok_or_else(Refusal::unauthenticated)
+/// 401 with 20003 for wrong credentials, and for those of another region.
+pub(crate) fn authenticate(
+    accounts: &Accounts,
+    headers: &HeaderMap,
+) -> Result<Arc<Account>, ApiError> {
+    let (user, password) = credentials(headers).ok_or_else(ApiError::unauthenticated)?;
+    let account = accounts
+        .authenticate(&user, &password)
+        .ok_or_else(ApiError::unauthenticated)?;
+    let right_region = region(headers).is_none_or(|region| region == account.region);
+    right_region
+        .then_some(account)
+        .ok_or_else(ApiError::unauthenticated)
 }
 
-/// The region that was meant: `api.twilio.com` is us1, `api.dublin.ie1.twilio.com` is ie1.
+/// The region that the request is for, by the Twilio host that the client meant: `api.twilio.com`
+/// is us1, `api.dublin.ie1.twilio.com` is ie1. `None` where the client names no host.
 fn region(headers: &HeaderMap) -> Option<String> {
     let host = headers.get("x-forwarded-host")?.to_str().ok()?;
     let mut labels = host.strip_suffix(".twilio.com")?.split('.').skip(1);
@@ -61,9 +67,9 @@ fn region(headers: &HeaderMap) -> Option<String> {
     })
 }
 
-fn own(account: Arc<Account>, sid: &str) -> Result<Arc<Account>, Refusal> {
+fn check_sid(account: Arc<Account>, sid: &str) -> Result<Arc<Account>, ApiError> {
     if account.sid != sid {
-        return Err(Refusal::not_found(&format!("/2010-04-01/Accounts/{sid}")));
+        return Err(ApiError::not_found(&format!("/2010-04-01/Accounts/{sid}")));
     }
     Ok(account)
 }
@@ -87,44 +93,44 @@ mod tests {
 
     const SID: &str = "AC00000000000000000000000000000001";
 
-    fn ask(
+    fn authorized_sid(
         credentials: &str,
         path: &str,
         suspended: bool,
     ) -> Result<String, (StatusCode, Option<u32>)> {
-        let mut directory = Directory::default();
+        let mut accounts = Accounts::default();
         let mut account = Account::new(SID, "token");
         account.suspended = suspended;
-        directory.put(account);
+        accounts.put(account);
         let mut headers = HeaderMap::new();
         let value = format!("Basic {}", STANDARD.encode(credentials));
         headers.insert(
             header::AUTHORIZATION,
             HeaderValue::from_str(&value).unwrap(),
         );
-        super::account(&directory, path, &headers)
+        authorize(&accounts, path, &headers)
             .map(|account| account.sid.clone())
-            .map_err(|refusal| (refusal.status, refusal.code))
+            .map_err(|error| (error.status, error.code))
     }
 
     #[test]
-    fn the_right_token_opens_its_own_account_only() {
-        let good = format!("{SID}:token");
-        assert_eq!(ask(&good, SID, false), Ok(SID.to_owned()));
+    fn the_right_token_authorizes_its_own_account_only() {
+        let right = format!("{SID}:token");
+        assert_eq!(authorized_sid(&right, SID, false), Ok(SID.to_owned()));
         assert_eq!(
-            ask(&good, "AC9", false),
+            authorized_sid(&right, "AC9", false),
             Err((StatusCode::NOT_FOUND, Some(20404)))
         );
     }
 
     #[test]
-    fn credentials_are_good_in_their_own_region_alone() {
-        let mut directory = Directory::default();
-        directory.put(Account {
+    fn credentials_work_in_their_own_region_only() {
+        let mut accounts = Accounts::default();
+        accounts.put(Account {
             region: "ie1".to_owned(),
             ..Account::new(SID, "token")
         });
-        let ask = |host: Option<&'static str>| {
+        let authorized = |host: Option<&'static str>| {
             let mut headers = HeaderMap::new();
             let value = format!("Basic {}", STANDARD.encode(format!("{SID}:token")));
             headers.insert(
@@ -137,16 +143,18 @@ mod tests {
                     HeaderValue::from_static(host),
                 )
             }));
-            super::account(&directory, SID, &headers).is_ok()
+            authorize(&accounts, SID, &headers).is_ok()
         };
-        assert!(ask(None) && ask(Some("api.dublin.ie1.twilio.com")));
-        assert!(!ask(Some("api.twilio.com")) && !ask(Some("api.sydney.au1.twilio.com")));
+        assert!(authorized(None) && authorized(Some("api.dublin.ie1.twilio.com")));
+        for other in ["api.twilio.com", "api.sydney.au1.twilio.com"] {
+            assert!(!authorized(Some(other)), "{other}");
+        }
     }
 
     #[test]
-    fn a_suspended_account_can_be_read_and_does_nothing() {
-        let mut directory = Directory::default();
-        directory.put(Account {
+    fn a_suspended_account_can_be_read_and_nothing_else() {
+        let mut accounts = Accounts::default();
+        accounts.put(Account {
             suspended: true,
             ..Account::new(SID, "token")
         });
@@ -156,17 +164,23 @@ mod tests {
             header::AUTHORIZATION,
             HeaderValue::from_str(&value).unwrap(),
         );
-        assert!(even_suspended(&directory, SID, &headers).is_ok());
-        assert!(super::account(&directory, SID, &headers).is_err());
+        assert!(authorize_even_suspended(&accounts, SID, &headers).is_ok());
+        assert!(authorize(&accounts, SID, &headers).is_err());
     }
 
     #[test]
     fn wrong_credentials_and_suspended_accounts_are_refused_alike() {
         let unauthenticated = Err((StatusCode::UNAUTHORIZED, Some(20003)));
-        assert_eq!(ask(&format!("{SID}:wrong"), SID, false), unauthenticated);
-        assert_eq!(ask(&format!("{SID}:token"), SID, true), unauthenticated);
-        assert_eq!(ask("no colon", SID, false), unauthenticated);
-        let none = super::account(&Directory::default(), SID, &HeaderMap::new());
-        assert_eq!(none.unwrap_err(), Refusal::unauthenticated());
+        assert_eq!(
+            authorized_sid(&format!("{SID}:wrong"), SID, false),
+            unauthenticated
+        );
+        assert_eq!(
+            authorized_sid(&format!("{SID}:token"), SID, true),
+            unauthenticated
+        );
+        assert_eq!(authorized_sid("no colon", SID, false), unauthenticated);
+        let none = authorize(&Accounts::default(), SID, &HeaderMap::new());
+        assert_eq!(none.unwrap_err(), ApiError::unauthenticated());
     }
 }

@@ -1,4 +1,4 @@
-//! A call: where it stands, and Twilio's resource for it.
+//! A call and its resource.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -9,18 +9,18 @@ use serde::Serialize;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::account::Account;
-use super::clock::rfc2822;
-use super::fate::Fate;
-use super::number::formatted;
-use super::order::Order;
-use super::plan::{Callee, Talk};
-use super::transcript::Utterance;
+use crate::account::Account;
+use crate::call_parameters::CallParameters;
+use crate::call_plan::{AnswerPlan, Callee};
+use crate::clock::rfc2822;
+use crate::fate::Fate;
+use crate::number::formatted;
+use crate::utterance::Utterance;
 
 /// The version of Twilio's API, as its answers and callbacks name it.
 pub(crate) const API_VERSION: &str = "2010-04-01";
 
-/// The lists that belong to every call. The simulator has none of them.
+/// The lists below a call's resource. The simulator serves none of them.
 const SUBRESOURCES: [(&str, &str); 9] = [
     ("events", "Events"),
     ("notifications", "Notifications"),
@@ -36,20 +36,20 @@ const SUBRESOURCES: [(&str, &str); 9] = [
     ("user_defined_messages", "UserDefinedMessages"),
 ];
 
-/// Where a call stands.
+/// How far a call has come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Stage {
+pub(crate) enum CallStage {
     Queued,
     /// Out of the queue, not ringing yet: `initiated` in callbacks, still `queued` in the resource.
     Dialling,
     Ringing,
     InProgress,
-    Ended(Ending),
+    Ended(FinalStatus),
 }
 
 /// How a call ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum FinalStatus {
     Completed,
     Busy,
     NoAnswer,
@@ -57,23 +57,23 @@ pub(crate) enum Ending {
     Canceled,
 }
 
-impl Stage {
+impl CallStage {
     /// The status in the resource.
     pub(crate) fn status(self) -> &'static str {
         match self {
             Self::Queued | Self::Dialling => "queued",
             Self::Ringing => "ringing",
             Self::InProgress => "in-progress",
-            Self::Ended(Ending::Completed) => "completed",
-            Self::Ended(Ending::Busy) => "busy",
-            Self::Ended(Ending::NoAnswer) => "no-answer",
-            Self::Ended(Ending::Failed) => "failed",
-            Self::Ended(Ending::Canceled) => "canceled",
+            Self::Ended(FinalStatus::Completed) => "completed",
+            Self::Ended(FinalStatus::Busy) => "busy",
+            Self::Ended(FinalStatus::NoAnswer) => "no-answer",
+            Self::Ended(FinalStatus::Failed) => "failed",
+            Self::Ended(FinalStatus::Canceled) => "canceled",
         }
     }
 
-    /// The status in callbacks, which have one more than the resource.
-    pub(crate) fn told_as(self) -> &'static str {
+    /// The status in callbacks. They have one status more than the resource.
+    pub(crate) fn callback_status(self) -> &'static str {
         if self == Self::Dialling {
             "initiated"
         } else {
@@ -82,87 +82,91 @@ impl Stage {
     }
 }
 
-/// A call and all that is known of it.
+/// A call.
 #[derive(Debug)]
-pub(crate) struct Call {
+pub(crate) struct SimulatedCall {
     pub(crate) sid: String,
-    /// Which call of this run it is: what its chances are derived from.
+    /// The number of the call in this run, from 0. Its random decisions are derived from it.
     pub(crate) number: u64,
     /// The account as it was when the call was created.
     pub(crate) account: Arc<Account>,
-    pub(crate) order: Order,
+    pub(crate) parameters: CallParameters,
     pub(crate) fate: Fate,
-    pub(crate) stage: Stage,
+    pub(crate) stage: CallStage,
     pub(crate) created: DateTime<Utc>,
     pub(crate) updated: DateTime<Utc>,
     pub(crate) dialled: Option<DateTime<Utc>>,
     pub(crate) ended: Option<DateTime<Utc>>,
-    /// How long the queue was.
+    /// How long the call has to wait in the account's queue.
     pub(crate) queue_time: Duration,
-    /// When it was answered, and what was to follow.
-    pub(crate) answered: Option<(Instant, Talk)>,
-    /// What was said, heard or not.
+    /// When it was answered, and what was planned to follow; the answer task writes it.
+    pub(crate) answered: Option<(Instant, AnswerPlan)>,
+    /// What has been played or queued to play, heard or not: the inline `TwiML`'s speech from the
+    /// start, else what each document adds.
     pub(crate) spoken: Vec<Utterance>,
-    /// How long it lasted from the answer, at the pace of life; known at the end.
+    /// How long it lasted from the answer, in real time; `None` until it has ended.
     pub(crate) talked: Option<Duration>,
-    /// The last response of the callee's network.
+    /// The last SIP response of the callee's network; `None` until the call has ended.
     pub(crate) sip_response: Option<u16>,
-    /// What the detection found.
+    /// What answering machine detection found.
     pub(crate) answered_by: Option<&'static str>,
     pub(crate) price: Option<String>,
-    /// The sequence numbers of the callbacks so far.
-    pub(crate) told: Vec<u32>,
-    /// Tells the running call that it was ended from outside.
+    /// The sequence numbers of the progress callbacks so far, lost ones included.
+    pub(crate) sequence_numbers: Vec<u32>,
+    /// Cancelled by an update that ends the call; stops its lifecycle.
     pub(crate) hang_up: CancellationToken,
 }
 
-impl Call {
-    /// Moves on, unless the call has ended in the meantime.
-    pub(crate) fn reach(&mut self, stage: Stage, now: DateTime<Utc>) -> Option<()> {
-        if matches!(self.stage, Stage::Ended(_)) {
+impl SimulatedCall {
+    /// Advances to a stage. Returns `None` and changes nothing if the call has ended.
+    pub(crate) fn reach(&mut self, stage: CallStage, now: DateTime<Utc>) -> Option<()> {
+        if matches!(self.stage, CallStage::Ended(_)) {
             return None;
         }
         self.stage = stage;
         self.updated = now;
-        if stage == Stage::Dialling {
+        if stage == CallStage::Dialling {
             self.dialled = Some(now);
         }
-        if matches!(stage, Stage::Ended(_)) {
+        if matches!(stage, CallStage::Ended(_)) {
             self.ended = Some(now);
         }
         Some(())
     }
 
-    /// How long it lasted, in Twilio's whole seconds; 0 if nobody answered.
+    /// How long it lasted from the answer, rounded to seconds as Twilio does; 0 if it wasn't
+    /// answered.
     pub(crate) fn duration_s(&self) -> u64 {
         self.talked
             .map_or(0, |talked| (talked + Duration::from_millis(500)).as_secs())
     }
 
-    /// How many minutes are paid for.
+    /// How many minutes Twilio charges, each started one in full.
     pub(crate) fn minutes(&self) -> u64 {
         self.duration_s().div_ceil(60)
     }
 
-    /// Who really answered, which Twilio may not know.
+    /// Who answered, whether or not detection was requested.
     pub(crate) fn picked_up_by(&self) -> Option<Callee> {
-        self.answered.map(|(_, talk)| talk.by)
+        self.answered.map(|(_, answer_plan)| answer_plan.callee)
     }
 
-    /// How much of the speech was heard.
+    /// How much of the speech the callee heard, from its beginning.
     pub(crate) fn heard(&self) -> Duration {
         match (self.answered, self.talked) {
-            (Some((_, talk)), Some(talked)) => talked.saturating_sub(talk.lead),
+            (Some((_, answer_plan)), Some(talked)) => {
+                talked.saturating_sub(answer_plan.speech_after)
+            }
             _ => Duration::ZERO,
         }
     }
 
-    /// Twilio's resource.
-    pub(crate) fn resource(&self) -> Resource {
+    /// Its resource as of now.
+    pub(crate) fn resource(&self) -> CallResource {
         let account = &self.account.sid;
         let base = format!("/{API_VERSION}/Accounts/{account}/Calls/{}", self.sid);
-        let completed = self.stage == Stage::Ended(Ending::Completed);
-        Resource {
+        let completed = self.stage == CallStage::Ended(FinalStatus::Completed);
+        CallResource {
             sid: self.sid.clone(),
             account_sid: account.clone(),
             parent_call_sid: None,
@@ -172,10 +176,10 @@ impl Call {
             status: self.stage.status(),
             direction: "outbound-api",
             api_version: API_VERSION,
-            to: self.order.to.clone(),
-            to_formatted: formatted(&self.order.to),
-            from: self.order.from.clone(),
-            from_formatted: formatted(&self.order.from),
+            to: self.parameters.to.clone(),
+            to_formatted: formatted(&self.parameters.to),
+            from: self.parameters.from.clone(),
+            from_formatted: formatted(&self.parameters.from),
             forwarded_from: None,
             caller_name: None,
             answered_by: self.answered_by,
@@ -197,7 +201,7 @@ impl Call {
 
 /// Twilio's Call resource, with the fields of its `OpenAPI` description.
 #[derive(Debug, Clone, Serialize)]
-pub(crate) struct Resource {
+pub(crate) struct CallResource {
     pub(crate) sid: String,
     account_sid: String,
     parent_call_sid: Option<String>,
@@ -216,14 +220,14 @@ pub(crate) struct Resource {
     answered_by: Option<&'static str>,
     date_created: String,
     date_updated: String,
-    /// Empty until the call is dialled.
+    /// When dialling began; null before.
     start_time: Option<String>,
     end_time: Option<String>,
-    /// Whole seconds; empty unless somebody answered and the call is over.
+    /// Whole seconds; null until an answered call has ended.
     duration: Option<String>,
-    /// Milliseconds.
+    /// In milliseconds.
     queue_time: String,
-    /// Negative, and known only a while after the end.
+    /// A negative decimal number; null until a while after the end.
     price: Option<String>,
     price_unit: String,
     uri: String,

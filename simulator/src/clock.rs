@@ -1,12 +1,12 @@
-//! The simulator's clock: the wall clock is read once, at the start; from there tokio's clock counts, so that under a
-//! paused clock the dates move with it.
+//! The simulator's clock. It reads the wall clock once, at the start, and adds tokio's elapsed
+//! time, so that dates follow a paused tokio clock in tests.
 
 use std::time::SystemTime;
 
 use chrono::{DateTime, Utc};
 use tokio::time::Instant;
 
-/// Dates for instants.
+/// Converts tokio's instants into dates.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Clock {
     epoch: DateTime<Utc>,
@@ -27,16 +27,16 @@ impl Clock {
         self.epoch + self.started.elapsed()
     }
 
-    /// What tells this run from another one with the same seed.
+    /// Distinguishes this run from others with the same seed.
     pub(crate) fn salt(&self) -> u64 {
         self.epoch.timestamp_micros().unsigned_abs()
     }
 }
 
-/// The wall clock.
+/// The wall clock's time now.
 #[expect(
     clippy::disallowed_methods,
-    reason = "the simulator plays an outside party with a clock of its own"
+    reason = "the simulator stands for Twilio, which has a clock of its own"
 )]
 pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()

@@ -1,5 +1,5 @@
-//! The simulator's own endpoints, under `/simulator`. They need no credentials: the simulator is a tool on a
-//! developer's loopback address and must not be reachable from elsewhere.
+//! The simulator's own endpoints, under `/simulator`. They need no credentials, so the simulator
+//! must be reachable from the developer's machine only.
 
 use std::sync::Arc;
 
@@ -10,83 +10,81 @@ use axum::response::IntoResponse;
 use chrono::DateTime;
 use serde::Deserialize;
 
-use super::account::Account;
-use super::fate::Fate;
-use super::faults::{self, Faults};
-use super::number::is_e164;
-use super::refusal::Refusal;
-use super::report::{CallReport, Stats};
-use super::world::World;
+use crate::account::Account;
+use crate::api_error::ApiError;
+use crate::fate::Fate;
+use crate::faults::{self, Faults};
+use crate::number::is_e164;
+use crate::report::{CallReport, Stats};
+use crate::state::SimulatorState;
 
-/// The fate of a number.
+/// The body of `POST /simulator/fates`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Choice {
+pub(crate) struct FateChoice {
     to: String,
     fate: Fate,
-    /// For how many requests; for ever if it is missing or null, and none takes an earlier choice back.
+    /// For how many requests; without limit if missing or null. 0 removes an earlier choice.
     times: Option<u32>,
 }
 
 /// Handles `POST /simulator/fates`.
 pub(crate) async fn fates(
-    State(world): State<Arc<World>>,
-    Json(choice): Json<Choice>,
-) -> Result<impl IntoResponse, Refusal> {
+    State(state): State<Arc<SimulatorState>>,
+    Json(choice): Json<FateChoice>,
+) -> Result<impl IntoResponse, ApiError> {
     if !is_e164(&choice.to) {
-        return Err(Refusal::strict("to is a number in E.164"));
+        return Err(ApiError::strict("to is a number in E.164"));
     }
-    world.fates().choose(choice.to, choice.fate, choice.times);
+    state.fates().set(choice.to, choice.fate, choice.times);
     Ok(StatusCode::NO_CONTENT)
 }
 
 /// Handles `POST /simulator/accounts`.
 pub(crate) async fn accounts(
-    State(world): State<Arc<World>>,
+    State(state): State<Arc<SimulatorState>>,
     Json(account): Json<Account>,
-) -> Result<impl IntoResponse, Refusal> {
-    if let Some(mistake) = account.mistake() {
-        return Err(Refusal::strict(mistake));
-    }
-    world.directory().put(account);
+) -> Result<impl IntoResponse, ApiError> {
+    account.validate().map_err(ApiError::strict)?;
+    state.accounts().put(account);
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Handles `PATCH /simulator/faults`, and answers what they are now.
+/// Handles `PATCH /simulator/faults`, and answers with the faults that are now set.
 pub(crate) async fn faults(
-    State(world): State<Arc<World>>,
-    Json(change): Json<faults::Change>,
-) -> Result<Json<Faults>, Refusal> {
-    let mut faults = world.faults();
-    *faults = faults.changed(change).map_err(Refusal::strict)?;
+    State(state): State<Arc<SimulatorState>>,
+    Json(change): Json<faults::FaultsChange>,
+) -> Result<Json<Faults>, ApiError> {
+    let mut faults = state.faults();
+    *faults = faults.changed(change).map_err(ApiError::strict)?;
     Ok(Json(*faults))
 }
 
-/// Which calls are wanted.
+/// The query of `GET /simulator/calls`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Wanted {
+pub(crate) struct CallsQuery {
     to: Option<String>,
     since: Option<String>,
 }
 
 /// Handles `GET /simulator/calls`, the oldest first.
 pub(crate) async fn calls(
-    State(world): State<Arc<World>>,
-    Query(wanted): Query<Wanted>,
-) -> Result<Json<Vec<CallReport>>, Refusal> {
-    // A + that nobody encoded arrives as a space.
-    let to = wanted
+    State(state): State<Arc<SimulatorState>>,
+    Query(query): Query<CallsQuery>,
+) -> Result<Json<Vec<CallReport>>, ApiError> {
+    // An unencoded + arrives as a space.
+    let to = query
         .to
         .filter(|to| !to.is_empty())
         .map(|to| to.replacen(' ', "+", 1));
-    let since = wanted.since.filter(|since| !since.is_empty());
+    let since = query.since.filter(|since| !since.is_empty());
     let since = since
         .map(|since| DateTime::parse_from_rfc3339(&since.replace(' ', "+")))
         .transpose();
-    let since = since.map_err(|_| Refusal::strict("since is a time in RFC 3339"))?;
-    let book = world.book();
-    let calls = book.all(to.as_deref()).into_iter();
+    let since = since.map_err(|_| ApiError::strict("since is a time in RFC 3339"))?;
+    let store = state.calls();
+    let calls = store.all(to.as_deref()).into_iter();
     Ok(Json(
         calls
             .filter(|call| since.is_none_or(|since| call.created >= since))
@@ -96,6 +94,6 @@ pub(crate) async fn calls(
 }
 
 /// Handles `GET /simulator/stats`.
-pub(crate) async fn stats(State(world): State<Arc<World>>) -> Json<Stats> {
-    Json(Stats::of(&world))
+pub(crate) async fn stats(State(state): State<Arc<SimulatorState>>) -> Json<Stats> {
+    Json(Stats::of(&state))
 }

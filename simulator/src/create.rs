@@ -1,4 +1,5 @@
-//! `POST /2010-04-01/Accounts/{sid}/Calls.json`: creates a call, and answers as its fate has it.
+//! `POST /2010-04-01/Accounts/{sid}/Calls.json`: creates a call, starts it, and answers as the
+//! call's fate demands.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -10,74 +11,79 @@ use axum::extract::{ConnectInfo, Extension, Path, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use rand::RngExt as _;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 
-use super::auth;
-use super::call::Resource;
-use super::dice::Concern;
-use super::fate::Fate;
-use super::line::Line;
-use super::order::Order;
-use super::params::Params;
-use super::refusal::Refusal;
-use super::world::World;
+use crate::account::Account;
+use crate::api_error::ApiError;
+use crate::auth;
+use crate::call::{CallResource, CallStage, SimulatedCall};
+use crate::call_parameters::CallParameters;
+use crate::call_plan::CallPlan;
+use crate::connection::CutHandle;
+use crate::fate::Fate;
+use crate::lifecycle::CallLifecycle;
+use crate::params::Params;
+use crate::rng::RngPurpose;
+use crate::state::SimulatorState;
 
-/// The longest that a request whose answer never comes is kept waiting.
-const PATIENCE: Duration = Duration::from_mins(1);
+/// How long a request that gets no answer is kept waiting before its connection is cut.
+const MAX_HOLD: Duration = Duration::from_mins(1);
 
 /// How long a slow answer takes, at speed 1.
-const SLOW: Duration = Duration::from_secs(3);
+const SLOW_ANSWER_DELAY: Duration = Duration::from_secs(3);
 
-/// The connection of a request, if the simulator serves it itself.
-type Connection = Option<Extension<ConnectInfo<Line>>>;
+/// The connection of a request; `None` where another server serves the simulator's router.
+type Connection = Option<Extension<ConnectInfo<CutHandle>>>;
 
 /// Handles a create request.
 pub(crate) async fn create(
-    State(world): State<Arc<World>>,
+    State(state): State<Arc<SimulatorState>>,
     Path(account): Path<String>,
     connection: Connection,
     headers: HeaderMap,
     body: Bytes,
 ) -> Response {
-    world.tally.creates.fetch_add(1, Ordering::Relaxed);
-    let latency = world.faults().latency_ms;
+    state.counters.creates.fetch_add(1, Ordering::Relaxed);
+    let latency = state.faults().latency_ms;
     if latency > 0 {
-        // A client that gives up during this time has created nothing.
+        // A client that gives up during this time has created no call.
         sleep(Duration::from_millis(latency)).await;
     }
-    match accept(&world, &account, &headers, &body) {
-        Ok(accepted) => answer(&world, accepted, connection).await,
-        Err(refusal) => refusal.into_response(),
+    match accept(&state, &account, &headers, &body) {
+        Ok(accepted) => answer(&state, accepted, connection).await,
+        Err(error) => error.into_response(),
     }
 }
 
-/// A call that was created, and what its fate makes of the answer.
+/// A created call, and how to answer its request.
 struct Accepted {
     fate: Fate,
-    resource: Resource,
-    /// By chance, the answer never comes.
+    resource: CallResource,
+    /// Whether [`Faults`](crate::Faults) decided that the request gets no answer.
     unanswered: bool,
 }
 
+/// Checks the request, and creates the call unless its fate refuses the request.
 fn accept(
-    world: &Arc<World>,
+    state: &Arc<SimulatorState>,
     sid: &str,
     headers: &HeaderMap,
     body: &[u8],
-) -> Result<Accepted, Refusal> {
-    let account = auth::account(&world.directory(), sid, headers)?;
-    let order = Order::read(&Params::of_form(headers, body)?, &account)?;
-    let fate = world.fates().next(&account.sid, &order.to);
+) -> Result<Accepted, ApiError> {
+    let account = auth::authorize(&state.accounts(), sid, headers)?;
+    let parameters = CallParameters::parse(&Params::of_form(headers, body)?, &account)?;
+    let fate = state.fates().next(&account.sid, &parameters.to);
     match fate {
-        Fate::Throttled => return Err(Refusal::too_many(None)),
-        Fate::ThrottledRetryAfter => return Err(Refusal::too_many(Some(1))),
-        Fate::ErrorNotAccepted => return Err(Refusal::internal()),
-        Fate::Unavailable => return Err(Refusal::unavailable()),
+        Fate::Throttled => return Err(ApiError::too_many_requests(None)),
+        Fate::ThrottledRetryAfter => return Err(ApiError::too_many_requests(Some(1))),
+        Fate::ErrorNotAccepted => return Err(ApiError::internal()),
+        Fate::Unavailable => return Err(ApiError::unavailable()),
         _ => {}
     }
-    let (number, resource) = world.place(&account, order, fate)?;
-    let share = world.faults().unanswered_share;
-    let unanswered = world.dice.of(Concern::Answer, number).random::<f64>() < share;
+    let (number, resource) = start_call(state, &account, parameters, fate)?;
+    let share = state.faults().unanswered_share;
+    let unanswered = state.rng.of(RngPurpose::Answer, number).random::<f64>() < share;
     Ok(Accepted {
         fate,
         resource,
@@ -85,17 +91,80 @@ fn accept(
     })
 }
 
-async fn answer(world: &World, accepted: Accepted, connection: Connection) -> Response {
+/// Creates a call and starts its lifecycle. Returns its number in this run, and its resource.
+///
+/// # Errors
+/// 22005 if the account's queue is full.
+pub(crate) fn start_call(
+    state: &Arc<SimulatorState>,
+    account: &Arc<Account>,
+    parameters: CallParameters,
+    fate: Fate,
+) -> Result<(u64, CallResource), ApiError> {
+    let number = state.next_call_number();
+    let sid = format!(
+        "CA{}",
+        state
+            .rng
+            .id(RngPurpose::CallSid, number, state.clock.salt())
+    );
+    let mut rng = state.rng.of(RngPurpose::Lifecycle, number);
+    let plan = CallPlan::of(fate, &parameters, &mut rng);
+    let hang_up = CancellationToken::new();
+    let mut store = state.calls();
+    let queue_time = store.join_queue(account, Instant::now()).map_err(|_| {
+        ApiError::bad_request(
+            22005,
+            "Call Queue Full: more than 24 hours of calls are queued",
+        )
+    })?;
+    let now = state.clock.now();
+    let call = SimulatedCall {
+        spoken: parameters.inline_speech.clone(),
+        sid,
+        number,
+        account: Arc::clone(account),
+        parameters,
+        fate,
+        stage: CallStage::Queued,
+        created: now,
+        updated: now,
+        dialled: None,
+        ended: None,
+        queue_time,
+        answered: None,
+        talked: None,
+        sip_response: None,
+        answered_by: None,
+        price: None,
+        sequence_numbers: Vec::new(),
+        hang_up: hang_up.clone(),
+    };
+    let resource = call.resource();
+    let id = store.add(call);
+    drop(store);
+    let lifecycle = CallLifecycle {
+        state: Arc::clone(state),
+        id,
+        queue_time,
+        plan,
+        hang_up,
+    };
+    state.tasks.spawn(lifecycle.run());
+    Ok((number, resource))
+}
+
+async fn answer(state: &SimulatorState, accepted: Accepted, connection: Connection) -> Response {
     let Accepted {
         fate,
         resource,
         unanswered,
     } = accepted;
     match fate {
-        Fate::ErrorAccepted => return Refusal::internal().into_response(),
-        Fate::Unanswered => return hold(world, connection).await,
-        Fate::Cut => return cut(world, connection).await,
-        Fate::SlowAnswer => sleep(world.scaled(SLOW)).await,
+        Fate::ErrorAccepted => return ApiError::internal().into_response(),
+        Fate::Unanswered => return hold(state, connection).await,
+        Fate::Cut => return cut(state, connection).await,
+        Fate::SlowAnswer => sleep(state.scaled(SLOW_ANSWER_DELAY)).await,
         Fate::Unparsable => {
             let half = format!("{{\"sid\": \"{}\", \"status\": ", resource.sid);
             return (
@@ -108,23 +177,23 @@ async fn answer(world: &World, accepted: Accepted, connection: Connection) -> Re
         _ => {}
     }
     if unanswered {
-        return hold(world, connection).await;
+        return hold(state, connection).await;
     }
     (StatusCode::CREATED, Json(resource)).into_response()
 }
 
-/// Keeps the client waiting until it gives up, and hangs up on one that is too patient.
-async fn hold(world: &World, connection: Connection) -> Response {
-    world.halt.run_until_cancelled(sleep(PATIENCE)).await;
-    cut(world, connection).await
+/// Keeps the client waiting until it gives up, and cuts the connection after [`MAX_HOLD`].
+async fn hold(state: &SimulatorState, connection: Connection) -> Response {
+    state.halt.run_until_cancelled(sleep(MAX_HOLD)).await;
+    cut(state, connection).await
 }
 
-/// Closes the connection without an answer. Where the simulator's router is served by somebody else, whose
-/// connections it can't cut, the answer never comes instead.
-async fn cut(world: &World, connection: Connection) -> Response {
+/// Closes the connection without an answer. Where another server serves the simulator's router, the
+/// connection can't be cut, and the request waits until the simulator stops.
+async fn cut(state: &SimulatorState, connection: Connection) -> Response {
     match connection {
-        Some(Extension(ConnectInfo(line))) => line.cut(),
-        None => world.halt.cancelled().await,
+        Some(Extension(ConnectInfo(cut_handle))) => cut_handle.cut(),
+        None => state.halt.cancelled().await,
     }
     StatusCode::GATEWAY_TIMEOUT.into_response()
 }

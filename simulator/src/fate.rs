@@ -1,58 +1,60 @@
-//! What becomes of a call, and of the request that creates it.
+//! Fates: what happens to a call, and to the request that creates it.
 
 use std::collections::{HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 
-use super::number;
+use crate::number;
 
-/// What the simulator has in store for a create request. The end of a fictional number (`+1 NXX 555 01NN`) picks one;
-/// `POST /simulator/fates` or [`Simulator::set_fate`](super::Simulator::set_fate) picks one for any number.
+/// What the simulator does with a create request and its call. The last two digits of a fictional
+/// number (`+1 NXX 555 01NN`) select a fate. `POST /simulator/fates` or
+/// [`Simulator::set_fate`](crate::Simulator::set_fate) sets one for any number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fate {
-    /// A person answers, listens to the end and hangs up. The fate of all numbers that have no other.
+    /// A person answers, presses 1 once if asked for a key, listens to the end and hangs up. The
+    /// fate of every number that has no other.
     Answers,
     /// 01: the line is busy.
     Busy,
-    /// 02: it rings until the time-out.
+    /// 02: the phone rings until the timeout.
     NoAnswer,
     /// 03: the number can't be reached (SIP 404).
     Failed,
     /// 04: an answering machine answers.
     Machine,
-    /// 05: a person answers and hangs up after a second.
+    /// 05: a person answers and hangs up after one second.
     HangsUp,
-    /// 06: the call is declined, which Twilio also calls `no-answer`.
+    /// 06: the callee declines, which Twilio reports as `no-answer`.
     Rejected,
-    /// 07: a person answers who presses 1 whenever a key is asked for. (Others press it once, for the code.)
+    /// 07: a person answers and presses 1 at every prompt for a key, not only at the first.
     PressesAgain,
-    /// 08: a person answers who presses another key than 1.
+    /// 08: a person answers and presses 7 at every prompt.
     WrongKey,
-    /// 09: a person answers who presses nothing.
+    /// 09: a person answers and presses no key.
     NoKey,
     /// 11: the first request is refused with 429, without `Retry-After`.
     Throttled,
     /// 12: the first request is refused with 429 and `Retry-After: 1`.
     ThrottledRetryAfter,
-    /// 13: the first request is answered with 500, and no call was created.
+    /// 13: the first request is answered with 500, and no call is created.
     ErrorNotAccepted,
-    /// 14: the first request is answered with 500 although the call was created, and proceeds.
+    /// 14: the first request is answered with 500, although a call is created and proceeds.
     ErrorAccepted,
-    /// 15: the call is created, and the answer never comes.
+    /// 15: the call is created, and the request gets no answer.
     Unanswered,
-    /// 16: the call is created, and the answer takes three seconds (at speed 1).
+    /// 16: the call is created, and the answer takes three seconds at speed 1.
     SlowAnswer,
     /// 17: the call is created, and the connection is closed without an answer.
     Cut,
     /// 18: every request is refused with 503.
     Unavailable,
-    /// 19: the call is created, and the answer is a 201 whose body can't be read.
+    /// 19: the call is created, and the answer is a 201 with half a JSON body.
     Unparsable,
 }
 
 impl Fate {
-    /// The fate that a number carries.
+    /// The fate that a number selects.
     fn of(number: &str) -> Self {
         match number::fictional(number) {
             Some(1) => Self::Busy,
@@ -77,7 +79,7 @@ impl Fate {
         }
     }
 
-    /// Whether a number that carries this fate meets it with its first request only.
+    /// Whether only the first request to a number that selects this fate meets it.
     fn is_met_once(self) -> bool {
         matches!(
             self,
@@ -89,39 +91,40 @@ impl Fate {
     }
 }
 
-/// The fates that were chosen for numbers, and the ones already met.
+/// The fates that were set for numbers, and those that are used up.
 #[derive(Debug, Default)]
 pub(crate) struct Fates {
-    chosen: HashMap<String, Chosen>,
-    /// Account and number of those that met a fate that is met once.
+    set: HashMap<String, SetFate>,
+    /// Account SIDs and numbers that have met a fate that is met once.
     met: HashSet<(String, String)>,
 }
 
 #[derive(Debug)]
-struct Chosen {
+struct SetFate {
     fate: Fate,
-    /// For how many more requests; none is for ever.
+    /// For how many more requests; `None` is without limit.
     left: Option<u32>,
 }
 
 impl Fates {
-    /// Chooses the fate of a number for the next `times` requests, or for ever.
-    pub(crate) fn choose(&mut self, to: String, fate: Fate, times: Option<u32>) {
+    /// Sets the fate of a number for its next `times` requests, or without limit. With 0 `times`,
+    /// removes an earlier setting.
+    pub(crate) fn set(&mut self, to: String, fate: Fate, times: Option<u32>) {
         if times == Some(0) {
-            self.chosen.remove(&to);
+            self.set.remove(&to);
         } else {
-            self.chosen.insert(to, Chosen { fate, left: times });
+            self.set.insert(to, SetFate { fate, left: times });
         }
     }
 
-    /// The fate of this request.
+    /// The fate of the next request; counts it.
     pub(crate) fn next(&mut self, account: &str, to: &str) -> Fate {
-        if let Some(chosen) = self.chosen.get_mut(to) {
-            let fate = chosen.fate;
-            if let Some(left) = &mut chosen.left {
+        if let Some(set) = self.set.get_mut(to) {
+            let fate = set.fate;
+            if let Some(left) = &mut set.left {
                 *left -= 1;
                 if *left == 0 {
-                    self.chosen.remove(to);
+                    self.set.remove(to);
                 }
             }
             return fate;
@@ -139,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_end_of_a_fictional_number_picks_the_fate() {
+    fn the_end_of_a_fictional_number_selects_the_fate() {
         let mut fates = Fates::default();
         for (to, fate) in [
             ("+14155550101", Fate::Busy),
@@ -157,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_passing_fate_meets_the_first_request_of_each_account() {
+    fn a_fate_that_is_met_once_meets_the_first_request_of_each_account() {
         let mut fates = Fates::default();
         let to = "+14155550112";
         assert_eq!(fates.next("AC1", to), Fate::ThrottledRetryAfter);
@@ -167,17 +170,17 @@ mod tests {
     }
 
     #[test]
-    fn a_chosen_fate_lasts_for_its_requests_and_then_gives_way() {
+    fn a_set_fate_applies_to_its_number_of_requests() {
         let mut fates = Fates::default();
         let to = "+14155550101";
-        fates.choose(to.to_owned(), Fate::Machine, Some(2));
+        fates.set(to.to_owned(), Fate::Machine, Some(2));
         assert_eq!(
             [(); 3].map(|()| fates.next("AC1", to)),
             [Fate::Machine, Fate::Machine, Fate::Busy]
         );
-        fates.choose(to.to_owned(), Fate::Answers, None);
+        fates.set(to.to_owned(), Fate::Answers, None);
         assert_eq!([(); 3].map(|()| fates.next("AC1", to)), [Fate::Answers; 3]);
-        fates.choose(to.to_owned(), Fate::Answers, Some(0));
+        fates.set(to.to_owned(), Fate::Answers, Some(0));
         assert_eq!(fates.next("AC1", to), Fate::Busy);
     }
 

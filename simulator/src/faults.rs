@@ -1,27 +1,28 @@
-//! Faults that strike by chance, whatever the number.
+//! Random faults, which apply to every number.
 
 use serde::{Deserialize, Serialize};
 
-/// How often what goes wrong. All 0 at the start.
+/// How often each fault occurs; all 0 by default.
 #[derive(Debug, Clone, Copy, PartialEq, Default, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
-    /// The share of accepted create requests whose answer never comes, from 0 to 1.
+    /// The share of accepted create requests that get no answer, from 0 to 1.
     pub unanswered_share: f64,
-    /// The share of callbacks that get lost, from 0 to 1.
+    /// The share of callbacks that are lost, from 0 to 1.
     pub callback_loss_share: f64,
     /// The share of callbacks that are sent twice, from 0 to 1.
     pub callback_duplicate_share: f64,
-    /// The share of callbacks that are held back for up to eight seconds of life, so that later ones overtake them, from 0 to 1.
+    /// The share of callbacks that are delayed by up to eight seconds at speed 1, so that later
+    /// ones overtake them, from 0 to 1.
     pub callback_delay_share: f64,
-    /// How long every request waits before it is looked at, in milliseconds.
+    /// How long every create request waits before it is processed, in milliseconds.
     pub latency_ms: u64,
 }
 
-/// A change of some faults; the others stay.
+/// A change of some faults; the omitted ones stay.
 #[derive(Debug, Clone, Copy, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
-pub(crate) struct Change {
+pub(crate) struct FaultsChange {
     unanswered_share: Option<f64>,
     callback_loss_share: Option<f64>,
     callback_duplicate_share: Option<f64>,
@@ -30,11 +31,11 @@ pub(crate) struct Change {
 }
 
 impl Faults {
-    /// These faults with some of them changed.
+    /// These faults with the change applied.
     ///
     /// # Errors
-    /// Says which share isn't one.
-    pub(crate) fn changed(self, change: Change) -> Result<Self, &'static str> {
+    /// A share is out of its range.
+    pub(crate) fn changed(self, change: FaultsChange) -> Result<Self, &'static str> {
         let changed = Self {
             unanswered_share: change.unanswered_share.unwrap_or(self.unanswered_share),
             callback_loss_share: change
@@ -68,7 +69,7 @@ mod tests {
 
     #[test]
     fn a_change_leaves_the_other_faults_as_they_are() {
-        let change = |text| serde_json::from_str::<Change>(text).unwrap();
+        let change = |text| serde_json::from_str::<FaultsChange>(text).unwrap();
         let faults = Faults::default()
             .changed(change(r#"{"unanswered_share": 0.05}"#))
             .unwrap();
@@ -86,6 +87,6 @@ mod tests {
                 .changed(change(r#"{"callback_loss_share": 1.5}"#))
                 .is_err()
         );
-        assert!(serde_json::from_str::<Change>(r#"{"latency": 20}"#).is_err());
+        assert!(serde_json::from_str::<FaultsChange>(r#"{"latency": 20}"#).is_err());
     }
 }

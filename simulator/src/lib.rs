@@ -1,52 +1,69 @@
-//! A simulator of Twilio's side, to develop and test against: the part of its HTTP interface that reading a code to a
-//! telephone needs, and the calls behind it.
+//! A simulator of Twilio, for development, demos and tests: the part of Twilio's HTTP API that
+//! voice-otp uses, and the calls behind it.
 //!
 //! ```text
 //! POST  /2010-04-01/Accounts/{sid}/Calls.json          create a call
 //! GET   /2010-04-01/Accounts/{sid}/Calls.json          list calls, the newest first
 //! GET   /2010-04-01/Accounts/{sid}/Calls/{call}.json   read a call
-//! POST  /2010-04-01/Accounts/{sid}/Calls/{call}.json   cancel it, or hang it up
+//! POST  /2010-04-01/Accounts/{sid}/Calls/{call}.json   cancel a call, or hang it up
 //! GET   /2010-04-01/Accounts/{sid}.json                read the account
 //! GET   /2010-04-01/Accounts/{sid}/Balance.json        read the balance
-//! GET   /2010-04-01/Accounts/{sid}/IncomingPhoneNumbers.json   its numbers; ?PhoneNumber=
-//! GET   /2010-04-01/Accounts/{sid}/OutgoingCallerIds.json      its verified caller IDs; ?PhoneNumber=
-//! GET   /v1/DialingPermissions/Countries/{country}     whether it may call there (the voice product)
+//! GET   /2010-04-01/Accounts/{sid}/IncomingPhoneNumbers.json   list its numbers; ?PhoneNumber=
+//! GET   /2010-04-01/Accounts/{sid}/OutgoingCallerIds.json      list its caller IDs; ?PhoneNumber=
+//! GET   /v1/DialingPermissions/Countries/{country}     read its geographic permissions
 //!
-//! POST  /simulator/fates       {"to": "+14155550199", "fate": "busy", "times": 3}: see [`Fate`]; no times is for ever
-//! POST  /simulator/accounts    add or replace an [`Account`]
-//! PATCH /simulator/faults      change some of the [`Faults`]
-//! GET   /simulator/calls       what became of the calls, as [`CallReport`]s; ?to= and ?since= (RFC 3339) narrow it down
-//! GET   /simulator/stats       [`Stats`]
+//! POST  /simulator/fates       set a number's fate, for some requests or without limit:
+//!                              {"to": "+14155550199", "fate": "busy", "times": 3}
+//! POST  /simulator/accounts    add or replace an account
+//! PATCH /simulator/faults      change some of the random faults
+//! GET   /simulator/calls       report calls; ?to= and ?since= (RFC 3339) filter them
+//! GET   /simulator/stats       count requests, calls and callbacks
+//! GET   /readyz                a health check
 //! ```
 //!
-//! The endpoints under `/simulator` need no credentials: serve the simulator on a loopback address only.
+//! The JSON under `/simulator` is that of [`Fate`], [`Account`], [`Faults`], [`CallReport`] and
+//! [`Stats`]. These endpoints need no credentials: serve the simulator on a loopback address only.
 //!
 //! # What it does
 //!
-//! A created call waits in its account's queue for its turn, is dialled, rings, is answered or not, says its `TwiML`
-//! and ends; signed callbacks tell of it as Twilio's do, with the retries that the URL's fragment asks for. What
-//! happens is the call's [`Fate`], picked by the end of the number or by whoever runs a test. How long it takes is
-//! thrown with dice that a seed fixes, so a run repeats. The simulator knows what the person on the phone heard, as a
-//! [`Transcript`].
+//! A call waits in its account's queue, is dialled, rings, and is answered or not. An answered call
+//! plays its `TwiML`: the inline one of the create request, or what the simulator fetches from the
+//! request's `Url` and from the URLs that the documents lead to. A `Gather` waits for a key, which
+//! the callee presses or not. Signed callbacks report the call's progress and the result of
+//! answering machine detection, with the timeouts and retries that the URL's fragment asks for. A
+//! few seconds after a completed call has ended, it has a price of 0.014 per started minute.
+//!
+//! What happens to a call is its [`Fate`]. The number's last two digits select it, or a test sets
+//! it. How long each step takes is random, from a seed, so that a run can be repeated. The
+//! [`Transcript`] shows what the callee heard.
 //!
 //! # Where it is stricter than Twilio
 //!
-//! It is there to find mistakes early, so it refuses what Twilio would let pass:
-//! - a parameter that Twilio doesn't know, or that comes twice (Twilio ignores it);
-//! - `TwiML` that would fail when the call is answered: not well-formed, unknown elements or attributes, a voice that
-//!   isn't known for the language, SSML that the voice can't take, pauses and breaks of another form;
-//! - both `Url` and `Twiml`; wrong overrides in a callback's fragment; a wrong status, date or page in a list's filter.
+//! It exists to find mistakes early, so it refuses requests that Twilio would accept:
+//! - with a parameter that Twilio doesn't know or that is given twice (Twilio ignores it), or one
+//!   that the simulator doesn't support;
+//! - with inline `TwiML` that would fail when the call is answered: XML that isn't well-formed,
+//!   unknown elements or attributes, voices that don't speak the language, SSML that the voice
+//!   doesn't support, pauses and breaks that aren't valid;
+//! - with both `Url` and `Twiml`, or with invalid connection overrides in a URL's fragment;
+//! - for a list, with a status, date or page that isn't valid.
 //!
-//! # Where it differs
+//! A document that a call fetches is checked in the same way. If it is invalid, larger than 64 KiB,
+//! or can't be fetched, the call ends after three seconds, as after Twilio's error message.
 //!
-//! - It takes inline `TwiML` only, no `Url`, and nobody ever presses a key: a `Gather` passes by.
-//! - It knows one voice for each language, and `man` and `woman`.
-//! - Loopback callback URLs are fine. Callbacks are posted, never sent by GET.
-//! - A call is visible in lists at once. Twilio's are eventually consistent.
-//! - At another speed than 1, ringing and talking are faster, but `duration` is that of life. The account's pace, and
-//!   so `queue_time`, is real time at any speed: keeping it is the caller's job.
-//! - SIDs differ from run to run, also with one seed, so that a database can outlive a simulator.
-//! - Calls are kept until the simulator stops. They cost nothing: the balance stays.
+//! # Where it differs from Twilio
+//!
+//! - It knows `Say`, `Play`, `Pause`, `Gather`, `Redirect` and `Hangup`; a `Gather` ends at the
+//!   first key. A call requests at most ten documents.
+//! - It knows the voices of `voices.tsv`, `man` and `woman`. Twilio has more.
+//! - Requests to the client's URLs are POSTs; `GET` as a method is refused. Loopback URLs work.
+//! - A new call is in lists at once. Twilio's lists are eventually consistent.
+//! - At another speed than 1, ringing and talking take less or more time, and `duration` is still
+//!   what it would be at speed 1. The account's calls per second, and so `queue_time`, aren't
+//!   scaled, since keeping to them is the client's job.
+//! - SIDs differ from run to run, even with the same seed, so that a database can outlive a
+//!   simulator.
+//! - Calls are kept until the simulator stops. Prices don't change the account's balance.
 
 use std::fmt;
 use std::io;
@@ -66,81 +83,75 @@ pub use self::account::{Account, ApiKey};
 pub use self::fate::Fate;
 pub use self::faults::Faults;
 pub use self::report::{CallReport, Stats};
-pub use self::transcript::{Kind, Transcript, Utterance};
+pub use self::state::Settings;
+pub use self::transcript::Transcript;
+pub use self::utterance::{Utterance, UtteranceKind};
 
-use self::dice::Concern;
-use self::refusal::Refusal;
-use self::world::World;
+use self::api_error::ApiError;
+use self::rng::RngPurpose;
+use self::state::SimulatorState;
 
-mod about;
 mod account;
+mod account_resources;
+mod api_error;
 mod auth;
-mod book;
 mod call;
+mod call_parameters;
+mod call_plan;
+mod call_store;
 mod callback;
 mod clock;
+mod connection;
+mod connection_overrides;
 mod control;
 mod conversation;
 mod create;
-mod dice;
 mod fate;
 mod faults;
-mod life;
-mod line;
+mod http_clients;
+mod lifecycle;
 mod number;
-mod order;
-mod overrides;
 mod params;
-mod plan;
-mod post;
 mod queue;
 mod read;
-mod refusal;
 mod report;
+mod rng;
 mod speech;
+mod state;
 mod transcript;
 pub mod twiml;
 mod update;
+mod utterance;
 mod voices;
-mod world;
+mod webhook;
+mod webhook_client;
 
 #[cfg(test)]
 mod tests;
 
-/// What a simulator starts with.
-#[derive(Debug, Clone)]
-pub struct Settings {
-    /// The accounts; more can be added while it runs.
-    pub accounts: Vec<Account>,
-    /// Fixes everything that chance decides, but for the SIDs.
-    pub seed: u64,
-    /// How many times faster than life calls ring and talk: 1 is life.
-    pub speed: f64,
-}
-
-/// A simulator. Clones are handles to the same one.
+/// A simulator. Clones share its state.
 #[derive(Clone)]
 pub struct Simulator {
-    world: Arc<World>,
+    state: Arc<SimulatorState>,
 }
 
 /// Why a simulator stopped serving.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The listener failed.
-    #[error("serve the simulator")]
+    #[error("failed to serve the simulator")]
     Serve(#[source] io::Error),
 }
 
 impl Simulator {
-    /// A simulator without calls.
+    /// Creates a simulator without calls.
     pub fn new(settings: Settings) -> Self {
         Self {
-            world: Arc::new(World::new(settings)),
+            state: Arc::new(SimulatorState::new(settings)),
         }
     }
 
-    /// Serves until the shutdown, then breaks off the calls that are under way.
+    /// Serves until `shutdown` is cancelled, then stops the running calls.
     ///
     /// # Errors
     /// The listener fails.
@@ -151,24 +162,25 @@ impl Simulator {
     ) -> Result<(), Error> {
         let service = self
             .router()
-            .into_make_service_with_connect_info::<line::Line>();
-        let halt = self.world.halt.clone();
+            .into_make_service_with_connect_info::<connection::CutHandle>();
+        let halt = self.state.halt.clone();
         let stop = async move {
             shutdown.cancelled().await;
-            // Requests that are kept waiting end with this too, or the connections would not.
+            // This ends the requests that are kept waiting, too. Otherwise the graceful shutdown
+            // would wait for their connections.
             halt.cancel();
         };
-        axum::serve(line::Lines(listener), service)
+        axum::serve(connection::CuttableListener(listener), service)
             .with_graceful_shutdown(stop)
             .await
             .map_err(Error::Serve)?;
-        self.world.tasks.close();
-        self.world.tasks.wait().await;
+        self.state.tasks.close();
+        self.state.tasks.wait().await;
         Ok(())
     }
 
-    /// The HTTP interface. Served by anything but [`Simulator::serve`], a connection can't be cut ([`Fate::Cut`]), and
-    /// calls don't end with the server.
+    /// The HTTP interface. If it isn't served by [`Simulator::serve`], connections can't be cut
+    /// ([`Fate::Cut`]), and calls don't stop with the server.
     pub fn router(&self) -> Router {
         Router::new()
             .route(
@@ -181,66 +193,74 @@ impl Simulator {
             )
             .route(
                 "/2010-04-01/Accounts/{account}/Balance.json",
-                get(about::balance),
+                get(account_resources::balance),
             )
             .route(
                 "/2010-04-01/Accounts/{account}/IncomingPhoneNumbers.json",
-                get(about::numbers),
+                get(account_resources::numbers),
             )
             .route(
                 "/2010-04-01/Accounts/{account}/OutgoingCallerIds.json",
-                get(about::caller_ids),
+                get(account_resources::caller_ids),
             )
-            .route("/2010-04-01/Accounts/{account}", get(about::account))
+            .route(
+                "/2010-04-01/Accounts/{account}",
+                get(account_resources::account),
+            )
             .route(
                 "/v1/DialingPermissions/Countries/{country}",
-                get(about::dialing_permission),
+                get(account_resources::dialing_permission),
             )
             .route("/simulator/fates", post(control::fates))
             .route("/simulator/accounts", post(control::accounts))
             .route("/simulator/faults", patch(control::faults))
             .route("/simulator/calls", get(control::calls))
             .route("/simulator/stats", get(control::stats))
-            // Not Twilio's either: for a container's health check.
+            // For a container's health check; Twilio has no such path.
             .route("/readyz", get(|| async { "ok\n" }))
-            .fallback(nothing_here)
-            .layer(map_response_with_state(Arc::clone(&self.world), stamped))
-            .with_state(Arc::clone(&self.world))
+            .fallback(not_found)
+            .layer(map_response_with_state(
+                Arc::clone(&self.state),
+                add_request_id,
+            ))
+            .with_state(Arc::clone(&self.state))
     }
 
-    /// What became of the calls, the oldest first.
+    /// Reports on all calls, the oldest first.
     pub fn calls(&self) -> Vec<CallReport> {
-        self.world
-            .book()
+        self.state
+            .calls()
             .all(None)
             .into_iter()
             .map(CallReport::of)
             .collect()
     }
 
-    /// What was heard of a call; nothing of it until it has ended, and none where there is no such call.
+    /// What the callee heard of a call: nothing until the call has ended. `None` if there is no
+    /// call with this SID.
     pub fn transcript(&self, sid: &str) -> Option<Transcript> {
-        self.world.book().by_sid(sid).map(report::transcript)
+        self.state.calls().by_sid(sid).map(report::transcript)
     }
 
     /// Counts since the start.
     pub fn stats(&self) -> Stats {
-        Stats::of(&self.world)
+        Stats::of(&self.state)
     }
 
-    /// Adds an account, in place of one with the same SID.
+    /// Adds an account. It replaces one with the same SID.
     pub fn put_account(&self, account: Account) {
-        self.world.directory().put(account);
+        self.state.accounts().put(account);
     }
 
-    /// Picks the fate of a number for its next `times` create requests, or for ever.
+    /// Sets the fate of a number for its next `times` create requests, or without limit. With 0
+    /// `times`, removes an earlier setting.
     pub fn set_fate(&self, to: &str, fate: Fate, times: Option<u32>) {
-        self.world.fates().choose(to.to_owned(), fate, times);
+        self.state.fates().set(to.to_owned(), fate, times);
     }
 
-    /// Sets the faults that strike by chance.
+    /// Sets the random faults.
     pub fn set_faults(&self, faults: Faults) {
-        *self.world.faults() = faults;
+        *self.state.faults() = faults;
     }
 }
 
@@ -250,16 +270,21 @@ impl fmt::Debug for Simulator {
     }
 }
 
-async fn nothing_here(uri: Uri) -> Refusal {
-    Refusal::not_found(uri.path())
+async fn not_found(uri: Uri) -> ApiError {
+    ApiError::not_found(uri.path())
 }
 
-/// Every answer of Twilio's carries an id to quote to its support.
-async fn stamped(State(world): State<Arc<World>>, mut response: Response) -> Response {
-    let number = world.tally.requests.fetch_add(1, Ordering::Relaxed);
+/// Adds the request id that every answer of Twilio's has, and counts the request.
+async fn add_request_id(
+    State(state): State<Arc<SimulatorState>>,
+    mut response: Response,
+) -> Response {
+    let number = state.counters.requests.fetch_add(1, Ordering::Relaxed);
     let id = format!(
         "RQ{}",
-        world.dice.id(Concern::Request, number, world.clock.salt())
+        state
+            .rng
+            .id(RngPurpose::RequestId, number, state.clock.salt())
     );
     if let Ok(id) = HeaderValue::from_str(&id) {
         response.headers_mut().insert("twilio-request-id", id);

@@ -1,6 +1,6 @@
-//! What the simulator reads from a telephone number: its form, and the fate that fictional numbers carry.
+//! Telephone numbers: their form, and the fictional ones that select a fate.
 
-/// Whether this is E.164 as Twilio takes it: `+`, then 8 to 15 digits of which the first isn't 0.
+/// Whether this is E.164 as Twilio accepts it: `+`, then 8 to 15 digits of which the first isn't 0.
 pub(crate) fn is_e164(text: &str) -> bool {
     text.strip_prefix('+').is_some_and(|digits| {
         (8..=15).contains(&digits.len())
@@ -9,7 +9,8 @@ pub(crate) fn is_e164(text: &str) -> bool {
     })
 }
 
-/// The number as Twilio's `to_formatted` shows it: North American numbers with brackets, others as they are.
+/// The number as in Twilio's `to_formatted`: North American numbers with brackets, others
+/// unchanged.
 pub(crate) fn formatted(number: &str) -> String {
     let national = number.strip_prefix("+1").filter(|rest| rest.len() == 10);
     let parts = national.and_then(|rest| Some((rest.get(..3)?, rest.get(3..6)?, rest.get(6..)?)));
@@ -19,7 +20,8 @@ pub(crate) fn formatted(number: &str) -> String {
     }
 }
 
-/// The last two digits of a number that nobody has: `+1 NXX 555 01NN`.
+/// The last two digits of a number that is reserved for fiction: `+1 NXX 555 01NN`
+/// (<https://en.wikipedia.org/wiki/555_(telephone_number)>).
 pub(crate) fn fictional(number: &str) -> Option<u8> {
     let national = number
         .strip_prefix("+1")
@@ -59,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn only_numbers_that_nobody_has_are_fictional() {
+    fn only_numbers_reserved_for_fiction_are_fictional() {
         assert_eq!(fictional("+14155550101"), Some(1));
         assert_eq!(fictional("+12025550199"), Some(99));
         for real in [

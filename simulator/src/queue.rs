@@ -1,43 +1,47 @@
-//! An account's queue: Twilio takes calls as fast as they come, dials them at the account's pace, and says how long
-//! each has to wait.
+//! An account's queue: Twilio accepts calls at any rate, dials them at the account's calls per
+//! second, and reports how long each waits.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Twilio refuses calls beyond a day's worth of queue.
-const LONGEST_WAIT: Duration = Duration::from_hours(24);
+/// Twilio refuses calls that would wait longer (error 22005).
+const MAX_QUEUE_TIME: Duration = Duration::from_hours(24);
 
-/// The queue of one account, and how fast calls came in.
+/// The queue of one account, and how fast its calls are created.
 #[derive(Debug, Default)]
 pub(crate) struct Queue {
-    /// When the next call may be dialled.
+    /// When the next call may be dialled; `None` before the first call.
     free: Option<Instant>,
-    /// When the calls of the last second came in.
+    /// When the calls of the last second were created.
     recent: VecDeque<Instant>,
-    /// The most calls that came in within any one second.
+    /// The most calls that were created within any one second.
     busiest: usize,
 }
 
-/// The queue is full for a day.
+/// The queue is full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Full;
+pub(crate) struct QueueFull;
 
 impl Queue {
-    /// Takes a place, and returns how long the call waits until it is dialled.
-    pub(crate) fn join(&mut self, now: Instant, calls_per_second: f64) -> Result<Duration, Full> {
+    /// Adds a call, and returns how long it waits until it is dialled.
+    pub(crate) fn join(
+        &mut self,
+        now: Instant,
+        calls_per_second: f64,
+    ) -> Result<Duration, QueueFull> {
         let turn = self.free.map_or(now, |free| free.max(now));
         let wait = turn - now;
-        if wait > LONGEST_WAIT {
-            return Err(Full);
+        if wait > MAX_QUEUE_TIME {
+            return Err(QueueFull);
         }
         self.free = Some(turn + interval(calls_per_second));
         self.count(now);
         Ok(wait)
     }
 
-    /// The most calls that came in within any one second.
+    /// The most calls that were created within any one second.
     pub(crate) fn busiest_second(&self) -> usize {
         self.busiest
     }
@@ -55,7 +59,7 @@ impl Queue {
     }
 }
 
-/// The time between two calls; a rate that makes no sense counts as 1.
+/// The time between two calls; a rate of 0 or less, or one that isn't a number, counts as 1.
 fn interval(calls_per_second: f64) -> Duration {
     let second = Duration::from_secs(1);
     if calls_per_second > 0.0 {
@@ -74,7 +78,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn calls_are_dialled_at_the_accounts_pace() {
+    async fn calls_are_dialled_at_the_accounts_rate() {
         let mut queue = Queue::default();
         let mut join = || queue.join(Instant::now(), 2.0);
         assert_eq!(
@@ -88,7 +92,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fraction_of_a_call_per_second_is_a_pace_too() {
+    async fn a_fraction_of_a_call_per_second_is_a_rate_too() {
         let mut queue = Queue::default();
         let waits = [0; 3].map(|_| queue.join(Instant::now(), 0.25));
         assert_eq!(
@@ -107,7 +111,7 @@ mod tests {
         for _ in 0..=24 {
             queue.join(Instant::now(), 1.0 / 3_600.0).unwrap();
         }
-        assert_eq!(queue.join(Instant::now(), 1.0 / 3_600.0), Err(Full));
+        assert_eq!(queue.join(Instant::now(), 1.0 / 3_600.0), Err(QueueFull));
     }
 
     #[tokio::test(start_paused = true)]

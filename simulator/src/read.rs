@@ -1,4 +1,4 @@
-//! What can be read of an account's calls: one, or many.
+//! Reading an account's calls: one by SID, or a list with filters and pages.
 
 use std::sync::Arc;
 
@@ -9,16 +9,17 @@ use axum::response::IntoResponse;
 use chrono::{DateTime, NaiveDate, Utc};
 use serde::Serialize;
 
-use super::auth;
-use super::call::{API_VERSION, Call, Resource};
-use super::params::Params;
-use super::refusal::Refusal;
-use super::world::World;
+use crate::api_error::ApiError;
+use crate::auth;
+use crate::call::{API_VERSION, CallResource, SimulatedCall};
+use crate::params::Params;
+use crate::state::SimulatorState;
 
 /// Twilio's page size where the request doesn't say.
-const PAGE_SIZE: u32 = 50;
+const DEFAULT_PAGE_SIZE: u32 = 50;
 
-const FILTERS: [&str; 9] = [
+/// The parameters of a list request that the simulator supports.
+const SUPPORTED: [&str; 9] = [
     "To",
     "From",
     "Status",
@@ -30,8 +31,8 @@ const FILTERS: [&str; 9] = [
     "PageToken",
 ];
 
-/// Filters of Twilio's that the simulator has no use for.
-const OTHER_FILTERS: [&str; 4] = ["ParentCallSid", "EndTime", "EndTime<", "EndTime>"];
+/// Filters of Twilio's that the simulator doesn't support, since voice-otp doesn't send them.
+const UNSUPPORTED: [&str; 4] = ["ParentCallSid", "EndTime", "EndTime<", "EndTime>"];
 
 const STATUSES: [&str; 8] = [
     "queued",
@@ -46,39 +47,40 @@ const STATUSES: [&str; 8] = [
 
 /// Handles `GET …/Calls/{sid}.json`.
 pub(crate) async fn call(
-    State(world): State<Arc<World>>,
+    State(state): State<Arc<SimulatorState>>,
     Path((account, file)): Path<(String, String)>,
     headers: HeaderMap,
-) -> Result<impl IntoResponse, Refusal> {
-    let account = auth::account(&world.directory(), &account, &headers)?;
-    let mut book = world.book();
-    let call = book
-        .at(&account.sid, &file)
-        .ok_or_else(|| missing(&account.sid, &file))?;
+) -> Result<impl IntoResponse, ApiError> {
+    let account = auth::authorize(&state.accounts(), &account, &headers)?;
+    let mut store = state.calls();
+    let call = store
+        .at_path(&account.sid, &file)
+        .ok_or_else(|| not_found(&account.sid, &file))?;
     Ok(Json(call.resource()))
 }
 
-/// The refusal of a call that the account doesn't have.
-pub(crate) fn missing(account: &str, file: &str) -> Refusal {
-    Refusal::not_found(&format!("/{API_VERSION}/Accounts/{account}/Calls/{file}"))
+/// The error for a call that the account doesn't have.
+pub(crate) fn not_found(account: &str, file: &str) -> ApiError {
+    ApiError::not_found(&format!("/{API_VERSION}/Accounts/{account}/Calls/{file}"))
 }
 
 /// Handles `GET …/Calls.json`: the newest first.
 pub(crate) async fn calls(
-    State(world): State<Arc<World>>,
+    State(state): State<Arc<SimulatorState>>,
     Path(account): Path<String>,
     RawQuery(query): RawQuery,
     headers: HeaderMap,
-) -> Result<impl IntoResponse, Refusal> {
-    let account = auth::account(&world.directory(), &account, &headers)?;
+) -> Result<impl IntoResponse, ApiError> {
+    let account = auth::authorize(&state.accounts(), &account, &headers)?;
     let params = Params::of_query(query.as_deref());
-    let filter = Filter::read(&params)?;
-    let book = world.book();
-    // A page token pins the page to a call, so that calls that are created meanwhile don't shift it.
+    let filter = Filter::parse(&params)?;
+    let store = state.calls();
+    // A page token ties the page to a call, so that newer calls don't shift it.
     let before = filter
         .token
         .map(|sid| {
-            book.find(&account.sid, sid)
+            store
+                .find(&account.sid, sid)
                 .ok_or_else(|| unknown_token(sid))
         })
         .transpose()?;
@@ -88,7 +90,7 @@ pub(crate) async fn calls(
     } else {
         filter.page as usize * size
     };
-    let mut found: Vec<&Call> = book
+    let mut found: Vec<&SimulatedCall> = store
         .of_account(&account.sid, filter.to)
         .filter(|(id, _)| before.is_none_or(|before| *id < before))
         .map(|(_, call)| call)
@@ -113,14 +115,14 @@ pub(crate) async fn calls(
         first_page_uri: uri(0, None),
         next_page_uri: next.map(|token| uri(filter.page + 1, Some(&token))),
         previous_page_uri: filter.page.checked_sub(1).map(|page| uri(page, None)),
-        calls: found.into_iter().map(Call::resource).collect(),
+        calls: found.into_iter().map(SimulatedCall::resource).collect(),
     }))
 }
 
 #[derive(Serialize)]
 #[expect(clippy::struct_field_names, reason = "Twilio's names")]
 struct Page {
-    calls: Vec<Resource>,
+    calls: Vec<CallResource>,
     page: u32,
     page_size: u32,
     start: usize,
@@ -131,11 +133,11 @@ struct Page {
     previous_page_uri: Option<String>,
 }
 
-fn unknown_token(sid: &str) -> Refusal {
-    Refusal::strict(format!("no page ends with {sid}"))
+fn unknown_token(sid: &str) -> ApiError {
+    ApiError::strict(format!("no page ends with call {sid}"))
 }
 
-/// Which calls are wanted.
+/// The filters and the page of a list request.
 struct Filter<'a> {
     to: Option<&'a str>,
     from: Option<&'a str>,
@@ -145,47 +147,48 @@ struct Filter<'a> {
     started_after: Option<NaiveDate>,
     page: u32,
     page_size: u32,
-    /// The SID of the last call of the page before.
+    /// The SID of the last call of the previous page.
     token: Option<&'a str>,
 }
 
 impl<'a> Filter<'a> {
-    fn read(params: &'a Params) -> Result<Self, Refusal> {
-        params.only(&FILTERS, &OTHER_FILTERS)?;
-        let token = params.one("PageToken")?;
+    fn parse(params: &'a Params) -> Result<Self, ApiError> {
+        params.check_names(&SUPPORTED, &UNSUPPORTED)?;
+        let token = params.single("PageToken")?;
         Ok(Self {
-            to: params.one("To")?,
-            from: params.one("From")?,
-            status: params.word("Status", &STATUSES, Refusal::strict)?,
+            to: params.single("To")?,
+            from: params.single("From")?,
+            status: params.one_of("Status", &STATUSES, ApiError::strict)?,
             started_on: date(params, "StartTime")?,
             started_before: date(params, "StartTime<")?,
             started_after: date(params, "StartTime>")?,
             page: params
-                .number("Page", 0..=1_000_000, Refusal::strict)?
+                .number("Page", 0..=1_000_000, ApiError::strict)?
                 .unwrap_or(0),
             page_size: params
-                .number("PageSize", 1..=1_000, Refusal::strict)?
-                .unwrap_or(PAGE_SIZE),
+                .number("PageSize", 1..=1_000, ApiError::strict)?
+                .unwrap_or(DEFAULT_PAGE_SIZE),
             token: token
                 .map(|token| token.strip_prefix("PA").ok_or_else(|| unknown_token(token)))
                 .transpose()?,
         })
     }
 
-    /// A call that hasn't been dialled has no start time, and so is left out by any filter on it.
-    fn matches(&self, call: &Call) -> bool {
+    /// Whether a call passes the filters. A call that hasn't been dialled has no start time, so no
+    /// filter on that lets it pass.
+    fn matches(&self, call: &SimulatedCall) -> bool {
         let started = call.dialled.as_ref().map(DateTime::<Utc>::date_naive);
-        let is = |wanted: Option<NaiveDate>, holds: fn(&NaiveDate, &NaiveDate) -> bool| {
-            wanted.is_none_or(|wanted| started.is_some_and(|started| holds(&started, &wanted)))
+        let passes = |bound: Option<NaiveDate>, compare: fn(&NaiveDate, &NaiveDate) -> bool| {
+            bound.is_none_or(|bound| started.is_some_and(|started| compare(&started, &bound)))
         };
-        self.to.is_none_or(|to| call.order.to == to)
-            && self.from.is_none_or(|from| call.order.from == from)
+        self.to.is_none_or(|to| call.parameters.to == to)
+            && self.from.is_none_or(|from| call.parameters.from == from)
             && self
                 .status
                 .is_none_or(|status| call.stage.status() == status)
-            && is(self.started_on, NaiveDate::eq)
-            && is(self.started_before, NaiveDate::le)
-            && is(self.started_after, NaiveDate::ge)
+            && passes(self.started_on, NaiveDate::eq)
+            && passes(self.started_before, NaiveDate::le)
+            && passes(self.started_after, NaiveDate::ge)
     }
 
     /// The path and query of a page of this list.
@@ -220,13 +223,13 @@ impl<'a> Filter<'a> {
     }
 }
 
-fn date(params: &Params, name: &str) -> Result<Option<NaiveDate>, Refusal> {
-    let Some(text) = params.one(name)? else {
+fn date(params: &Params, name: &str) -> Result<Option<NaiveDate>, ApiError> {
+    let Some(text) = params.single(name)? else {
         return Ok(None);
     };
     match NaiveDate::parse_from_str(text, "%Y-%m-%d") {
         Ok(date) => Ok(Some(date)),
-        Err(_) => Err(Refusal::strict(format!(
+        Err(_) => Err(ApiError::strict(format!(
             "{name} is a date such as 2026-01-31, in UTC"
         ))),
     }

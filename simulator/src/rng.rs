@@ -1,50 +1,52 @@
-//! Chance that repeats: every concern of every call has a sequence of its own, so that two runs with one seed and the
-//! same calls in the same order go the same way, however their tasks interleave.
+//! Seeded random numbers. Every purpose of every call has a sequence of its own, so two runs with
+//! the same seed and the same calls in the same order go the same way, however their tasks
+//! interleave.
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
-/// What a sequence of chances decides.
+/// What a sequence of random numbers is for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Concern {
-    /// How long the call rings and speaks.
-    Life = 1,
+pub(crate) enum RngPurpose {
+    /// How the call goes: see [`CallPlan`](crate::call_plan::CallPlan).
+    Lifecycle = 1,
     /// Whether the create request is answered.
     Answer = 2,
-    /// Whether a callback gets lost or sent twice.
+    /// Whether a callback is lost, delayed or duplicated.
     Callback = 3,
     /// The SID of a call.
-    Call = 4,
+    CallSid = 4,
     /// The id of an HTTP answer.
-    Request = 5,
-    /// The token that tells a callback from its retries.
-    Token = 6,
+    RequestId = 5,
+    /// The idempotency token, which a webhook request shares with its retries.
+    IdempotencyToken = 6,
 }
 
 /// The seed of a run.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Dice {
+pub(crate) struct SeededRng {
     seed: u64,
 }
 
-impl Dice {
+impl SeededRng {
     pub(crate) fn new(seed: u64) -> Self {
         Self { seed }
     }
 
-    /// The sequence of the `number`th case of a concern.
-    pub(crate) fn of(self, concern: Concern, number: u64) -> StdRng {
-        StdRng::seed_from_u64(self.mixed(concern, number))
+    /// The sequence of the `number`th case of a purpose.
+    pub(crate) fn of(self, purpose: RngPurpose, number: u64) -> StdRng {
+        StdRng::seed_from_u64(self.mixed(purpose, number))
     }
 
-    /// 32 hexadecimal digits, as the tail of Twilio's ids. `salt` tells apart what a seed alone would make equal.
-    pub(crate) fn id(self, concern: Concern, number: u64, salt: u64) -> String {
-        let head = self.mixed(concern, number);
+    /// 32 hexadecimal digits, as Twilio's ids have after their prefix. With another `salt`, the
+    /// same seed gives other ids.
+    pub(crate) fn id(self, purpose: RngPurpose, number: u64, salt: u64) -> String {
+        let head = self.mixed(purpose, number);
         format!("{head:016x}{:016x}", mix(head ^ mix(salt)))
     }
 
-    fn mixed(self, concern: Concern, number: u64) -> u64 {
-        mix(mix(self.seed ^ mix(concern as u64)) ^ number)
+    fn mixed(self, purpose: RngPurpose, number: u64) -> u64 {
+        mix(mix(self.seed ^ mix(purpose as u64)) ^ number)
     }
 }
 
@@ -63,20 +65,32 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_seed_repeats_and_concerns_do_not_share_a_sequence() {
-        let throw = |seed, concern, number| Dice::new(seed).of(concern, number).random::<u64>();
-        assert_eq!(throw(7, Concern::Life, 3), throw(7, Concern::Life, 3));
-        assert_ne!(throw(7, Concern::Life, 3), throw(7, Concern::Life, 4));
-        assert_ne!(throw(7, Concern::Life, 3), throw(7, Concern::Answer, 3));
-        assert_ne!(throw(7, Concern::Life, 3), throw(8, Concern::Life, 3));
+    fn one_seed_repeats_and_purposes_do_not_share_a_sequence() {
+        let draw = |seed, purpose, number| SeededRng::new(seed).of(purpose, number).random::<u64>();
+        assert_eq!(
+            draw(7, RngPurpose::Lifecycle, 3),
+            draw(7, RngPurpose::Lifecycle, 3)
+        );
+        assert_ne!(
+            draw(7, RngPurpose::Lifecycle, 3),
+            draw(7, RngPurpose::Lifecycle, 4)
+        );
+        assert_ne!(
+            draw(7, RngPurpose::Lifecycle, 3),
+            draw(7, RngPurpose::Answer, 3)
+        );
+        assert_ne!(
+            draw(7, RngPurpose::Lifecycle, 3),
+            draw(8, RngPurpose::Lifecycle, 3)
+        );
     }
 
     #[test]
     fn ids_have_32_digits_and_differ_by_salt() {
-        let dice = Dice::new(1);
-        let id = dice.id(Concern::Call, 1, 1);
+        let rng = SeededRng::new(1);
+        let id = rng.id(RngPurpose::CallSid, 1, 1);
         assert_eq!(id.len(), 32);
         assert!(id.bytes().all(|byte| byte.is_ascii_hexdigit()));
-        assert_ne!(id, dice.id(Concern::Call, 1, 2));
+        assert_ne!(id, rng.id(RngPurpose::CallSid, 1, 2));
     }
 }

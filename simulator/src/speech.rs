@@ -1,167 +1,180 @@
-//! From text to utterances: which characters stand on their own, and how long it all takes.
+//! Speech synthesis without sound: turns text into utterances with durations.
 //!
-//! The lengths are estimates in the middle of what Twilio's voices need. What matters is that they grow with the text,
-//! so that a code that is read slowly and three times takes as long as it would in a person's ear.
+//! The durations are estimates in the middle of what Twilio's voices need. They grow with the text
+//! and shrink with the rate, so that simulated calls last about as long as real ones.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::transcript::{Kind, Utterance};
+use crate::utterance::{Utterance, UtteranceKind};
 
-/// One letter or digit on its own.
-const CHARACTER: Duration = Duration::from_millis(450);
+/// How long one letter or digit on its own takes.
+const CHARACTER_TIME: Duration = Duration::from_millis(450);
 
-/// A letter within a word, with its share of the gap between words.
-const LETTER: Duration = Duration::from_millis(65);
+/// How long a letter within a word takes, with its share of the gap between words.
+const LETTER_TIME: Duration = Duration::from_millis(65);
 
-/// A character of a script that writes syllables or words with one sign.
-const SYLLABLE: Duration = Duration::from_millis(200);
+/// How long a character takes in scripts that write a syllable or a word with one sign.
+const SYLLABLE_TIME: Duration = Duration::from_millis(200);
 
-/// Longer than Twilio lets any call last: what comes after isn't worth writing down.
-const LONGEST: Duration = Duration::from_hours(4);
+/// How much speech is synthesized at most. Twilio ends calls before
+/// (<https://www.twilio.com/docs/voice/api/call-resource#create-a-call-resource>, `TimeLimit`).
+const MAX_SPEECH: Duration = Duration::from_hours(4);
 
-/// Languages in which a digit with a full stop is an ordinal: "4." is "the fourth".
+/// Languages in which a digit with a full stop is an ordinal: "4." means "the fourth".
 const ORDINAL_LANGUAGES: [&str; 14] = [
     "cs", "da", "de", "et", "eu", "fi", "hr", "hu", "is", "lv", "nb", "sk", "sl", "tr",
 ];
 
-/// How a stretch of text is said.
+/// How a stretch of text is spoken.
 #[derive(Debug, Clone)]
-pub(crate) struct Manner {
+pub(crate) struct VoiceStyle {
     pub(crate) language: Arc<str>,
     pub(crate) voice: Arc<str>,
-    /// 1 is the voice's own pace, 2 twice as fast.
+    /// The speech rate: 1 is the voice's own, 2 is twice as fast.
     pub(crate) rate: f64,
-    /// Every letter and digit on its own.
+    /// Whether every letter and digit is spoken on its own.
     pub(crate) spelled: bool,
 }
 
-/// Writes down what is said.
+/// Collects the utterances of a document, or of a part of it.
 #[derive(Debug, Default)]
-pub(crate) struct Speaker {
-    spoken: Vec<Utterance>,
-    lasts: Duration,
+pub(crate) struct SpeechSynthesizer {
+    utterances: Vec<Utterance>,
+    duration: Duration,
 }
 
-impl Speaker {
-    /// Says a stretch of text.
-    pub(crate) fn say(&mut self, text: &str, manner: &Manner) {
-        if let Some(digit) = voice_otp::speech::digit(&manner.language, text.trim()) {
-            // A digit's word that is all there is, between two pauses.
+impl SpeechSynthesizer {
+    /// Adds a stretch of text.
+    pub(crate) fn say(&mut self, text: &str, style: &VoiceStyle) {
+        if let Some(digit) = voice_otp::speech::digit(&style.language, text.trim()) {
+            // The text is one word for a digit, between two pauses.
             self.push(
                 text.trim().to_owned(),
                 Some(digit),
-                Kind::Character,
-                CHARACTER.div_f64(manner.rate),
-                manner,
+                UtteranceKind::Character,
+                CHARACTER_TIME.div_f64(style.rate),
+                style,
             );
             return;
         }
         let mut words: Vec<&str> = Vec::new();
         for token in text.split_whitespace() {
-            if manner.spelled {
+            if style.spelled {
                 for character in token.chars().filter(|c| c.is_alphanumeric()) {
-                    self.character(character, manner);
+                    self.character(character, style);
                 }
-            } else if let Some(character) = alone(token, text, manner) {
-                self.words(&mut words, manner);
-                self.character(character, manner);
+            } else if let Some(character) = single_character(token, text, style) {
+                self.words(&mut words, style);
+                self.character(character, style);
             } else if !words.is_empty() || token.contains(char::is_alphanumeric) {
-                // Else it is a comma between two digits: a breath, not a word.
+                // What is left out is a comma between two digits: a breath, not a word.
                 words.push(token);
             }
         }
-        self.words(&mut words, manner);
+        self.words(&mut words, style);
     }
 
-    /// Says nothing for a while.
-    pub(crate) fn pause(&mut self, lasts: Duration, manner: &Manner) {
-        if lasts > Duration::ZERO {
-            self.push(String::new(), None, Kind::Pause, lasts, manner);
+    /// Adds a silence.
+    pub(crate) fn pause(&mut self, duration: Duration, style: &VoiceStyle) {
+        if duration > Duration::ZERO {
+            self.push(String::new(), None, UtteranceKind::Pause, duration, style);
         }
     }
 
-    /// Something that takes time and is no speech, such as a recording.
-    pub(crate) fn play(&mut self, what: &str, lasts: Duration, manner: &Manner) {
-        self.push(what.to_owned(), None, Kind::Words, lasts, manner);
+    /// Adds something that takes time and isn't speech, such as a recording.
+    pub(crate) fn play(&mut self, what: &str, duration: Duration, style: &VoiceStyle) {
+        self.push(what.to_owned(), None, UtteranceKind::Words, duration, style);
     }
 
-    /// Says everything since `from` again until it has been said `times` times.
+    /// Repeats everything since the mark `from`, so that it is played `times` times in all.
     pub(crate) fn repeat(&mut self, from: usize, times: u32) {
-        let once: Vec<Utterance> = self.spoken.iter().skip(from).cloned().collect();
+        let once: Vec<Utterance> = self.utterances.iter().skip(from).cloned().collect();
         for _ in 1..times {
-            if once.is_empty() || self.lasts > LONGEST {
+            if once.is_empty() || self.duration > MAX_SPEECH {
                 return;
             }
-            self.lasts += once
+            self.duration += once
                 .iter()
-                .map(|utterance| utterance.lasts)
+                .map(|utterance| utterance.duration)
                 .sum::<Duration>();
-            self.spoken.extend(once.iter().cloned());
+            self.utterances.extend(once.iter().cloned());
         }
     }
 
-    /// How many utterances there are so far: a mark for [`Speaker::repeat`].
+    /// A mark for [`SpeechSynthesizer::repeat`]: how many utterances there are so far.
     pub(crate) fn mark(&self) -> usize {
-        self.spoken.len()
+        self.utterances.len()
     }
 
-    pub(crate) fn into_spoken(self) -> Vec<Utterance> {
-        self.spoken
+    pub(crate) fn into_utterances(self) -> Vec<Utterance> {
+        self.utterances
     }
 
-    fn character(&mut self, character: char, manner: &Manner) {
+    fn character(&mut self, character: char, style: &VoiceStyle) {
         self.push(
             character.to_string(),
             Some(character),
-            Kind::Character,
-            CHARACTER.div_f64(manner.rate),
-            manner,
+            UtteranceKind::Character,
+            CHARACTER_TIME.div_f64(style.rate),
+            style,
         );
     }
 
-    fn words(&mut self, words: &mut Vec<&str>, manner: &Manner) {
+    fn words(&mut self, words: &mut Vec<&str>, style: &VoiceStyle) {
         if words.is_empty() {
             return;
         }
         let text = words.join(" ");
         words.clear();
-        let lasts: Duration = text
+        let duration: Duration = text
             .chars()
-            .map(|c| if c < '\u{2e80}' { LETTER } else { SYLLABLE })
+            .map(|c| {
+                if c < '\u{2e80}' {
+                    LETTER_TIME
+                } else {
+                    SYLLABLE_TIME
+                }
+            })
             .sum();
-        self.push(text, None, Kind::Words, lasts.div_f64(manner.rate), manner);
+        self.push(
+            text,
+            None,
+            UtteranceKind::Words,
+            duration.div_f64(style.rate),
+            style,
+        );
     }
 
     fn push(
         &mut self,
         text: String,
         symbol: Option<char>,
-        kind: Kind,
-        lasts: Duration,
-        manner: &Manner,
+        kind: UtteranceKind,
+        duration: Duration,
+        style: &VoiceStyle,
     ) {
-        if self.lasts > LONGEST {
+        if self.duration > MAX_SPEECH {
             return;
         }
-        self.lasts += lasts;
-        let (language, voice) = (Arc::clone(&manner.language), Arc::clone(&manner.voice));
-        self.spoken.push(Utterance {
+        self.duration += duration;
+        let (language, voice) = (Arc::clone(&style.language), Arc::clone(&style.voice));
+        self.utterances.push(Utterance {
             text,
             symbol,
             kind,
             language,
             voice,
-            lasts,
+            duration,
         });
     }
 }
 
-/// The letter or digit that this token is, if it is said as one character.
+/// The letter or digit that this token is, if it is spoken as one character.
 ///
-/// In running text only digits and capitals are; a small letter may be a word, as "a" is. A text that is nothing but
-/// one letter (between two SSML breaks, say) is a character in either case.
-fn alone(token: &str, text: &str, manner: &Manner) -> Option<char> {
+/// In running text, digits and capital letters are; a small letter may be a word, as "a" is. In a
+/// text that consists of one letter (between two SSML breaks, for example), a small letter is, too.
+fn single_character(token: &str, text: &str, style: &VoiceStyle) -> Option<char> {
     let mut characters = token.chars();
     let first = characters.next().filter(char::is_ascii_alphanumeric)?;
     let rest = characters.as_str();
@@ -171,7 +184,7 @@ fn alone(token: &str, text: &str, manner: &Manner) -> Option<char> {
     {
         return None;
     }
-    let language = manner.language.split('-').next().unwrap_or_default();
+    let language = style.language.split('-').next().unwrap_or_default();
     if rest == "." && first.is_ascii_digit() && ORDINAL_LANGUAGES.contains(&language) {
         return None;
     }
@@ -182,106 +195,115 @@ fn alone(token: &str, text: &str, manner: &Manner) -> Option<char> {
 mod tests {
     use super::*;
 
-    fn said(text: &str, language: &str, spelled: bool) -> Vec<(Kind, String)> {
-        let manner = Manner {
+    fn spoken(text: &str, language: &str, spelled: bool) -> Vec<(UtteranceKind, String)> {
+        let style = VoiceStyle {
             language: language.into(),
             voice: "man".into(),
             rate: 1.0,
             spelled,
         };
-        let mut speaker = Speaker::default();
-        speaker.say(text, &manner);
-        speaker
-            .into_spoken()
+        let mut synthesizer = SpeechSynthesizer::default();
+        synthesizer.say(text, &style);
+        synthesizer
+            .into_utterances()
             .into_iter()
             .map(|utterance| (utterance.kind, utterance.text))
             .collect()
     }
 
     #[track_caller]
-    fn check(text: &str, language: &str, expected: &[(Kind, &str)]) {
-        let said = said(text, language, false);
-        let said: Vec<_> = said
+    fn check(text: &str, language: &str, expected: &[(UtteranceKind, &str)]) {
+        let spoken = spoken(text, language, false);
+        let spoken: Vec<_> = spoken
             .iter()
             .map(|(kind, text)| (*kind, text.as_str()))
             .collect();
-        assert_eq!(said, expected, "{text}");
+        assert_eq!(spoken, expected, "{text}");
     }
 
     #[test]
-    fn digits_stand_on_their_own_only_when_parted() {
+    fn digits_are_spoken_on_their_own_only_when_separated() {
         check(
             "Code: 4, 9",
             "en-US",
             &[
-                (Kind::Words, "Code:"),
-                (Kind::Character, "4"),
-                (Kind::Character, "9"),
+                (UtteranceKind::Words, "Code:"),
+                (UtteranceKind::Character, "4"),
+                (UtteranceKind::Character, "9"),
             ],
         );
         check(
             "4 , 9",
             "en-US",
-            &[(Kind::Character, "4"), (Kind::Character, "9")],
+            &[
+                (UtteranceKind::Character, "4"),
+                (UtteranceKind::Character, "9"),
+            ],
         );
-        check("Code 4921", "en-US", &[(Kind::Words, "Code 4921")]);
+        check("Code 4921", "en-US", &[(UtteranceKind::Words, "Code 4921")]);
         check(
             "B 7",
             "en-US",
-            &[(Kind::Character, "B"), (Kind::Character, "7")],
+            &[
+                (UtteranceKind::Character, "B"),
+                (UtteranceKind::Character, "7"),
+            ],
         );
     }
 
     #[test]
-    fn a_small_letter_is_a_word_unless_it_is_all_there_is() {
-        check("a code", "en-US", &[(Kind::Words, "a code")]);
-        check(" b ", "en-US", &[(Kind::Character, "b")]);
+    fn a_small_letter_is_a_word_unless_it_is_the_whole_text() {
+        check("a code", "en-US", &[(UtteranceKind::Words, "a code")]);
+        check(" b ", "en-US", &[(UtteranceKind::Character, "b")]);
     }
 
     #[test]
     fn a_digit_with_a_full_stop_is_an_ordinal_in_german() {
-        check("4. 9.", "de-DE", &[(Kind::Words, "4. 9.")]);
+        check("4. 9.", "de-DE", &[(UtteranceKind::Words, "4. 9.")]);
         check(
             "4. 9.",
             "en-US",
-            &[(Kind::Character, "4"), (Kind::Character, "9")],
+            &[
+                (UtteranceKind::Character, "4"),
+                (UtteranceKind::Character, "9"),
+            ],
         );
     }
 
     #[test]
-    fn spelled_text_is_said_character_by_character() {
+    fn spelled_text_is_spoken_character_by_character() {
         let expected: Vec<_> = ["4", "a", "2"]
-            .map(|c| (Kind::Character, c.to_owned()))
+            .map(|c| (UtteranceKind::Character, c.to_owned()))
             .into();
-        assert_eq!(said("4a-2", "en-US", true), expected);
+        assert_eq!(spoken("4a-2", "en-US", true), expected);
     }
 
     #[test]
     fn slow_speech_takes_longer() {
-        let manner = Manner {
+        let style = VoiceStyle {
             language: "en-US".into(),
             voice: "man".into(),
             rate: 0.5,
             spelled: false,
         };
-        let mut speaker = Speaker::default();
-        speaker.say("4", &manner);
-        let spoken = speaker.into_spoken();
+        let mut synthesizer = SpeechSynthesizer::default();
+        synthesizer.say("4", &style);
+        let spoken = synthesizer.into_utterances();
         assert_eq!(spoken.len(), 1);
-        assert_eq!(spoken[0].lasts, CHARACTER * 2);
+        assert_eq!(spoken[0].duration, CHARACTER_TIME * 2);
     }
 
     #[test]
-    fn endless_repetition_ends_with_the_longest_call() {
-        let manner = Manner {
+    fn endless_repetition_stops_after_four_hours() {
+        let style = VoiceStyle {
             language: "en-US".into(),
             voice: "man".into(),
             rate: 1.0,
             spelled: false,
         };
-        let mut speaker = Speaker::default();
-        speaker.pause(Duration::from_hours(1), &manner);
-        speaker.repeat(0, 1_000);
-        assert_eq!(speaker.mark(), 5);
+        let mut synthesizer = SpeechSynthesizer::default();
+        synthesizer.pause(Duration::from_hours(1), &style);
+        synthesizer.repeat(0, 1_000);
+        assert_eq!(synthesizer.mark(), 5);
     }
 }

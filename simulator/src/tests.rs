@@ -1,4 +1,4 @@
-//! The simulator over a real loopback connection.
+//! Tests of the simulator over a loopback connection.
 
 use std::time::Duration;
 
@@ -13,11 +13,14 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
-use super::{Account, ApiKey, CallReport, Settings, Simulator};
-use crate::signature;
+use voice_otp_twilio::signature;
+
+use crate::http_clients::install_tls_provider;
+use crate::{Account, ApiKey, CallReport, Settings, Simulator};
 
 mod calls;
 mod refusals;
+mod scripts;
 
 const SID: &str = "AC00000000000000000000000000000001";
 const TOKEN: &str = "an auth token";
@@ -26,12 +29,12 @@ const TO: &str = "+14155550199";
 const TWIML: &str = "<Response><Say>Your code is: 4 9 2 1. Again: 4 9 2 1</Say></Response>";
 const CALLS: &str = "/2010-04-01/Accounts/AC00000000000000000000000000000001/Calls.json";
 
-/// A simulator that is served, and a party that it calls back.
+/// A served simulator, and a server for its callbacks.
 struct Rig {
     simulator: Simulator,
     client: Client,
     base: String,
-    /// Where the other party listens.
+    /// A URL of the server for callbacks.
     callback_url: String,
     callbacks: UnboundedReceiver<Callback>,
     _stop: DropGuard,
@@ -50,14 +53,14 @@ struct Callback {
 struct Answer {
     status: u16,
     headers: HeaderMap,
-    /// Null when it isn't JSON.
+    /// Null if it isn't JSON.
     body: Value,
 }
 
 impl Rig {
-    /// A simulator at this speed, with an account that dials this many calls a second.
+    /// Starts a simulator at this speed, with an account that dials this many calls per second.
     async fn at(speed: f64, calls_per_second: f64) -> Self {
-        super::post::install_tls_provider();
+        install_tls_provider();
         let mut account = Account::new(SID, TOKEN);
         account.api_keys.push(ApiKey {
             sid: "SK1".to_owned(),
@@ -80,7 +83,7 @@ impl Rig {
         let (sender, callbacks) = unbounded_channel();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let callback_url = format!("http://{}/calls/attempt-1", listener.local_addr().unwrap());
-        let party = Router::new().fallback(called_back).with_state(sender);
+        let party = Router::new().fallback(receive_callback).with_state(sender);
         tasks.spawn(async move { axum::serve(listener, party).await });
 
         let client = Client::builder().no_proxy().build().unwrap();
@@ -94,7 +97,7 @@ impl Rig {
         }
     }
 
-    async fn ask(
+    async fn request(
         &self,
         method: Method,
         path: &str,
@@ -117,11 +120,13 @@ impl Rig {
     }
 
     async fn get(&self, path: &str) -> Answer {
-        self.ask(Method::GET, path, "", "text/plain").await.unwrap()
+        self.request(Method::GET, path, "", "text/plain")
+            .await
+            .unwrap()
     }
 
     async fn control(&self, method: Method, path: &str, json: &str) -> Answer {
-        self.ask(method, path, json, "application/json")
+        self.request(method, path, json, "application/json")
             .await
             .unwrap()
     }
@@ -130,7 +135,7 @@ impl Rig {
         let body = form_urlencoded::Serializer::new(String::new())
             .extend_pairs(pairs)
             .finish();
-        self.ask(
+        self.request(
             Method::POST,
             path,
             &body,
@@ -139,14 +144,14 @@ impl Rig {
         .await
     }
 
-    /// Asks for a call, with some more parameters.
+    /// Sends a create request with some more parameters.
     async fn create(&self, to: &str, more: &[(&str, &str)]) -> reqwest::Result<Answer> {
         let mut pairs = vec![("To", to), ("From", FROM), ("Twiml", TWIML)];
         pairs.extend_from_slice(more);
         self.post(CALLS, &pairs).await
     }
 
-    /// Creates a call that tells of all its progress, and returns its SID.
+    /// Creates a call that sends callbacks for all its progress, and returns its SID.
     async fn call(&self, to: &str, more: &[(&str, &str)]) -> String {
         let mut pairs = vec![("StatusCallback", self.callback_url.as_str())];
         for event in ["initiated", "ringing", "answered", "completed"] {
@@ -158,11 +163,11 @@ impl Rig {
         answer.text("sid")
     }
 
-    /// The next callback.
-    async fn called_back(&mut self) -> Callback {
+    /// Waits for the next callback, and checks its signature.
+    async fn next_callback(&mut self) -> Callback {
         let callback = tokio::time::timeout(Duration::from_secs(10), self.callbacks.recv()).await;
         let callback = callback
-            .expect("a callback in time")
+            .expect("a callback before the timeout")
             .expect("an open channel");
         let url = self
             .callback_url
@@ -178,10 +183,10 @@ impl Rig {
         callback
     }
 
-    /// Waits for the callback that tells the end.
-    async fn end(&mut self) -> Callback {
+    /// Waits for the callback that reports the end of a call.
+    async fn final_callback(&mut self) -> Callback {
         loop {
-            let callback = self.called_back().await;
+            let callback = self.next_callback().await;
             if !["initiated", "ringing", "in-progress"].contains(&callback.field("CallStatus")) {
                 return callback;
             }
@@ -198,7 +203,7 @@ impl Rig {
 }
 
 impl Callback {
-    /// The value of a field, or nothing.
+    /// The value of a field; empty if it is missing.
     fn field(&self, name: &str) -> &str {
         self.fields
             .iter()
@@ -213,7 +218,7 @@ impl Answer {
     }
 }
 
-async fn called_back(
+async fn receive_callback(
     State(sender): State<UnboundedSender<Callback>>,
     uri: Uri,
     headers: HeaderMap,
@@ -221,14 +226,14 @@ async fn called_back(
 ) -> StatusCode {
     let signature = headers["x-twilio-signature"].to_str().unwrap().to_owned();
     let fields = form_urlencoded::parse(&body).into_owned().collect();
-    let heard = sender
+    let received = sender
         .send(Callback {
             path: uri.to_string(),
             signature,
             fields,
         })
         .is_ok();
-    if heard {
+    if received {
         StatusCode::NO_CONTENT
     } else {
         StatusCode::GONE

@@ -1,59 +1,32 @@
-//! What the person on the phone hears.
+//! What the callee hears.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
-use super::twiml;
+use crate::twiml;
+use crate::utterance::{Utterance, UtteranceKind};
 
-/// The fewest characters that make a code.
-const SHORTEST_CODE: usize = 4;
+/// The fewest characters that count as a code.
+const MIN_CODE_LENGTH: usize = 4;
 
-/// A silence from which on the next character begins another reading.
-const BETWEEN_READINGS: Duration = Duration::from_secs(2);
+/// A silence of this length or more separates two readings.
+const READING_SEPARATOR: Duration = Duration::from_secs(2);
 
-/// What a call says, in order, and how much of it was heard. `Display` gives the part that was heard, as in
-/// `Your code is: 4 (0.6 s) 9 (0.6 s)`.
+/// What a call plays, in order, and how much of it the callee heard. `Display` writes the part that
+/// was heard, as in `Your code is: 4 (0.6 s) 9 (0.6 s)`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Transcript {
-    /// Everything that is said if nobody hangs up.
+    /// Everything that the call plays if it isn't hung up.
     pub spoken: Vec<Utterance>,
+    /// How much of it was heard, from its beginning.
     heard: Duration,
 }
 
-/// One stretch of a transcript.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Utterance {
-    /// What is said; empty for a pause.
-    pub text: String,
-    /// The letter or digit that is said on its own, where one is: also as a word, as in `four`.
-    pub symbol: Option<char>,
-    /// What sort of stretch it is.
-    pub kind: Kind,
-    /// The language it is said in.
-    pub language: Arc<str>,
-    /// The voice that says it; `man` where the `TwiML` names none, as at Twilio.
-    pub voice: Arc<str>,
-    /// How long it takes, by estimate.
-    pub lasts: Duration,
-}
-
-/// The sorts of stretches.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Words, said as words. A number such as `4921` is one, and so is `4.` where that is an ordinal.
-    Words,
-    /// One letter or digit on its own.
-    Character,
-    /// Silence.
-    Pause,
-}
-
 impl Transcript {
-    /// What inline `TwiML` says, heard to its end.
+    /// What inline `TwiML` plays, heard to its end.
     ///
     /// # Errors
-    /// Anything that would keep Twilio from saying it: see [`twiml::Error`].
+    /// Twilio could not play it: see [`twiml::Error`].
     pub fn of(twiml: &str) -> Result<Self, twiml::Error> {
         twiml::listen(twiml).map(Self::new)
     }
@@ -65,7 +38,7 @@ impl Transcript {
         }
     }
 
-    /// The same, hung up after this much of it.
+    /// The same transcript, hung up after this much of it.
     #[must_use]
     pub fn until(self, heard: Duration) -> Self {
         Self { heard, ..self }
@@ -73,31 +46,34 @@ impl Transcript {
 
     /// How long all of it takes.
     pub fn length(&self) -> Duration {
-        self.spoken.iter().map(|utterance| utterance.lasts).sum()
+        self.spoken.iter().map(|utterance| utterance.duration).sum()
     }
 
     /// The readings of a code that were heard from their first to their last character, in order.
     ///
-    /// A reading is a run of at least four characters, each on its own, with nothing but short silences between them.
+    /// A reading is a run of at least four characters, each on its own, with nothing but silences
+    /// of less than two seconds between them.
     pub fn readings_heard(&self) -> Vec<String> {
         let mut readings = Readings::default();
         let mut at = Duration::ZERO;
         for utterance in &self.spoken {
-            at += utterance.lasts;
+            at += utterance.duration;
             match utterance.kind {
-                Kind::Character if at <= self.heard => readings.run.extend(utterance.symbol),
-                // Hung up in the middle of a reading: it doesn't count.
-                Kind::Character => return readings.heard,
-                Kind::Pause if utterance.lasts < BETWEEN_READINGS => {}
-                Kind::Words | Kind::Pause => readings.end(),
+                UtteranceKind::Character if at <= self.heard => {
+                    readings.run.extend(utterance.symbol);
+                }
+                // The call was hung up in the middle of this reading, which doesn't count.
+                UtteranceKind::Character => return readings.heard,
+                UtteranceKind::Pause if utterance.duration < READING_SEPARATOR => {}
+                UtteranceKind::Words | UtteranceKind::Pause => readings.end(),
             }
         }
         readings.end();
         readings.heard
     }
 
-    /// The characters of the code, from the readings that were heard fully; empty if none was. Readings that differ
-    /// from one another stand one after the other, with spaces between them.
+    /// The characters of the code, from the readings that were heard in full; empty if none was.
+    /// Consecutive readings that differ are all given, with spaces between them.
     pub fn digits_heard(&self) -> String {
         let mut readings = self.readings_heard();
         readings.dedup();
@@ -110,13 +86,17 @@ impl fmt::Display for Transcript {
         let mut at = Duration::ZERO;
         let mut space = "";
         for utterance in &self.spoken {
-            at += utterance.lasts;
+            at += utterance.duration;
             if at > self.heard {
                 break;
             }
             match utterance.kind {
-                Kind::Pause => write!(f, "{space}({} s)", utterance.lasts.as_secs_f64())?,
-                Kind::Words | Kind::Character => write!(f, "{space}{}", utterance.text)?,
+                UtteranceKind::Pause => {
+                    write!(f, "{space}({} s)", utterance.duration.as_secs_f64())?;
+                }
+                UtteranceKind::Words | UtteranceKind::Character => {
+                    write!(f, "{space}{}", utterance.text)?;
+                }
             }
             space = " ";
         }
@@ -132,9 +112,10 @@ struct Readings {
 }
 
 impl Readings {
+    /// Ends the run. It counts as a reading if it is long enough for a code.
     fn end(&mut self) {
         let run = std::mem::take(&mut self.run);
-        if run.chars().count() >= SHORTEST_CODE {
+        if run.chars().count() >= MIN_CODE_LENGTH {
             self.heard.push(run);
         }
     }
@@ -145,24 +126,26 @@ mod tests {
     use super::*;
 
     const TWICE: &str = r#"<Response><Say language="en-US" voice="Polly.Joanna-Neural">Your code is:
-        4<break time="600ms"/>9<break time="600ms"/>2<break time="600ms"/>1<break time="600ms"/></Say>
-        <Pause length="1"/>
+        4<break time="600ms"/>9<break time="600ms"/>2<break time="600ms"/>1<break time="600ms"/>
+        </Say><Pause length="1"/>
         <Say language="en-US" voice="Polly.Joanna-Neural">Again:
-        4<break time="600ms"/>9<break time="600ms"/>2<break time="600ms"/>1<break time="600ms"/></Say></Response>"#;
+        4<break time="600ms"/>9<break time="600ms"/>2<break time="600ms"/>1<break time="600ms"/>
+        </Say></Response>"#;
 
     #[test]
     fn a_transcript_reads_like_the_call() {
         let transcript = Transcript::of(TWICE).unwrap();
         assert_eq!(
             transcript.to_string(),
-            "Your code is: 4 (0.6 s) 9 (0.6 s) 2 (0.6 s) 1 (0.6 s) (1 s) Again: 4 (0.6 s) 9 (0.6 s) 2 (0.6 s) 1 (0.6 s)"
+            "Your code is: 4 (0.6 s) 9 (0.6 s) 2 (0.6 s) 1 (0.6 s) (1 s) \
+             Again: 4 (0.6 s) 9 (0.6 s) 2 (0.6 s) 1 (0.6 s)"
         );
         assert_eq!(transcript.readings_heard(), ["4921", "4921"]);
         assert_eq!(transcript.digits_heard(), "4921");
         let first = &transcript.spoken[0];
         assert_eq!(
             (&*first.language, &*first.voice, first.kind),
-            ("en-US", "Polly.Joanna-Neural", Kind::Words)
+            ("en-US", "Polly.Joanna-Neural", UtteranceKind::Words)
         );
     }
 
@@ -171,15 +154,15 @@ mod tests {
         let whole = Transcript::of(TWICE).unwrap();
         let up_to = |character: usize| {
             let mut left = character;
-            let mut lasts = Duration::ZERO;
+            let mut duration = Duration::ZERO;
             for utterance in &whole.spoken {
-                lasts += utterance.lasts;
-                left -= usize::from(utterance.kind == Kind::Character);
+                duration += utterance.duration;
+                left -= usize::from(utterance.kind == UtteranceKind::Character);
                 if left == 0 {
                     break;
                 }
             }
-            lasts
+            duration
         };
         let hung_up = |after: Duration| Transcript::of(TWICE).unwrap().until(after);
         assert_eq!(hung_up(up_to(3)).digits_heard(), "");
@@ -194,13 +177,13 @@ mod tests {
     }
 
     #[test]
-    fn a_long_silence_parts_two_readings() {
+    fn a_long_silence_separates_two_readings() {
         let code = "4 9 2 1";
-        let parted = format!(
+        let separated = format!(
             r#"<Response><Say>{code}</Say><Pause length="2"/><Say>{code}</Say></Response>"#
         );
         assert_eq!(
-            Transcript::of(&parted).unwrap().readings_heard(),
+            Transcript::of(&separated).unwrap().readings_heard(),
             ["4921", "4921"]
         );
         let run_on = format!(r"<Response><Say>{code}</Say><Pause/><Say>{code}</Say></Response>");

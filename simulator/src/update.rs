@@ -1,4 +1,4 @@
-//! `POST …/Calls/{sid}.json`: ends a call from outside.
+//! `POST …/Calls/{sid}.json`: cancels a call or hangs it up.
 
 use std::sync::Arc;
 
@@ -9,15 +9,15 @@ use axum::http::HeaderMap;
 use axum::response::IntoResponse;
 use tokio::time::Instant;
 
-use super::auth;
-use super::call::{Ending, Stage};
-use super::params::Params;
-use super::read::missing;
-use super::refusal::Refusal;
-use super::world::World;
+use crate::api_error::ApiError;
+use crate::auth;
+use crate::call::{CallStage, FinalStatus};
+use crate::params::Params;
+use crate::read::not_found;
+use crate::state::SimulatorState;
 
-/// What Twilio can change in a call, and the simulator can't.
-const KNOWN: [&str; 8] = [
+/// Parameters of Twilio's that the simulator doesn't support, since voice-otp doesn't send them.
+const UNSUPPORTED: [&str; 8] = [
     "Url",
     "Method",
     "FallbackUrl",
@@ -28,46 +28,54 @@ const KNOWN: [&str; 8] = [
     "TimeLimit",
 ];
 
-/// Handles an update.
+/// Handles an update of a call's status.
 pub(crate) async fn update(
-    State(world): State<Arc<World>>,
+    State(state): State<Arc<SimulatorState>>,
     Path((account, file)): Path<(String, String)>,
     headers: HeaderMap,
     body: Bytes,
-) -> Result<impl IntoResponse, Refusal> {
-    let account = auth::account(&world.directory(), &account, &headers)?;
+) -> Result<impl IntoResponse, ApiError> {
+    let account = auth::authorize(&state.accounts(), &account, &headers)?;
     let params = Params::of_form(&headers, &body)?;
-    params.only(&["Status"], &KNOWN)?;
-    let status = params.word("Status", &["canceled", "completed"], Refusal::strict)?;
-    let status = status.ok_or_else(|| Refusal::strict("Status is required"))?;
-    let now = world.clock.now();
-    let mut book = world.book();
-    let call = book
-        .at(&account.sid, &file)
-        .ok_or_else(|| missing(&account.sid, &file))?;
-    let (ending, sip_response) = ending(call.stage, status)?;
-    // The call's own task may be about to end it too: whoever holds the book first decides.
-    if call.reach(Stage::Ended(ending), now).is_some() {
+    params.check_names(&["Status"], &UNSUPPORTED)?;
+    let status = params.one_of("Status", &["canceled", "completed"], ApiError::strict)?;
+    let status = status.ok_or_else(|| ApiError::strict("Status is required"))?;
+    let now = state.clock.now();
+    let mut store = state.calls();
+    let call = store
+        .at_path(&account.sid, &file)
+        .ok_or_else(|| not_found(&account.sid, &file))?;
+    let (final_status, sip_response) = final_status(call.stage, status)?;
+    // The call's own task may be about to end it, too: the first to lock the store decides.
+    if call.reach(CallStage::Ended(final_status), now).is_some() {
         call.sip_response = Some(sip_response);
-        call.talked = call.answered.map(|(at, talk)| {
+        call.talked = call.answered.map(|(at, answer_plan)| {
             let elapsed = Instant::now()
                 .saturating_duration_since(at)
-                .mul_f64(world.speed);
-            elapsed.min(talk.lasts)
+                .mul_f64(state.speed);
+            elapsed.min(answer_plan.ends_after)
         });
         call.hang_up.cancel();
     }
     Ok(Json(call.resource()))
 }
 
-/// How the call ends, and with which SIP response.
-fn ending(stage: Stage, status: &str) -> Result<(Ending, u16), Refusal> {
+/// The final status that an update leads to, and the SIP response.
+///
+/// # Errors
+/// 21220 if the call can't be updated to this status.
+fn final_status(stage: CallStage, status: &str) -> Result<(FinalStatus, u16), ApiError> {
     match stage {
-        // Nobody has answered yet, so there is nothing to complete.
-        Stage::Queued | Stage::Dialling | Stage::Ringing => Ok((Ending::Canceled, 487)),
-        Stage::InProgress if status == "completed" => Ok((Ending::Completed, 200)),
-        Stage::InProgress => Err(Refusal::bad(21220, "Call is in progress. Cannot cancel.")),
-        Stage::Ended(_) => Err(Refusal::bad(
+        // The call isn't answered, so `completed` cancels it as well.
+        CallStage::Queued | CallStage::Dialling | CallStage::Ringing => {
+            Ok((FinalStatus::Canceled, 487))
+        }
+        CallStage::InProgress if status == "completed" => Ok((FinalStatus::Completed, 200)),
+        CallStage::InProgress => Err(ApiError::bad_request(
+            21220,
+            "Call is in progress. Cannot cancel.",
+        )),
+        CallStage::Ended(_) => Err(ApiError::bad_request(
             21220,
             "Call is not in-progress. Cannot redirect.",
         )),
@@ -79,21 +87,27 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_a_call_that_is_not_over_can_be_ended() {
-        for stage in [Stage::Queued, Stage::Dialling, Stage::Ringing] {
-            assert_eq!(ending(stage, "canceled"), Ok((Ending::Canceled, 487)));
-            assert_eq!(ending(stage, "completed"), Ok((Ending::Canceled, 487)));
+    fn only_an_open_call_can_be_ended() {
+        for stage in [CallStage::Queued, CallStage::Dialling, CallStage::Ringing] {
+            assert_eq!(
+                final_status(stage, "canceled"),
+                Ok((FinalStatus::Canceled, 487))
+            );
+            assert_eq!(
+                final_status(stage, "completed"),
+                Ok((FinalStatus::Canceled, 487))
+            );
         }
         assert_eq!(
-            ending(Stage::InProgress, "completed"),
-            Ok((Ending::Completed, 200))
+            final_status(CallStage::InProgress, "completed"),
+            Ok((FinalStatus::Completed, 200))
         );
         for (stage, status) in [
-            (Stage::InProgress, "canceled"),
-            (Stage::Ended(Ending::Busy), "canceled"),
-            (Stage::Ended(Ending::Completed), "completed"),
+            (CallStage::InProgress, "canceled"),
+            (CallStage::Ended(FinalStatus::Busy), "canceled"),
+            (CallStage::Ended(FinalStatus::Completed), "completed"),
         ] {
-            assert_eq!(ending(stage, status).unwrap_err().code, Some(21220));
+            assert_eq!(final_status(stage, status).unwrap_err().code, Some(21220));
         }
     }
 }

@@ -1,18 +1,20 @@
-//! The voices that the simulator knows: Twilio's basic ones, and of Polly's and Google's the best one for each language.
+//! The voices that the simulator knows: Twilio's basic ones, and those in `voices.tsv`, a selection
+//! of the voices of Amazon Polly and Google that Twilio offers
+//! (<https://www.twilio.com/docs/voice/twiml/say/text-speech#available-voices-and-languages>).
 //!
-//! Twilio has more. A voice that isn't here is refused all the same: an unknown voice, or one of another language, is a
-//! silent call, and the simulator is there to catch that.
+//! Twilio has more. The simulator refuses the others, because a voice that Twilio doesn't know, or
+//! that doesn't speak the language, makes a silent call.
 
-/// `language` and `voice`, separated by a tab, after a heading.
+/// A heading, then a language and a voice per line, separated by a tab.
 const TABLE: &str = include_str!("voices.tsv");
 
-/// The languages that `man` and `woman` speak.
+/// The languages that the basic voices `man` and `woman` speak.
 const BASIC_LANGUAGES: [&str; 6] = ["de", "en", "en-GB", "en-US", "es", "fr"];
 
-/// Who speaks, with what that voice can take.
+/// The families of voices, which differ in the SSML that they support.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Family {
-    /// `man`, `woman`, or the account's default: no SSML at all.
+pub(crate) enum VoiceFamily {
+    /// `man`, `woman`, or the account's default voice: no SSML.
     Basic,
     /// Amazon Polly, standard voices: all SSML.
     PollyStandard,
@@ -22,7 +24,7 @@ pub(crate) enum Family {
     Google,
 }
 
-impl Family {
+impl VoiceFamily {
     /// The family of a voice, if the simulator knows the voice and it speaks the language.
     pub(crate) fn of(voice: Option<&str>, language: &str) -> Option<Self> {
         match voice {
@@ -45,8 +47,8 @@ impl Family {
         }
     }
 
-    /// Whether the voice can take this SSML element.
-    pub(crate) fn takes(self, element: &str) -> bool {
+    /// Whether the voices support this SSML element.
+    pub(crate) fn supports(self, element: &str) -> bool {
         match self {
             Self::Basic => false,
             Self::PollyStandard => true,
@@ -55,8 +57,8 @@ impl Family {
         }
     }
 
-    /// How many characters of text one `Say` may have, without SSML.
-    pub(crate) fn longest_text(self) -> usize {
+    /// How many characters of text one `Say` may have, SSML not counted.
+    pub(crate) fn max_text_chars(self) -> usize {
         match self {
             Self::Basic => 4_000,
             Self::PollyStandard | Self::PollyNeural => 3_000,
@@ -65,7 +67,7 @@ impl Family {
     }
 }
 
-/// Whether any voice speaks this language.
+/// Whether a voice in the table speaks this language.
 pub(crate) fn is_language(language: &str) -> bool {
     rows().any(|(known, _)| known == language)
 }
@@ -97,27 +99,34 @@ mod tests {
     #[test]
     fn a_voice_must_speak_the_language() {
         assert_eq!(
-            Family::of(Some("Polly.Vicki-Neural"), "de-DE"),
-            Some(Family::PollyNeural)
+            VoiceFamily::of(Some("Polly.Vicki-Neural"), "de-DE"),
+            Some(VoiceFamily::PollyNeural)
         );
         assert_eq!(
-            Family::of(Some("Polly.Zeina"), "arb"),
-            Some(Family::PollyStandard)
+            VoiceFamily::of(Some("Polly.Zeina"), "arb"),
+            Some(VoiceFamily::PollyStandard)
         );
         assert_eq!(
-            Family::of(Some("Google.hu-HU-Wavenet-B"), "hu-HU"),
-            Some(Family::Google)
+            VoiceFamily::of(Some("Google.hu-HU-Wavenet-B"), "hu-HU"),
+            Some(VoiceFamily::Google)
         );
-        assert_eq!(Family::of(Some("woman"), "en-GB"), Some(Family::Basic));
-        assert_eq!(Family::of(None, "de-DE"), Some(Family::Basic));
+        assert_eq!(
+            VoiceFamily::of(Some("woman"), "en-GB"),
+            Some(VoiceFamily::Basic)
+        );
+        assert_eq!(VoiceFamily::of(None, "de-DE"), Some(VoiceFamily::Basic));
         for (voice, language) in [
             (Some("Polly.Vicki-Neural"), "en-US"),
-            (Some("Polly.Nobody"), "de-DE"),
+            (Some("Polly.Unknown"), "de-DE"),
             (Some("woman"), "ja-JP"),
             (Some("alice"), "en-US"),
             (None, "uk-UA"),
         ] {
-            assert_eq!(Family::of(voice, language), None, "{voice:?} {language}");
+            assert_eq!(
+                VoiceFamily::of(voice, language),
+                None,
+                "{voice:?} {language}"
+            );
         }
     }
 }

@@ -1,18 +1,22 @@
-//! What Twilio says of an account: whether its credentials work, its numbers, its balance, and where it may call.
+//! What Twilio reports about an account: its status, its balance, its numbers and its geographic
+//! permissions.
 //!
-//! By Twilio's own description every field may be null, so each is optional here.
+//! By Twilio's `OpenAPI` description (<https://github.com/twilio/twilio-oai>) every field may be
+//! null, so all are optional here.
 
 use reqwest::Method;
 use secrecy::{ExposeSecret as _, SecretString};
 use serde::Deserialize;
-use voice_otp::failure::CallFailure;
+use voice_otp::call::failure::CallFailure;
 use voice_otp::settings::{Region, VoiceSettings};
 use voice_otp_schemas::PhoneNumber;
 use voice_otp_schemas::phone::Country;
 
-use crate::client::{Answer, Client, authorized};
+use crate::client::Client;
+use crate::client::api::with_credentials;
+use crate::client::response::ApiResponse;
 
-/// An account, as Twilio has it.
+/// Twilio's Account resource (<https://www.twilio.com/docs/iam/api/account>).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Account {
     /// `active`, `suspended` or `closed`.
@@ -20,48 +24,50 @@ pub struct Account {
     /// `Trial` or `Full`.
     #[serde(rename = "type")]
     pub kind: Option<String>,
-    /// The account itself, or the one that a subaccount belongs to.
+    /// The SID of the parent account; of the account itself if it isn't a subaccount.
     pub owner_account_sid: Option<String>,
 }
 
-/// An account's balance.
+/// An account's balance (<https://www.twilio.com/docs/usage/api/balance>).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct Balance {
-    /// A decimal number.
+    /// The amount, a decimal number.
     pub balance: Option<String>,
-    /// ISO 4217.
+    /// The currency, ISO 4217.
     pub currency: Option<String>,
 }
 
 /// Whether an account may call from a number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ownership {
-    /// It is the account's own, and can make calls.
+    /// The account owns it, and it can make calls.
     Owned,
-    /// It is the account's own, and can't make calls.
+    /// The account owns it, and it can't make calls.
     WithoutVoice,
-    /// It belongs to somebody else, and the account has proven that it may show it.
+    /// Another party owns it, and the account has verified it as a caller ID.
     Verified,
-    /// Neither.
+    /// The account neither owns nor has verified it.
     NotOwned,
 }
 
-/// Where an account may call, by Twilio's geographic permissions.
+/// Twilio's geographic permissions of an account for a country
+/// (<https://www.twilio.com/docs/voice/api/dialingpermissions-country-resource>).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
 pub struct DialingPermission {
-    /// Ordinary numbers of the country.
+    /// Whether ordinary numbers may be called.
     pub low_risk_numbers_enabled: Option<bool>,
-    /// Premium and shared-cost numbers.
+    /// Whether premium and shared-cost numbers may be called.
     pub high_risk_special_numbers_enabled: Option<bool>,
-    /// Numbers known for toll fraud.
+    /// Whether numbers known for toll fraud may be called.
     pub high_risk_tollfraud_numbers_enabled: Option<bool>,
 }
 
 impl Client {
-    /// The account, by its SID and an auth token, in a region: which may be another than the settings say.
+    /// Reads the tenant's account with an auth token in a region; both may differ from the
+    /// settings.
     ///
     /// # Errors
-    /// [`CallFailure`]: of class credentials if Twilio refuses them.
+    /// [`CallFailure`], of the class for credentials if Twilio rejects them.
     pub async fn account(
         &self,
         settings: &VoiceSettings,
@@ -69,61 +75,63 @@ impl Client {
         region: Option<&Region>,
     ) -> Result<Account, CallFailure> {
         let sid = settings.account_sid.as_str();
-        let request = self.request(
+        let request = self.api.request(
             Method::GET,
             "api",
             &format!("/2010-04-01/Accounts/{sid}.json"),
             region,
         )?;
-        Answer::of(request.basic_auth(sid, Some(token.expose_secret())))
+        ApiResponse::of(request.basic_auth(sid, Some(token.expose_secret())))
             .await?
             .parse()
     }
 
-    /// Whether Twilio takes the credentials that calls are placed with.
+    /// Lists one call, to check the credentials that calls are placed with.
     ///
     /// # Errors
-    /// As for [`account`](Self::account).
-    pub async fn may_list_calls(&self, settings: &VoiceSettings) -> Result<(), CallFailure> {
-        let request = self.ask(Method::GET, settings, "Calls")?;
-        Answer::of(request.query(&[("PageSize", "1")]))
+    /// [`CallFailure`], of the class for credentials if Twilio rejects them.
+    pub async fn verify_call_access(&self, settings: &VoiceSettings) -> Result<(), CallFailure> {
+        let request = self.api.account_request(Method::GET, settings, "Calls")?;
+        ApiResponse::of(request.query(&[("PageSize", "1")]))
             .await
             .map(drop)
     }
 
-    /// The account's balance. Twilio has none for subaccounts: they share their owner's.
+    /// Reads the account's balance. A subaccount has none, since it shares its parent's: Twilio
+    /// answers 404.
     ///
     /// # Errors
-    /// As for [`account`](Self::account).
+    /// [`CallFailure`], of the class for credentials if Twilio rejects them.
     pub async fn balance(&self, settings: &VoiceSettings) -> Result<Balance, CallFailure> {
-        Answer::of(self.ask(Method::GET, settings, "Balance")?)
+        ApiResponse::of(self.api.account_request(Method::GET, settings, "Balance")?)
             .await?
             .parse()
     }
 
-    /// Whether the account may call from a number.
+    /// Finds out whether the account may call from a number.
     ///
     /// # Errors
-    /// As for [`account`](Self::account).
+    /// [`CallFailure`], of the class for credentials if Twilio rejects them.
     pub async fn ownership(
         &self,
         settings: &VoiceSettings,
         from: &PhoneNumber,
     ) -> Result<Ownership, CallFailure> {
         let query = [("PhoneNumber", from.expose()), ("PageSize", "20")];
-        let numbers: Numbers = Answer::of(
-            self.ask(Method::GET, settings, "IncomingPhoneNumbers")?
+        let numbers: NumberList = ApiResponse::of(
+            self.api
+                .account_request(Method::GET, settings, "IncomingPhoneNumbers")?
                 .query(&query),
         )
         .await?
         .parse()?;
-        // Twilio matches parts of numbers, too.
+        // The filter matches parts of numbers, too.
         if let Some(number) = numbers
             .incoming_phone_numbers
             .iter()
             .find(|number| number.is(from))
         {
-            // Where Twilio doesn't say, calling shows it.
+            // If Twilio doesn't report it, assume that the number can make calls.
             let voice = number
                 .capabilities
                 .as_ref()
@@ -135,8 +143,9 @@ impl Client {
                 Ownership::WithoutVoice
             });
         }
-        let callers: CallerIds = Answer::of(
-            self.ask(Method::GET, settings, "OutgoingCallerIds")?
+        let callers: CallerIdList = ApiResponse::of(
+            self.api
+                .account_request(Method::GET, settings, "OutgoingCallerIds")?
                 .query(&query),
         )
         .await?
@@ -152,10 +161,11 @@ impl Client {
         })
     }
 
-    /// Whether the account may call a country. Twilio counts Canada with the United States.
+    /// Reads the account's geographic permissions for a country. Twilio has one entry for the
+    /// United States and Canada.
     ///
     /// # Errors
-    /// As for [`account`](Self::account).
+    /// [`CallFailure`], of the class for credentials if Twilio rejects them.
     pub async fn dialing_permission(
         &self,
         settings: &VoiceSettings,
@@ -167,18 +177,22 @@ impl Client {
             country.as_str()
         };
         let path = format!("/v1/DialingPermissions/Countries/{country}");
-        let request = self.request(Method::GET, "voice", &path, settings.region.as_ref())?;
-        Answer::of(authorized(request, settings)).await?.parse()
+        let request = self
+            .api
+            .request(Method::GET, "voice", &path, settings.region.as_ref())?;
+        ApiResponse::of(with_credentials(request, settings))
+            .await?
+            .parse()
     }
 }
 
 #[derive(Deserialize)]
-struct Numbers {
+struct NumberList {
     incoming_phone_numbers: Vec<Number>,
 }
 
 #[derive(Deserialize)]
-struct CallerIds {
+struct CallerIdList {
     outgoing_caller_ids: Vec<Number>,
 }
 

@@ -1,22 +1,25 @@
-//! What a status callback says (<https://www.twilio.com/docs/voice/api/call-resource#statuscallback>).
+//! Reads Twilio's requests to the workers: status callbacks
+//! (<https://www.twilio.com/docs/voice/api/call-resource#statuscallback>) and requests for a call's
+//! instructions (<https://www.twilio.com/docs/voice/twiml#request-parameters>).
 
 use std::time::Duration;
 
 use voice_otp::account::CallSid;
-use voice_otp::answer::{Asked, Turn};
-use voice_otp::progress::{Call, CallStatus};
+use voice_otp::call::answer::{CallStep, InstructionRequest};
+use voice_otp::call::{Call, CallStatus};
 
 use crate::catalogue;
 
-/// Why a callback can't be used.
+/// A callback can't be used, because a parameter is missing or invalid. Holds the parameter's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{0} is missing or not what Twilio sends")]
+#[error("the parameter {0} is missing or invalid")]
 pub struct Malformed(pub &'static str);
 
-/// Reads a callback's form. Unknown parameters are ignored: Twilio adds some without notice.
+/// Reads the form of a status callback. Unknown parameters are ignored, since Twilio adds
+/// parameters without notice.
 ///
 /// # Errors
-/// [`Malformed`] names the parameter.
+/// [`Malformed`] if the call's SID or status is missing or invalid.
 pub fn read(params: &[(String, String)]) -> Result<Call, Malformed> {
     let text = |name: &str| {
         params
@@ -29,7 +32,7 @@ pub fn read(params: &[(String, String)]) -> Result<Call, Malformed> {
         .and_then(|text| CallSid::parse(text).ok())
         .ok_or(Malformed("CallSid"))?;
     let status = text("CallStatus")
-        .and_then(CallStatus::from_word)
+        .and_then(CallStatus::parse)
         .ok_or(Malformed("CallStatus"))?;
     let word = |text: &str| {
         text.len() <= 64 && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
@@ -40,21 +43,22 @@ pub fn read(params: &[(String, String)]) -> Result<Call, Malformed> {
         answered_by: text("AnsweredBy")
             .filter(|text| word(text))
             .map(str::to_owned),
-        // `CallDuration` is in seconds; `Duration`, beside it, in minutes.
+        // `CallDuration` is in seconds. There is also a `Duration`, in minutes.
         duration_s: text("CallDuration").and_then(|text| text.parse().ok()),
         sip_code: text("SipResponseCode").and_then(|text| text.parse().ok()),
         created_at: None,
         outbound_api: text("Direction").is_none_or(|direction| direction == "outbound-api"),
         queue_time: None,
         price: None,
-        trouble: text("ErrorCode")
+        error: text("ErrorCode")
             .and_then(|text| text.parse().ok())
-            .and_then(catalogue::trouble),
+            .and_then(catalogue::provider_error),
     })
 }
 
-/// Reads what a call asks that was answered.
-pub fn asked(params: &[(String, String)], turn: Turn) -> Asked {
+/// Reads the form of a request for instructions; `step` comes from its URL. A parameter that isn't
+/// valid counts as missing.
+pub fn read_instruction_request(params: &[(String, String)], step: CallStep) -> InstructionRequest {
     let text = |name: &str| {
         params
             .iter()
@@ -62,8 +66,8 @@ pub fn asked(params: &[(String, String)], turn: Turn) -> Asked {
             .map(|(_, value)| value.as_str())
     };
     let key = |c: char| c.is_ascii_digit() || matches!(c, '*' | '#');
-    Asked {
-        turn,
+    InstructionRequest {
+        step,
         digits: text("Digits")
             .filter(|digits| digits.len() <= 32 && digits.chars().all(key))
             .map(str::to_owned),

@@ -1,13 +1,14 @@
-//! Twilio's side of voice-otp.
+//! Twilio's side of voice-otp: it places and follows calls over Twilio's REST API, reads Twilio's
+//! callbacks, and renders `TwiML`.
 //!
-//! - [`client`]: the part of Twilio's REST API (2010-04-01) that placing and following calls needs.
-//! - [`account`]: what Twilio says of an account.
-//! - [`check`]: whether a tenant's settings can work.
-//! - [`catalogue`]: what Twilio's error codes mean for us, and what to tell the tenant and the operator.
-//! - [`twiml`]: what is said in a call, as `TwiML`.
-//! - [`signature`]: whether a callback is Twilio's.
-//! - [`callback`]: what a status callback says.
-//! - [`simulator`]: Twilio's HTTP surface for this job, to develop and test against.
+//! - [`client`]: the client of the REST API (2010-04-01), the
+//!   [`Telephony`](voice_otp::ports::Telephony) port.
+//! - [`account`]: what Twilio reports about an account.
+//! - [`check`]: checks whether a tenant's settings can work.
+//! - [`catalogue`]: Twilio's error codes: the class of each, and the texts for tenant and operator.
+//! - [`twiml`]: renders scripts and instructions as `TwiML`.
+//! - [`signature`]: verifies that a request comes from Twilio.
+//! - [`callback`]: reads status callbacks and requests for instructions.
 
 pub mod account;
 pub mod callback;
@@ -15,5 +16,4 @@ pub mod catalogue;
 pub mod check;
 pub mod client;
 pub mod signature;
-pub mod simulator;
 pub mod twiml;

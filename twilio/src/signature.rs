@@ -1,9 +1,11 @@
-//! Twilio's request signatures: how Twilio proves that a request to us is its own.
+//! Twilio's request signatures, which prove that a request comes from Twilio
+//! (<https://www.twilio.com/docs/usage/security#validating-requests>).
 //!
-//! Twilio signs with the account's *primary auth token* (never with an API key, and for a subaccount with the
-//! subaccount's token): HMAC-SHA1 over the URL without its fragment, followed by the names and values of the form,
-//! sorted by name. Which URL that is differs by product, scheme and age of the back end, so [`verify`] tries the
-//! forms that Twilio is known to sign. All of them are as hard to forge as one.
+//! Twilio signs with the account's *primary auth token*, never with an API key; for a subaccount,
+//! with the subaccount's token. The signature is an HMAC-SHA1 over the URL without its fragment,
+//! followed by the names and values of the form, sorted by name. How Twilio writes the URL differs
+//! by product, scheme and age of the back end, so [`verify`] tries every form that Twilio is known
+//! to sign. This doesn't make a signature easier to forge.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,19 +16,21 @@ use sha1::Sha1;
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq as _};
 
-/// The signature of a form POST to `url`, as the header `X-Twilio-Signature` carries it.
+/// The signature of a form POST to `url`, as in the header `X-Twilio-Signature`.
 ///
-/// The URL is signed as given, but for its fragment; [`as_signed`] gives the form that Twilio's voice product signs.
-/// `params` are the decoded names and values of the body; for a GET there are none. A name that comes several times
-/// counts with its distinct values in sorted order, as in Twilio's own libraries.
+/// The URL is signed as it is, without its fragment; [`as_signed`] gives the form that Twilio's
+/// voice product signs. `params` are the decoded names and values of the body; a GET has none. If a
+/// name occurs several times, its distinct values are signed in sorted order, as in Twilio's own
+/// libraries.
 pub fn sign(auth_token: &str, url: &str, params: &[(String, String)]) -> String {
     mac(auth_token, without_fragment(url), &flattened(params))
 }
 
-/// Whether `signature` was made over this URL and form with one of the tokens.
+/// Whether `signature` signs this URL and form with one of the tokens.
 ///
-/// `url` is the URL that Twilio was given (from our configuration, not from a `Host` header). During a rotation both
-/// tokens of the account are passed; an empty token never matches. Takes the same time for every wrong signature.
+/// `url` is the URL that Twilio was given, from the configuration and not from a `Host` header.
+/// During a rotation, pass both of the account's tokens; an empty token never matches. The time
+/// that this takes doesn't depend on how much of a wrong signature is right.
 pub fn verify(
     auth_tokens: &[&str],
     url: &str,
@@ -46,19 +50,19 @@ pub fn verify(
     found.into()
 }
 
-/// Whether `signature` belongs to this JSON body: Twilio then puts the body's SHA-256 into the query as `bodySHA256`
-/// and signs the URL alone.
+/// Whether `signature` signs this URL and JSON body. For JSON, Twilio adds the body's SHA-256 to
+/// the query as `bodySHA256`, and signs only the URL.
 ///
-/// The parameter may come twice (Twilio has been seen to do that); every one must match.
+/// The parameter may occur twice, as Twilio has been seen to send it. Every occurrence must match.
 pub fn verify_json(auth_tokens: &[&str], url: &str, body: &[u8], signature: &str) -> bool {
-    body_is_named(without_fragment(url), body) && verify(auth_tokens, url, &[], signature)
+    has_body_hash(without_fragment(url), body) && verify(auth_tokens, url, &[], signature)
 }
 
-/// The form of a callback URL that Twilio's voice product signs: without fragment and user information, and over
-/// HTTPS without a port.
+/// A webhook's URL in the form that Twilio's voice product signs: without fragment and user
+/// information, and with HTTPS also without the port.
 pub fn as_signed(url: &str) -> String {
     let url = without_fragment(url);
-    match Parts::of(url) {
+    match UrlParts::of(url) {
         Some(parts) if parts.is_https() => parts.with(None, None),
         Some(parts) => parts.with(None, parts.port),
         None => url.to_owned(),
@@ -67,14 +71,14 @@ pub fn as_signed(url: &str) -> String {
 
 /// HMAC-SHA1 over the URL and the flattened form, in base64.
 fn mac(auth_token: &str, url: &str, fields: &str) -> String {
-    #[expect(clippy::expect_used, reason = "HMAC takes a key of any length")]
+    #[expect(clippy::expect_used, reason = "HMAC accepts a key of any length")]
     let mut mac = Hmac::<Sha1>::new_from_slice(auth_token.as_bytes()).expect("a key of any length");
     mac.update(url.as_bytes());
     mac.update(fields.as_bytes());
     STANDARD.encode(mac.finalize().into_bytes())
 }
 
-/// Names and values without delimiters, sorted by name and then by value, each pair once.
+/// The names and values without separators, sorted by name and then by value, each pair once.
 fn flattened(params: &[(String, String)]) -> String {
     let mut by_name: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
     for (name, value) in params {
@@ -94,7 +98,7 @@ fn flattened(params: &[(String, String)]) -> String {
 fn candidates(url: &str) -> Vec<String> {
     let url = without_fragment(url);
     let mut all = vec![url.to_owned()];
-    if let Some(parts) = Parts::of(url) {
+    if let Some(parts) = UrlParts::of(url) {
         for port in parts.ports() {
             all.push(parts.with(parts.user, port));
             all.push(parts.with(None, port));
@@ -110,7 +114,7 @@ fn candidates(url: &str) -> Vec<String> {
     all
 }
 
-/// The URL as an older encoder of Twilio's writes its query, if that makes a difference.
+/// The URL as an older encoder of Twilio's writes its query, if that differs: with `'` as `%27`.
 fn with_legacy_query(url: &str) -> Option<String> {
     let (path, query) = url.split_once('?')?;
     query
@@ -122,8 +126,8 @@ fn without_fragment(url: &str) -> &str {
     url.split_once('#').map_or(url, |(url, _)| url)
 }
 
-/// Whether the URL names the SHA-256 of this body, and no other.
-fn body_is_named(url: &str, body: &[u8]) -> bool {
+/// Whether the URL has the SHA-256 of this body in its query, and no other hash.
+fn has_body_hash(url: &str, body: &[u8]) -> bool {
     let hash = <Sha256 as sha2::Digest>::digest(body);
     let hex: String = hash
         .iter()
@@ -138,8 +142,8 @@ fn body_is_named(url: &str, body: &[u8]) -> bool {
     named.peek().is_some() && named.all(|value| value.as_bytes().ct_eq(hex.as_bytes()).into())
 }
 
-/// A URL taken apart without changing a byte of it: a parser that tidies up would break the signature.
-struct Parts<'a> {
+/// The parts of a URL, byte for byte: a parser that normalizes would break the signature.
+struct UrlParts<'a> {
     scheme: &'a str,
     /// `user:pass` before the `@`.
     user: Option<&'a str>,
@@ -149,7 +153,7 @@ struct Parts<'a> {
     rest: &'a str,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> UrlParts<'a> {
     fn of(url: &'a str) -> Option<Self> {
         let (scheme, after) = url.split_once("://")?;
         let (authority, rest) = after.split_at(after.find(['/', '?']).unwrap_or(after.len()));
@@ -157,7 +161,7 @@ impl<'a> Parts<'a> {
             Some((user, server)) => (Some(user), server),
             None => (None, authority),
         };
-        // The colons inside the brackets of an IPv6 address are no port.
+        // A colon inside the brackets of an IPv6 address doesn't start a port.
         let (host, port) = match server.rsplit_once(':') {
             Some((host, port)) if !port.contains(']') => (host, Some(port)),
             _ => (server, None),
@@ -197,7 +201,7 @@ impl<'a> Parts<'a> {
         }
     }
 
-    /// The same URL with another user information and port.
+    /// The URL with another user information and port.
     fn with(&self, user: Option<&str>, port: Option<&str>) -> String {
         let Self {
             scheme, host, rest, ..

@@ -1,14 +1,14 @@
-//! Calls from their creation to their end.
+//! Tests of calls from their creation to their end.
 
 use super::*;
 
 #[tokio::test]
-async fn a_call_is_dialled_answered_and_told_step_by_step() {
+async fn each_step_of_a_call_sends_a_callback() {
     let mut rig = Rig::at(1_000.0, 10.0).await;
     let sid = rig.call(TO, &[]).await;
-    let mut told = Vec::new();
+    let mut callbacks = Vec::new();
     for _ in 0..4 {
-        let callback = rig.called_back().await;
+        let callback = rig.next_callback().await;
         assert_eq!(
             (
                 callback.field("CallSid"),
@@ -17,19 +17,19 @@ async fn a_call_is_dialled_answered_and_told_step_by_step() {
             ),
             (sid.as_str(), TO, "/calls/attempt-1")
         );
-        told.push((
+        callbacks.push((
             callback.field("SequenceNumber").to_owned(),
             callback.field("CallStatus").to_owned(),
         ));
     }
-    // They are separate requests, so they may overtake one another.
-    told.sort();
-    let told: Vec<_> = told
+    // Callbacks are separate requests, so they may overtake one another.
+    callbacks.sort();
+    let callbacks: Vec<_> = callbacks
         .iter()
         .map(|(number, status)| (number.as_str(), status.as_str()))
         .collect();
     assert_eq!(
-        told,
+        callbacks,
         [
             ("0", "initiated"),
             ("1", "ringing"),
@@ -66,7 +66,7 @@ async fn a_call_is_dialled_answered_and_told_step_by_step() {
 }
 
 #[tokio::test]
-async fn the_end_says_how_it_came() {
+async fn the_final_callback_reports_how_the_call_ended() {
     let mut rig = Rig::at(1_000.0, 1_000.0).await;
     for (to, status, sip_response) in [
         ("+14155550101", "busy", "486"),
@@ -76,7 +76,7 @@ async fn the_end_says_how_it_came() {
         ("+14155550106", "no-answer", "603"),
     ] {
         let sid = rig.call(to, &[]).await;
-        let end = rig.end().await;
+        let end = rig.final_callback().await;
         assert_eq!(
             (end.field("CallSid"), end.field("CallStatus")),
             (sid.as_str(), status),
@@ -99,10 +99,10 @@ async fn the_end_says_how_it_came() {
 }
 
 #[tokio::test]
-async fn a_short_time_out_ends_the_ringing() {
+async fn a_short_timeout_ends_the_ringing() {
     let mut rig = Rig::at(1_000.0, 10.0).await;
     rig.call(TO, &[("Timeout", "1")]).await;
-    let end = rig.end().await;
+    let end = rig.final_callback().await;
     assert_eq!(
         (end.field("CallStatus"), end.field("SipResponseCode")),
         ("no-answer", "487")
@@ -110,24 +110,27 @@ async fn a_short_time_out_ends_the_ringing() {
 }
 
 #[tokio::test]
-async fn only_a_detection_that_was_ordered_tells_the_machine() {
+async fn only_a_requested_detection_reports_a_machine() {
     let mut rig = Rig::at(1_000.0, 1_000.0).await;
-    let unordered = rig.call("+14155550104", &[]).await;
-    assert_eq!(rig.end().await.field("AnsweredBy"), "");
+    let without_detection = rig.call("+14155550104", &[]).await;
+    assert_eq!(rig.final_callback().await.field("AnsweredBy"), "");
     assert_eq!(
-        rig.report(&unordered).picked_up_by.as_deref(),
+        rig.report(&without_detection).picked_up_by.as_deref(),
         Some("machine")
     );
     rig.call("+14155550104", &[("MachineDetection", "Enable")])
         .await;
-    assert_eq!(rig.end().await.field("AnsweredBy"), "machine_start");
+    assert_eq!(
+        rig.final_callback().await.field("AnsweredBy"),
+        "machine_start"
+    );
     rig.call(TO, &[("MachineDetection", "DetectMessageEnd")])
         .await;
-    assert_eq!(rig.end().await.field("AnsweredBy"), "human");
+    assert_eq!(rig.final_callback().await.field("AnsweredBy"), "human");
 }
 
 #[tokio::test]
-async fn a_detection_in_the_background_is_told_on_its_own() {
+async fn a_detection_in_the_background_has_its_own_callback() {
     let mut rig = Rig::at(1_000.0, 10.0).await;
     let url = rig.callback_url.replace("attempt-1", "detection");
     let sid = rig
@@ -142,7 +145,7 @@ async fn a_detection_in_the_background_is_told_on_its_own() {
         .await
         .unwrap()
         .text("sid");
-    let found = rig.called_back().await;
+    let found = rig.next_callback().await;
     assert_eq!(found.path, "/calls/detection");
     assert_eq!(
         (found.field("CallSid"), found.field("AnsweredBy")),
@@ -158,7 +161,7 @@ async fn a_detection_in_the_background_is_told_on_its_own() {
 }
 
 #[tokio::test]
-async fn a_call_cancelled_in_the_queue_is_never_told_of() {
+async fn a_call_cancelled_in_the_queue_sends_no_callback() {
     let rig = Rig::at(1_000.0, 0.001).await;
     rig.create(TO, &[]).await.unwrap();
     let waiting = rig.call(TO, &[]).await;
@@ -207,7 +210,7 @@ async fn a_call_cancelled_in_the_queue_is_never_told_of() {
 }
 
 #[tokio::test]
-async fn a_call_that_is_hung_up_is_told_of_and_was_not_heard_to_its_end() {
+async fn a_call_that_is_hung_up_sends_a_callback_and_is_not_heard_to_its_end() {
     let mut rig = Rig::at(20.0, 10.0).await;
     let long = format!(
         "<Response><Say>{}4 9 2 1</Say></Response>",
@@ -222,7 +225,7 @@ async fn a_call_that_is_hung_up_is_told_of_and_was_not_heard_to_its_end() {
         ("StatusCallbackEvent", "completed"),
     ];
     let sid = rig.post(CALLS, &pairs).await.unwrap().text("sid");
-    assert_eq!(rig.called_back().await.field("CallStatus"), "in-progress");
+    assert_eq!(rig.next_callback().await.field("CallStatus"), "in-progress");
 
     let of_call = CALLS.replace(".json", &format!("/{sid}.json"));
     let refused = rig.post(&of_call, &[("Status", "canceled")]).await.unwrap();
@@ -232,7 +235,7 @@ async fn a_call_that_is_hung_up_is_told_of_and_was_not_heard_to_its_end() {
         .await
         .unwrap();
     assert_eq!(hung_up.text("status"), "completed");
-    let end = rig.called_back().await;
+    let end = rig.next_callback().await;
     assert_eq!(
         (end.field("CallStatus"), end.field("SequenceNumber")),
         ("completed", "1")
@@ -243,7 +246,7 @@ async fn a_call_that_is_hung_up_is_told_of_and_was_not_heard_to_its_end() {
 }
 
 #[tokio::test]
-async fn lists_go_page_by_page_from_the_newest() {
+async fn lists_are_paged_from_the_newest_call() {
     let rig = Rig::at(1_000.0, 1_000.0).await;
     let mut sids = Vec::new();
     for to in ["+14155550198", TO, TO, TO] {
@@ -261,7 +264,7 @@ async fn lists_go_page_by_page_from_the_newest() {
             .collect()
     };
     assert_eq!(on(&first), [sids[3].clone(), sids[2].clone()]);
-    // A call that is created between two pages doesn't shift the second.
+    // A call that is created between the requests for two pages doesn't shift the second page.
     rig.create(TO, &[]).await.unwrap();
     let second = rig.get(&first.text("next_page_uri")).await;
     assert_eq!(on(&second), [sids[1].clone()]);
@@ -275,17 +278,20 @@ async fn lists_go_page_by_page_from_the_newest() {
 async fn the_price_comes_after_the_end() {
     let mut rig = Rig::at(1_000.0, 10.0).await;
     let sid = rig.call(TO, &[]).await;
-    rig.end().await;
+    rig.final_callback().await;
     let of_call = CALLS.replace(".json", &format!("/{sid}.json"));
     let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
     while rig.get(&of_call).await.body["price"].is_null() {
-        assert!(tokio::time::Instant::now() < deadline, "no price in time");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "no price before the deadline"
+        );
     }
     assert_eq!(rig.get(&of_call).await.text("price"), "-0.01400");
 }
 
 #[tokio::test]
-async fn lost_and_repeated_callbacks_are_a_matter_of_chance() {
+async fn faults_lose_and_duplicate_callbacks() {
     let mut rig = Rig::at(1_000.0, 1_000.0).await;
     rig.control(
         Method::PATCH,
@@ -297,7 +303,7 @@ async fn lost_and_repeated_callbacks_are_a_matter_of_chance() {
         .await
         .unwrap();
     for _ in 0..2 {
-        assert_eq!(rig.called_back().await.field("SequenceNumber"), "0");
+        assert_eq!(rig.next_callback().await.field("SequenceNumber"), "0");
     }
     rig.control(
         Method::PATCH,
@@ -314,7 +320,7 @@ async fn lost_and_repeated_callbacks_are_a_matter_of_chance() {
     while rig.simulator.stats().callbacks_lost == 0 {
         assert!(
             tokio::time::Instant::now() < deadline,
-            "nothing lost in time"
+            "no lost callback before the deadline"
         );
         tokio::task::yield_now().await;
     }

@@ -1,4 +1,4 @@
-//! Requests that are refused, and answers that go astray.
+//! Tests of refused requests, and of requests that get no usable answer.
 
 use super::*;
 
@@ -7,9 +7,9 @@ fn code(answer: &Answer) -> (u16, Option<u64>) {
 }
 
 #[tokio::test]
-async fn errors_have_twilios_form_and_every_answer_an_id() {
+async fn errors_have_twilios_form_and_every_answer_has_an_id() {
     let rig = Rig::at(1_000.0, 10.0).await;
-    let refused = rig.create("nobody", &[]).await.unwrap();
+    let refused = rig.create("not-a-number", &[]).await.unwrap();
     assert_eq!(code(&refused), (400, Some(21211)));
     assert_eq!(
         refused.text("more_info"),
@@ -39,7 +39,7 @@ async fn errors_have_twilios_form_and_every_answer_an_id() {
 }
 
 #[tokio::test]
-async fn an_account_opens_with_its_own_credentials() {
+async fn an_account_is_read_with_its_own_credentials_only() {
     let rig = Rig::at(1_000.0, 10.0).await;
     let balance = format!("{}/2010-04-01/Accounts/{SID}/Balance.json", rig.base);
     let status = async |user: &str, password: &str, url: &str| {
@@ -90,9 +90,9 @@ async fn an_account_can_be_added_and_suspended() {
         code(&rig.create(TO, &[]).await.unwrap()),
         (401, Some(20003))
     );
-    let nobody = r#"{"sid": "AC1", "auth_token": "t"}"#;
+    let invalid = r#"{"sid": "AC1", "auth_token": "t"}"#;
     assert_eq!(
-        rig.control(Method::POST, "/simulator/accounts", nobody)
+        rig.control(Method::POST, "/simulator/accounts", invalid)
             .await
             .status,
         400
@@ -120,7 +120,7 @@ async fn the_first_request_may_be_throttled() {
 }
 
 #[tokio::test]
-async fn an_error_says_nothing_of_whether_the_call_was_created() {
+async fn a_server_error_does_not_show_whether_the_call_was_created() {
     let rig = Rig::at(1_000.0, 10.0).await;
     for (to, created) in [
         ("+14155550113", 0),
@@ -140,18 +140,18 @@ async fn an_error_says_nothing_of_whether_the_call_was_created() {
 }
 
 #[tokio::test]
-async fn a_created_call_may_be_answered_with_nothing_or_nonsense() {
+async fn a_create_request_may_get_no_answer_or_an_unreadable_one() {
     let rig = Rig::at(1_000.0, 10.0).await;
     let cut = rig.create("+14155550117", &[]).await.unwrap_err();
     assert!(!cut.is_timeout() && !cut.is_connect(), "{cut:?}");
-    let nonsense = rig.create("+14155550119", &[]).await.unwrap();
-    assert_eq!((nonsense.status, &nonsense.body), (201, &Value::Null));
+    let unreadable = rig.create("+14155550119", &[]).await.unwrap();
+    assert_eq!((unreadable.status, &unreadable.body), (201, &Value::Null));
     assert_eq!(rig.create("+14155550116", &[]).await.unwrap().status, 201);
     assert_eq!(rig.simulator.stats().calls_created, 3);
 }
 
 #[tokio::test]
-async fn an_answer_that_never_comes_leaves_a_call_behind() {
+async fn a_request_without_an_answer_still_creates_a_call() {
     let rig = Rig::at(1_000.0, 10.0).await;
     let body = form_urlencoded::Serializer::new(String::new())
         .extend_pairs([("To", "+14155550115"), ("From", FROM), ("Twiml", TWIML)])
@@ -179,7 +179,7 @@ async fn an_answer_that_never_comes_leaves_a_call_behind() {
 }
 
 #[tokio::test]
-async fn a_fate_can_be_chosen_for_any_number() {
+async fn a_fate_can_be_set_for_any_number() {
     let mut rig = Rig::at(1_000.0, 10.0).await;
     let to = "+4930123456";
     let choice = r#"{"to": "+4930123456", "fate": "busy", "times": 1}"#;
@@ -190,9 +190,9 @@ async fn a_fate_can_be_chosen_for_any_number() {
         204
     );
     rig.call(to, &[]).await;
-    assert_eq!(rig.end().await.field("CallStatus"), "busy");
+    assert_eq!(rig.final_callback().await.field("CallStatus"), "busy");
     rig.call(to, &[]).await;
-    assert_eq!(rig.end().await.field("CallStatus"), "completed");
+    assert_eq!(rig.final_callback().await.field("CallStatus"), "completed");
     assert_eq!(
         rig.control(
             Method::POST,

@@ -1,14 +1,19 @@
-//! SSML: the elements that may stand inside `Say`.
+//! SSML: the elements inside `Say`
+//! (<https://www.twilio.com/docs/voice/twiml/say/text-speech#ssml>).
 
 use std::time::Duration;
 
 use roxmltree::Node;
 
-use super::super::speech::{Manner, Speaker};
-use super::super::voices::{Family, is_language};
-use super::{Error, XML, attributes, hollow, name, unknown, value};
+use super::error::Error;
+use super::xml::{
+    XML_NAMESPACE, check_attributes, check_no_content, check_no_elements, invalid_value, name,
+    required, unknown_element,
+};
+use crate::speech::{SpeechSynthesizer, VoiceStyle};
+use crate::voices::{VoiceFamily, is_language};
 
-/// What `say-as` can make of its text.
+/// The values of `interpret-as`.
 const INTERPRETATIONS: [&str; 13] = [
     "address",
     "cardinal",
@@ -25,40 +30,35 @@ const INTERPRETATIONS: [&str; 13] = [
     "unit",
 ];
 
-/// The longest break that a voice makes.
-const LONGEST_BREAK: Duration = Duration::from_secs(10);
+/// The longest break that Twilio's voices make.
+const MAX_BREAK: Duration = Duration::from_secs(10);
 
-/// Says what an element holds, and returns how many characters of text that was.
+/// Adds what an element contains, and returns how many characters of text that is.
 pub(super) fn say(
     node: Node<'_, '_>,
-    family: Family,
-    manner: &Manner,
-    speaker: &mut Speaker,
+    family: VoiceFamily,
+    style: &VoiceStyle,
+    synthesizer: &mut SpeechSynthesizer,
 ) -> Result<usize, Error> {
-    let mut letters = 0;
+    let mut characters = 0;
     for child in node.children() {
         if let Some(text) = child.text().filter(|_| child.is_text()) {
-            letters += if text.trim().is_empty() {
+            characters += if text.trim().is_empty() {
                 0
             } else {
                 text.chars().count()
             };
-            speaker.say(text, manner);
+            synthesizer.say(text, style);
         } else if child.is_element() {
-            letters += element(child, family, manner, speaker)?;
+            characters += element(child, family, style, synthesizer)?;
         }
     }
-    Ok(letters)
+    Ok(characters)
 }
 
-fn element(
-    node: Node<'_, '_>,
-    family: Family,
-    manner: &Manner,
-    speaker: &mut Speaker,
-) -> Result<usize, Error> {
-    let element = name(node);
-    let known: &[&str] = match element.as_str() {
+/// The attributes of an SSML element; `None` if SSML has no such element.
+fn known_attributes(element: &str) -> Option<&'static [&'static str]> {
+    Some(match element {
         "break" => &["strength", "time"],
         "emphasis" => &["level"],
         "lang" => &["xml:lang"],
@@ -68,97 +68,87 @@ fn element(
         "say-as" => &["interpret-as", "format", "role"],
         "sub" => &["alias"],
         "w" => &["role"],
-        _ => return Err(unknown(node)),
-    };
-    if !family.takes(&element) {
+        _ => return None,
+    })
+}
+
+/// Adds an SSML element, and returns how many characters of text it contains.
+fn element(
+    node: Node<'_, '_>,
+    family: VoiceFamily,
+    style: &VoiceStyle,
+    synthesizer: &mut SpeechSynthesizer,
+) -> Result<usize, Error> {
+    let element = name(node);
+    let known = known_attributes(&element).ok_or_else(|| unknown_element(node))?;
+    if !family.supports(&element) {
         return Err(Error::Ssml {
-            voice: manner.voice.to_string(),
+            voice: style.voice.to_string(),
             element,
         });
     }
-    attributes(node, known)?;
+    check_attributes(node, known)?;
+    let mut style = style.clone();
     match element.as_str() {
         "break" => {
-            hollow(node)?;
-            speaker.pause(length_of_break(node)?, manner);
-            Ok(0)
+            check_no_content(node)?;
+            synthesizer.pause(break_length(node)?, &style);
+            return Ok(0);
         }
         "sub" => {
             let alias = required(node, "alias")?;
-            no_elements(node)?;
-            speaker.say(alias, manner);
-            Ok(alias.chars().count())
+            check_no_elements(node)?;
+            synthesizer.say(alias, &style);
+            return Ok(alias.chars().count());
         }
         "phoneme" => {
             required(node, "alphabet")?;
             required(node, "ph")?;
-            no_elements(node)?;
-            say(node, family, manner, speaker)
+            check_no_elements(node)?;
         }
         "say-as" => {
-            no_elements(node)?;
-            let spelled = is_spelled(node)?;
-            say(
-                node,
-                family,
-                &Manner {
-                    spelled,
-                    ..manner.clone()
-                },
-                speaker,
-            )
+            check_no_elements(node)?;
+            style.spelled = is_spelled(node)?;
         }
-        "prosody" => {
-            // Nested rates multiply, but no voice is slower or faster than this.
-            let rate = (manner.rate * rate(node)?).clamp(0.2, 2.0);
-            say(
-                node,
-                family,
-                &Manner {
-                    rate,
-                    ..manner.clone()
-                },
-                speaker,
-            )
-        }
-        "lang" => {
-            let Some(language) = node.attribute((XML, "lang")) else {
-                return Err(Error::Missing {
-                    element,
-                    attribute: "xml:lang",
-                });
-            };
-            if !is_language(language) {
-                return Err(value(node, "xml:lang", "a language that a voice speaks"));
-            }
-            say(
-                node,
-                family,
-                &Manner {
-                    language: language.into(),
-                    ..manner.clone()
-                },
-                speaker,
-            )
-        }
-        "emphasis" => {
-            if !matches!(
-                node.attribute("level"),
-                None | Some("strong" | "moderate" | "reduced")
-            ) {
-                return Err(value(node, "level", "strong, moderate or reduced"));
-            }
-            say(node, family, manner, speaker)
-        }
+        // Nested rates multiply, within the limits of the voices.
+        "prosody" => style.rate = (style.rate * rate(node)?).clamp(0.2, 2.0),
+        "lang" => style.language = language(node)?.into(),
+        "emphasis" => check_level(node)?,
         "w" => {
             required(node, "role")?;
-            say(node, family, manner, speaker)
         }
-        _ => say(node, family, manner, speaker),
+        _ => {}
+    }
+    say(node, family, &style, synthesizer)
+}
+
+/// Checks the level of an `emphasis` element.
+fn check_level(node: Node<'_, '_>) -> Result<(), Error> {
+    match node.attribute("level") {
+        None | Some("strong" | "moderate" | "reduced") => Ok(()),
+        Some(_) => Err(invalid_value(node, "level", "strong, moderate or reduced")),
     }
 }
 
-fn length_of_break(node: Node<'_, '_>) -> Result<Duration, Error> {
+/// The language of a `lang` element.
+fn language<'a>(node: Node<'a, '_>) -> Result<&'a str, Error> {
+    let Some(language) = node.attribute((XML_NAMESPACE, "lang")) else {
+        return Err(Error::Missing {
+            element: name(node),
+            attribute: "xml:lang",
+        });
+    };
+    if !is_language(language) {
+        return Err(invalid_value(
+            node,
+            "xml:lang",
+            "a language that a voice speaks",
+        ));
+    }
+    Ok(language)
+}
+
+fn break_length(node: Node<'_, '_>) -> Result<Duration, Error> {
     let by_strength = match node.attribute("strength") {
         Some("none" | "x-weak") => 0,
         Some("weak") => 250,
@@ -166,7 +156,7 @@ fn length_of_break(node: Node<'_, '_>) -> Result<Duration, Error> {
         Some("strong") => 700,
         Some("x-strong") => 1_200,
         Some(_) => {
-            return Err(value(
+            return Err(invalid_value(
                 node,
                 "strength",
                 "none, x-weak, weak, medium, strong or x-strong",
@@ -175,14 +165,14 @@ fn length_of_break(node: Node<'_, '_>) -> Result<Duration, Error> {
     };
     match node.attribute("time") {
         None => Ok(Duration::from_millis(by_strength)),
-        Some(time) => seconds(time)
-            .filter(|length| *length <= LONGEST_BREAK)
-            .ok_or_else(|| value(node, "time", "a time such as 600ms or 1s, up to 10 s")),
+        Some(time) => parse_time(time)
+            .filter(|length| *length <= MAX_BREAK)
+            .ok_or_else(|| invalid_value(node, "time", "a time such as 600ms or 1s, up to 10 s")),
     }
 }
 
-/// A time of SSML: `600ms`, `1s` or `0.5s`.
-fn seconds(time: &str) -> Option<Duration> {
+/// An SSML time: `600ms`, `1s` or `0.5s`.
+fn parse_time(time: &str) -> Option<Duration> {
     if let Some(millis) = time.strip_suffix("ms") {
         return digits(millis)?.parse().ok().map(Duration::from_millis);
     }
@@ -200,7 +190,7 @@ fn digits(text: &str) -> Option<&str> {
 fn is_spelled(node: Node<'_, '_>) -> Result<bool, Error> {
     let interpretation = required(node, "interpret-as")?;
     if !INTERPRETATIONS.contains(&interpretation) {
-        return Err(value(
+        return Err(invalid_value(
             node,
             "interpret-as",
             "an interpretation of SSML, such as characters or digits",
@@ -212,7 +202,7 @@ fn is_spelled(node: Node<'_, '_>) -> Result<bool, Error> {
     ))
 }
 
-/// How much faster than otherwise.
+/// The factor by which `prosody` changes the speech rate.
 fn rate(node: Node<'_, '_>) -> Result<f64, Error> {
     match node.attribute("rate") {
         None | Some("medium" | "default") => Ok(1.0),
@@ -227,27 +217,11 @@ fn rate(node: Node<'_, '_>) -> Result<f64, Error> {
             .filter(|percent| (20..=200).contains(percent))
             .map(|percent| f64::from(percent) / 100.0)
             .ok_or_else(|| {
-                value(
+                invalid_value(
                     node,
                     "rate",
                     "x-slow, slow, medium, fast, x-fast, or 20% to 200%",
                 )
             }),
     }
-}
-
-fn required<'a>(node: Node<'a, '_>, attribute: &'static str) -> Result<&'a str, Error> {
-    node.attribute(attribute)
-        .filter(|text| !text.is_empty())
-        .ok_or_else(|| Error::Missing {
-            element: name(node),
-            attribute,
-        })
-}
-
-fn no_elements(node: Node<'_, '_>) -> Result<(), Error> {
-    if node.children().any(|child| child.is_element()) {
-        return Err(Error::Content(name(node)));
-    }
-    Ok(())
 }

@@ -1,7 +1,7 @@
-//! Mistakes that must be found, and documents that must pass.
+//! Mistakes that the reader must find, and documents that it must accept.
 
-use super::super::transcript::Transcript;
 use super::*;
+use crate::transcript::Transcript;
 
 #[track_caller]
 fn refused(twiml: &str, message: &str) {
@@ -41,7 +41,7 @@ fn a_document_that_is_no_response_is_refused() {
 }
 
 #[test]
-fn verbs_and_attributes_are_case_sensitive() {
+fn elements_and_attributes_are_case_sensitive() {
     refused(
         "<Response><say>x</say></Response>",
         "<say> is not known inside <Response>",
@@ -69,7 +69,7 @@ fn verbs_and_attributes_are_case_sensitive() {
 }
 
 #[test]
-fn text_stands_only_where_it_is_said() {
+fn text_is_accepted_only_where_it_is_spoken() {
     refused(
         "<Response>x<Say>y</Say></Response>",
         "<Response> holds something that does not belong there",
@@ -97,11 +97,11 @@ fn pauses_are_whole_seconds() {
         );
     }
     let spoken = listen("<Response><Pause/><Pause length='2'/></Response>").unwrap();
-    let lasts: Vec<u64> = spoken
+    let duration: Vec<u64> = spoken
         .iter()
-        .map(|utterance| utterance.lasts.as_secs())
+        .map(|utterance| utterance.duration.as_secs())
         .collect();
-    assert_eq!(lasts, [1, 2]);
+    assert_eq!(duration, [1, 2]);
 }
 
 #[test]
@@ -119,7 +119,7 @@ fn breaks_are_at_most_ten_seconds() {
         ("10s", 10_000),
     ] {
         assert_eq!(
-            ssml_of(&format!("x<break time='{time}'/>")).spoken[1].lasts,
+            ssml_of(&format!("x<break time='{time}'/>")).spoken[1].duration,
             Duration::from_millis(millis),
             "{time}"
         );
@@ -170,13 +170,14 @@ fn ssml_is_checked_element_by_element() {
 }
 
 #[test]
-fn a_voice_takes_only_the_ssml_of_its_kind() {
+fn a_voice_supports_only_the_ssml_of_its_family() {
     refused_inside(
         "<emphasis>x</emphasis>",
         "the voice Polly.Joanna-Neural does not take SSML's <emphasis>",
     );
     refused(
-        "<Response><Say voice='Google.hu-HU-Wavenet-B' language='hu-HU'><w role='x'>x</w></Say></Response>",
+        "<Response><Say voice='Google.hu-HU-Wavenet-B' language='hu-HU'>\
+         <w role='x'>x</w></Say></Response>",
         "the voice Google.hu-HU-Wavenet-B does not take SSML's <w>",
     );
     for voice in ["man", "woman"] {
@@ -235,7 +236,7 @@ fn ssml_changes_what_is_heard() {
 }
 
 #[test]
-fn nothing_is_said_after_a_hangup_but_it_is_checked() {
+fn nothing_is_played_after_a_hangup_but_it_is_checked() {
     let heard = Transcript::of("<Response><Say>a</Say><Hangup/><Say>b</Say></Response>").unwrap();
     assert_eq!(heard.to_string(), "a");
     refused(
@@ -245,7 +246,7 @@ fn nothing_is_said_after_a_hangup_but_it_is_checked() {
 }
 
 #[test]
-fn a_loop_says_it_again() {
+fn a_loop_repeats_an_element() {
     let heard = Transcript::of("<Response><Say loop='3'>x</Say></Response>").unwrap();
     assert_eq!(heard.to_string(), "x x x");
     let endless = Transcript::of("<Response><Say loop='0'>x</Say></Response>").unwrap();
@@ -257,9 +258,10 @@ fn a_loop_says_it_again() {
 }
 
 #[test]
-fn a_gather_that_nobody_answers_passes_by() {
-    let twiml = "<Response><Gather numDigits='1' timeout='3' action='https://example.com/key'><Say>Press 1</Say></Gather>\
-                 <Say>Goodbye</Say></Response>";
+fn a_gather_without_a_key_continues_after_its_timeout() {
+    let twiml = "<Response>\
+                 <Gather numDigits='1' timeout='3' action='https://example.com/key'>\
+                 <Say>Press 1</Say></Gather><Say>Goodbye</Say></Response>";
     assert_eq!(
         Transcript::of(twiml).unwrap().to_string(),
         "Press 1 (3 s) Goodbye"

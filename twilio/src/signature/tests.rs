@@ -1,10 +1,11 @@
-//! The vectors of Twilio's own libraries, and the refusals.
+//! Test vectors from Twilio's own libraries, and signatures that must be rejected.
 
 use super::*;
 
 const TOKEN: &str = "12345";
 const URL: &str = "https://mycompany.com/myapp.php?foo=1&bar=2";
-const JSON_URL: &str = "https://mycompany.com/myapp.php?foo=1&bar=2&bodySHA256=0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620";
+const JSON_URL: &str = "https://mycompany.com/myapp.php?foo=1&bar=2\
+    &bodySHA256=0a1ff7634d9ab3b95db5c9a2dfe9416e41502b283a80c7cf19632632f96e6620";
 const JSON: &str = r#"{"property": "value", "boolean": true}"#;
 
 fn params(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
@@ -24,7 +25,7 @@ fn call() -> Vec<(String, String)> {
     ])
 }
 
-/// The signature is made over `signed`, and must be accepted for a request to `requested`.
+/// Checks that `signature` signs the URL `signed`, and is accepted for a request to `requested`.
 #[track_caller]
 fn check(signed: &str, requested: &str, params: &[(String, String)], signature: &str) {
     assert_eq!(sign(TOKEN, signed, params), signature, "signing {signed}");
@@ -145,7 +146,7 @@ fn a_json_body_is_signed_by_its_hash_in_the_query() {
 }
 
 #[test]
-fn another_json_body_is_refused() {
+fn another_json_body_is_rejected() {
     let signature = "a9nBmqA0ju/hNViExpshrM61xv4=";
     assert!(!verify_json(&[TOKEN], JSON_URL, b"{}", signature));
     assert!(!verify_json(
@@ -172,7 +173,7 @@ fn another_json_body_is_refused() {
 }
 
 #[test]
-fn user_information_is_left_whole() {
+fn user_information_is_kept() {
     let url = "https://user:pass@mycompany.com/myapp.php?foo=1&bar=2";
     check(url, url, &call(), "CukzLTc1tT5dXEDIHm/tKBanW10=");
     let with_port = "https://user:pass@mycompany.com:443/myapp.php?foo=1&bar=2";
@@ -187,7 +188,7 @@ fn user_information_is_left_whole() {
 }
 
 #[test]
-fn a_signature_that_leaves_user_information_out_is_accepted() {
+fn a_signature_without_user_information_is_accepted() {
     check(
         URL,
         "https://user:pass@mycompany.com/myapp.php?foo=1&bar=2",
@@ -239,7 +240,7 @@ fn the_fragment_is_not_signed() {
 }
 
 #[test]
-fn a_tampered_parameter_is_refused() {
+fn a_tampered_parameter_is_rejected() {
     let signature = sign(TOKEN, URL, &call());
     let mut tampered = call();
     tampered[3].1 = "9999".to_owned();
@@ -264,7 +265,7 @@ fn either_token_of_a_rotation_is_accepted_and_no_other() {
 }
 
 #[test]
-fn an_empty_signature_or_token_is_refused() {
+fn an_empty_signature_or_token_is_rejected() {
     assert!(!verify(&[TOKEN], URL, &call(), ""));
     assert!(!verify(&[""], URL, &call(), &sign("", URL, &call())));
 }

@@ -5,14 +5,16 @@ use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-/// A request refused, in the legacy form of Twilio's error bodies.
+/// A refused request, in the form of Twilio's older error bodies
+/// (<https://www.twilio.com/docs/usage/twilios-response#response-formats-exceptions>).
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Refusal {
+pub(crate) struct ApiError {
     pub(crate) status: StatusCode,
-    /// Twilio's error code; Twilio leaves it out of some answers, and so does the simulator where none is known.
+    /// Twilio's error code. Twilio omits it from some answers, and so does the simulator for its
+    /// own stricter checks.
     pub(crate) code: Option<u32>,
     pub(crate) message: String,
-    /// Seconds for the header `Retry-After`.
+    /// The header `Retry-After`, in seconds.
     pub(crate) retry_after: Option<u32>,
 }
 
@@ -26,9 +28,9 @@ struct Body<'a> {
     status: u16,
 }
 
-impl Refusal {
-    /// A refusal with one of Twilio's codes and HTTP 400.
-    pub(crate) fn bad(code: u32, message: impl Into<String>) -> Self {
+impl ApiError {
+    /// HTTP 400 with one of Twilio's codes.
+    pub(crate) fn bad_request(code: u32, message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
             code: Some(code),
@@ -37,7 +39,7 @@ impl Refusal {
         }
     }
 
-    /// A refusal of the simulator's own, where Twilio has no code or would let the mistake pass.
+    /// HTTP 400 without a code, for a mistake that Twilio has no code for or would let pass.
     pub(crate) fn strict(message: impl Into<String>) -> Self {
         Self {
             status: StatusCode::BAD_REQUEST,
@@ -52,7 +54,7 @@ impl Refusal {
         Self::with(StatusCode::UNAUTHORIZED, 20003, "Authenticate")
     }
 
-    /// Nothing of this account stands at this path.
+    /// The account has nothing at this path.
     pub(crate) fn not_found(path: &str) -> Self {
         Self::with(
             StatusCode::NOT_FOUND,
@@ -61,15 +63,15 @@ impl Refusal {
         )
     }
 
-    /// More requests at a time than the account may have. Never processed.
-    pub(crate) fn too_many(retry_after: Option<u32>) -> Self {
+    /// The account makes too many requests at a time. Twilio doesn't process them.
+    pub(crate) fn too_many_requests(retry_after: Option<u32>) -> Self {
         Self {
             retry_after,
             ..Self::with(StatusCode::TOO_MANY_REQUESTS, 20429, "Too Many Requests")
         }
     }
 
-    /// An error of Twilio's own; the request may have been processed.
+    /// An internal error of Twilio's; the request may have been processed.
     pub(crate) fn internal() -> Self {
         Self::with(
             StatusCode::INTERNAL_SERVER_ERROR,
@@ -78,7 +80,7 @@ impl Refusal {
         )
     }
 
-    /// Twilio is down.
+    /// Twilio is unavailable.
     pub(crate) fn unavailable() -> Self {
         Self::with(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -97,7 +99,7 @@ impl Refusal {
     }
 }
 
-impl IntoResponse for Refusal {
+impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Body {
             code: self.code,

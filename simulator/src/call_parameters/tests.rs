@@ -6,8 +6,8 @@ const TO: &str = "+14155550199";
 const FROM: &str = "+14155550100";
 const TWIML: &str = "<Response><Say>x</Say></Response>";
 
-/// Reads a good request with some parameters set, added or (with an empty list) left out.
-fn read(changes: &[(&str, &[&str])]) -> Result<Order, Refusal> {
+/// Reads a valid request with some parameters set, added or (with an empty list) removed.
+fn read(changes: &[(&str, &[&str])]) -> Result<CallParameters, ApiError> {
     let mut pairs: Vec<(&str, &str)> = vec![("To", TO), ("From", FROM), ("Twiml", TWIML)];
     for (name, values) in changes {
         pairs.retain(|(kept, _)| kept != name);
@@ -17,30 +17,37 @@ fn read(changes: &[(&str, &[&str])]) -> Result<Order, Refusal> {
     query.extend_pairs(pairs);
     let mut account = Account::new("AC00000000000000000000000000000001", "token");
     account.numbers = vec![FROM.to_owned(), "+15005550001".to_owned()];
-    Order::read(&Params::of_query(Some(&query.finish())), &account)
+    CallParameters::parse(&Params::of_query(Some(&query.finish())), &account)
 }
 
 #[track_caller]
 fn refused(changes: &[(&str, &[&str])], code: Option<u32>) {
-    let refusal = read(changes).expect_err("a refusal");
+    let error = read(changes).expect_err("an error");
     assert_eq!(
-        (refusal.status.as_u16(), refusal.code),
+        (error.status.as_u16(), error.code),
         (400, code),
         "{changes:?}: {}",
-        refusal.message
+        error.message
     );
 }
 
 #[test]
-fn a_plain_order_has_twilios_defaults() {
-    let order = read(&[]).unwrap();
-    assert_eq!((order.to.as_str(), order.from.as_str()), (TO, FROM));
-    assert_eq!(order.timeout, Duration::from_mins(1));
+fn a_plain_request_has_twilios_defaults() {
+    let parameters = read(&[]).unwrap();
     assert_eq!(
-        (order.time_limit, order.callback, order.detection),
+        (parameters.to.as_str(), parameters.from.as_str()),
+        (TO, FROM)
+    );
+    assert_eq!(parameters.timeout, Duration::from_mins(1));
+    assert_eq!(
+        (
+            parameters.time_limit,
+            parameters.callback,
+            parameters.detection
+        ),
         (None, None, None)
     );
-    assert!(order.speech > Duration::ZERO);
+    assert!(parameters.speech_length > Duration::ZERO);
 }
 
 #[test]
@@ -64,10 +71,10 @@ fn the_magic_numbers_of_the_test_credentials_are_refused() {
 }
 
 #[test]
-fn inline_twiml_or_a_url_is_taken_and_one_of_the_two() {
+fn exactly_one_of_inline_twiml_and_a_url_is_accepted() {
     refused(&[("Twiml", &[])], Some(21205));
-    let order = read(&[("Twiml", &[]), ("Url", &["https://example.com/say#rc=3"])]).unwrap();
-    assert_eq!(order.ask.unwrap().overrides.retries, 3);
+    let parameters = read(&[("Twiml", &[]), ("Url", &["https://example.com/say#rc=3"])]).unwrap();
+    assert_eq!(parameters.twiml_url.unwrap().overrides.retries, 3);
     refused(
         &[
             ("Twiml", &[]),
@@ -117,9 +124,9 @@ fn time_limits_are_kept_within_bounds() {
     refused(&[("Timeout", &["0"])], Some(21208));
     refused(&[("Timeout", &["601"])], Some(21208));
     refused(&[("TimeLimit", &["0"])], None);
-    let order = read(&[("Timeout", &["15"]), ("TimeLimit", &["60"])]).unwrap();
-    assert_eq!(order.timeout, Duration::from_secs(15));
-    assert_eq!(order.time_limit, Some(Duration::from_mins(1)));
+    let parameters = read(&[("Timeout", &["15"]), ("TimeLimit", &["60"])]).unwrap();
+    assert_eq!(parameters.timeout, Duration::from_secs(15));
+    assert_eq!(parameters.time_limit, Some(Duration::from_mins(1)));
 }
 
 #[test]
@@ -156,12 +163,12 @@ fn a_callback_needs_an_absolute_url_without_underscores() {
 }
 
 #[test]
-fn a_callback_wants_the_end_unless_it_says_more() {
+fn a_callback_gets_only_the_end_unless_it_names_events() {
     let url: &[&str] = &["http://127.0.0.1:9/calls?a_b=1#rc=3&rp=all"];
     let callback = read(&[("StatusCallback", url)]).unwrap().callback.unwrap();
     assert_eq!(
-        (callback.events, callback.overrides.retries),
-        (vec![Event::Completed], 3)
+        (callback.events, callback.webhook.overrides.retries),
+        (vec![ProgressEvent::Completed], 3)
     );
     let all: &[&str] = &["initiated", "ringing", "answered", "completed"];
     let callback = read(&[("StatusCallback", url), ("StatusCallbackEvent", all)])
@@ -171,10 +178,10 @@ fn a_callback_wants_the_end_unless_it_says_more() {
     assert_eq!(
         callback.events,
         [
-            Event::Initiated,
-            Event::Ringing,
-            Event::Answered,
-            Event::Completed
+            ProgressEvent::Initiated,
+            ProgressEvent::Ringing,
+            ProgressEvent::Answered,
+            ProgressEvent::Completed
         ]
     );
 }
@@ -184,13 +191,13 @@ fn an_extension_is_dialled_and_turns_detection_off() {
     refused(&[("SendDigits", &[""])], Some(21206));
     refused(&[("SendDigits", &["12x"])], Some(21206));
     refused(&[("SendDigits", &[&"1".repeat(33)])], Some(21206));
-    let order = read(&[
+    let parameters = read(&[
         ("SendDigits", &["wW12#"]),
         ("MachineDetection", &["Enable"]),
     ])
     .unwrap();
-    assert_eq!(order.dialling, Duration::from_millis(2_100));
-    assert_eq!(order.detection, None);
+    assert_eq!(parameters.extension_time, Duration::from_millis(2_100));
+    assert_eq!(parameters.detection, None);
 }
 
 #[test]
@@ -207,13 +214,13 @@ fn detection_is_enabled_or_waits_for_the_end_of_the_greeting() {
         &[("MachineDetection", &["Enable"]), ("AsyncAmd", &["yes"])],
         None,
     );
-    let order = read(&[
+    let parameters = read(&[
         ("MachineDetection", &["DetectMessageEnd"]),
         ("AsyncAmd", &["true"]),
     ])
     .unwrap();
     assert_eq!(
-        order.detection,
+        parameters.detection,
         Some(Detection {
             message_end: true,
             in_background: true,

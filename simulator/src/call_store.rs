@@ -1,37 +1,41 @@
 //! All calls of this run, and the queue of every account.
 //!
-//! Nothing is ever forgotten: a call is a kilobyte or two, and a run is short.
+//! Calls are kept until the simulator stops: each takes a kilobyte or two, and a run is short.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::account::Account;
-use super::call::Call;
-use super::queue::{Full, Queue};
+use crate::account::Account;
+use crate::call::SimulatedCall;
+use crate::queue::{Queue, QueueFull};
 
-/// The calls in the order in which they were created, and ways to find them.
+/// The calls in the order in which they were created, with indexes. A call's id is its position.
 #[derive(Debug, Default)]
-pub(crate) struct Book {
-    calls: Vec<Call>,
+pub(crate) struct CallStore {
+    calls: Vec<SimulatedCall>,
     by_sid: HashMap<String, usize>,
     by_account: HashMap<String, Vec<usize>>,
     by_to: HashMap<String, Vec<usize>>,
     queues: HashMap<String, Queue>,
 }
 
-impl Book {
-    /// Takes a place in the account's queue, and returns how long the call waits.
-    pub(crate) fn join_queue(&mut self, account: &Account, now: Instant) -> Result<Duration, Full> {
+impl CallStore {
+    /// Adds a call to the account's queue, and returns how long it waits.
+    pub(crate) fn join_queue(
+        &mut self,
+        account: &Account,
+        now: Instant,
+    ) -> Result<Duration, QueueFull> {
         self.queues
             .entry(account.sid.clone())
             .or_default()
             .join(now, account.calls_per_second)
     }
 
-    /// Adds a call, and returns its id within the book.
-    pub(crate) fn add(&mut self, call: Call) -> usize {
+    /// Adds a call, and returns its id.
+    pub(crate) fn add(&mut self, call: SimulatedCall) -> usize {
         let id = self.calls.len();
         self.by_sid.insert(call.sid.clone(), id);
         self.by_account
@@ -39,14 +43,14 @@ impl Book {
             .or_default()
             .push(id);
         self.by_to
-            .entry(call.order.to.clone())
+            .entry(call.parameters.to.clone())
             .or_default()
             .push(id);
         self.calls.push(call);
         id
     }
 
-    pub(crate) fn get_mut(&mut self, id: usize) -> Option<&mut Call> {
+    pub(crate) fn get_mut(&mut self, id: usize) -> Option<&mut SimulatedCall> {
         self.calls.get_mut(id)
     }
 
@@ -56,14 +60,14 @@ impl Book {
         (self.calls.get(id)?.account.sid == account).then_some(id)
     }
 
-    /// The call of this account that the last part of a path names: `CA….json`.
-    pub(crate) fn at(&mut self, account: &str, file: &str) -> Option<&mut Call> {
+    /// The call of this account that the last part of a path (`CA….json`) names.
+    pub(crate) fn at_path(&mut self, account: &str, file: &str) -> Option<&mut SimulatedCall> {
         let id = self.find(account, file.strip_suffix(".json")?)?;
         self.calls.get_mut(id)
     }
 
-    /// The call with this SID, of whatever account.
-    pub(crate) fn by_sid(&self, sid: &str) -> Option<&Call> {
+    /// The call with this SID, of any account.
+    pub(crate) fn by_sid(&self, sid: &str) -> Option<&SimulatedCall> {
         self.calls.get(*self.by_sid.get(sid)?)
     }
 
@@ -72,7 +76,7 @@ impl Book {
         &self,
         account: &str,
         to: Option<&str>,
-    ) -> impl Iterator<Item = (usize, &Call)> {
+    ) -> impl Iterator<Item = (usize, &SimulatedCall)> {
         let ids = match to {
             Some(to) => self.by_to.get(to),
             None => self.by_account.get(account),
@@ -86,7 +90,7 @@ impl Book {
     }
 
     /// All calls, or those to one number, the oldest first.
-    pub(crate) fn all(&self, to: Option<&str>) -> Vec<&Call> {
+    pub(crate) fn all(&self, to: Option<&str>) -> Vec<&SimulatedCall> {
         match to {
             Some(to) => self
                 .by_to
@@ -99,7 +103,7 @@ impl Book {
         }
     }
 
-    /// How many calls stand at which status.
+    /// How many calls have each status of the resource.
     pub(crate) fn by_status(&self) -> BTreeMap<&'static str, u64> {
         let mut counts = BTreeMap::new();
         for call in &self.calls {

@@ -1,4 +1,5 @@
-//! Connections that can be cut: how the simulator closes one without an answer, as a network sometimes does.
+//! Connections that a request handler can cut, so that the client gets no answer, as when a network
+//! fails.
 
 use std::io;
 use std::net::SocketAddr;
@@ -12,12 +13,12 @@ use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 
-/// The end of a connection that a handler can reach.
+/// Cuts the connection that a request came in on. Handlers get it as axum's connect info.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Line(Arc<AtomicBool>);
+pub(crate) struct CutHandle(Arc<AtomicBool>);
 
-impl Line {
-    /// Lets nothing more through: whatever the handler answers, the connection closes without it.
+impl CutHandle {
+    /// Fails all further writes: the connection closes without the handler's answer.
     pub(crate) fn cut(&self) {
         self.0.store(true, Ordering::Release);
     }
@@ -27,30 +28,30 @@ impl Line {
     }
 }
 
-impl Connected<IncomingStream<'_, Lines>> for Line {
-    fn connect_info(stream: IncomingStream<'_, Lines>) -> Self {
-        stream.io().line.clone()
+impl Connected<IncomingStream<'_, CuttableListener>> for CutHandle {
+    fn connect_info(stream: IncomingStream<'_, CuttableListener>) -> Self {
+        stream.io().cut_handle.clone()
     }
 }
 
-/// A listener whose connections can be cut.
+/// A listener whose connections handlers can cut.
 #[derive(Debug)]
-pub(crate) struct Lines(pub(crate) TcpListener);
+pub(crate) struct CuttableListener(pub(crate) TcpListener);
 
-impl Listener for Lines {
-    type Io = Wire;
+impl Listener for CuttableListener {
+    type Io = CuttableStream;
     type Addr = SocketAddr;
 
-    async fn accept(&mut self) -> (Wire, SocketAddr) {
-        // The trait's method, not the listener's own: it waits and tries again when accepting fails.
+    async fn accept(&mut self) -> (CuttableStream, SocketAddr) {
+        // The trait's method waits and retries when accepting fails; the listener's own doesn't.
         let (stream, address) = Listener::accept(&mut self.0).await;
         if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "set TCP_NODELAY");
+            tracing::debug!(%error, "failed to set TCP_NODELAY");
         }
         (
-            Wire {
+            CuttableStream {
                 stream,
-                line: Line::default(),
+                cut_handle: CutHandle::default(),
             },
             address,
         )
@@ -61,16 +62,17 @@ impl Listener for Lines {
     }
 }
 
-/// A connection that can be cut.
+/// A connection that a handler can cut.
 #[derive(Debug)]
-pub(crate) struct Wire {
+pub(crate) struct CuttableStream {
     stream: TcpStream,
-    line: Line,
+    cut_handle: CutHandle,
 }
 
-impl Wire {
-    fn whole(&mut self) -> io::Result<Pin<&mut TcpStream>> {
-        if self.line.is_cut() {
+impl CuttableStream {
+    /// The stream for writing, unless it has been cut.
+    fn writable(&mut self) -> io::Result<Pin<&mut TcpStream>> {
+        if self.cut_handle.is_cut() {
             Err(io::ErrorKind::BrokenPipe.into())
         } else {
             Ok(Pin::new(&mut self.stream))
@@ -78,7 +80,7 @@ impl Wire {
     }
 }
 
-impl AsyncRead for Wire {
+impl AsyncRead for CuttableStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -88,13 +90,13 @@ impl AsyncRead for Wire {
     }
 }
 
-impl AsyncWrite for Wire {
+impl AsyncWrite for CuttableStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        self.whole()?.poll_write(cx, bytes)
+        self.writable()?.poll_write(cx, bytes)
     }
 
     fn poll_write_vectored(
@@ -102,7 +104,7 @@ impl AsyncWrite for Wire {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        self.whole()?.poll_write_vectored(cx, slices)
+        self.writable()?.poll_write_vectored(cx, slices)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -110,7 +112,7 @@ impl AsyncWrite for Wire {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.whole()?.poll_flush(cx)
+        self.writable()?.poll_flush(cx)
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
