@@ -1,8 +1,10 @@
-//! An auth service that signs people in with a code by telephone: to be copied.
+//! An example auth service that signs users in with a code by telephone call, to copy from.
 //!
-//! It asks for a call, tells what becomes of it, and takes the request back when the person gives up (Ctrl-C).
+//! It requests a call, prints what becomes of it, and cancels the request when the user gives up
+//! (Ctrl-C).
 //!
-//! Its spool has a key of its own, made with `voice-otp keys new`: never the workers', which open every tenant's credentials.
+//! The spool has a key of its own, made with `voice-otp keys new`. Never use the workers' keys,
+//! which open every tenant's credentials.
 //!
 //! ```console
 //! $ export LOGIN_SPOOL_KEYS=$(voice-otp keys new) LOGIN_SPOOL_FILE=$PWD/login.spool
@@ -11,23 +13,21 @@
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "an auth service talks to whoever runs it, and has a clock and an environment of its own"
+    reason = "an auth service prints, and reads its own environment"
 )]
 
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use anyhow::Context as _;
-use futures_util::StreamExt as _;
-use lapin::options::{BasicConsumeOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::FieldTable;
-use lapin::{Connection, ConnectionProperties, Consumer};
 use rand::RngExt as _;
-use voice_otp_publisher::{Kept, Publisher, Settings, Spool, spool, topology};
+use secrecy::SecretString;
+use voice_otp_publisher::statuses::StatusStream;
+use voice_otp_publisher::{Publisher, Settings, Spool, StoredIn, clock, spool};
 use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::keys::Keyring;
 use voice_otp_schemas::request::{Cancelled, Requested, Target};
 use voice_otp_schemas::status::{Status, StatusEvent};
-use voice_otp_schemas::{Context, DeliveryId, OtpCode, PhoneNumber, TenantId, Timestamp};
+use voice_otp_schemas::{Context, DeliveryId, OtpCode, PhoneNumber, TenantId};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
@@ -36,48 +36,43 @@ async fn main() -> anyhow::Result<()> {
         .next()
         .zip(args.next())
         .context("usage: login TENANT +1NUMBER")?;
-    let url = variable("VOICE_OTP_AMQP_URL")?;
+    let url = SecretString::from(variable("VOICE_OTP_AMQP_URL")?);
 
-    // One publisher for the whole service. The file keeps requests while the broker is away.
-    let publisher = Publisher::start(Settings::new(url.clone().into(), "/auth/login"))?;
+    // One publisher for the whole service. The file stores requests during an outage of the broker.
+    let publisher = Publisher::start(Settings::new(url.clone(), "/auth/login"))?;
     let keys = Keyring::parse(&variable("LOGIN_SPOOL_KEYS")?.into())?;
-    let spool = Spool::start(
-        publisher.clone(),
-        spool::Settings::new(variable("LOGIN_SPOOL_FILE")?, keys),
-    )
-    .await?;
+    let settings = spool::Settings::new(variable("LOGIN_SPOOL_FILE")?, keys);
+    let spool = Spool::start(publisher.clone(), settings).await?;
 
     let request = request(&tenant, &to)?;
-    // Bound before the request goes, so that no status is missed.
-    let mut statuses = statuses(&url, &tenant).await?;
+    // Subscribe before the request is published, so that no status is missed.
+    let mut statuses = StatusStream::subscribe(&url, Some(&tenant)).await?;
     match spool.request(&request).await? {
-        Kept::Broker => println!("asked for a call; the code is {}", request.code.expose()),
-        Kept::File => println!("the broker is away: the request is kept, and sent when it is back"),
+        StoredIn::Broker => println!("requested a call; the code is {}", request.code.expose()),
+        StoredIn::File => {
+            println!("the broker is unreachable; the request will be published later");
+        }
     }
     let gave_up = tokio::signal::ctrl_c();
     tokio::pin!(gave_up);
-    let mut seen = 0;
+    let mut last_sequence = 0;
     loop {
-        let delivery = tokio::select! {
-            delivery = statuses.next() => delivery.context("the broker ended the consumer")??,
+        let event = tokio::select! {
+            event = statuses.next_status() => event.context("the broker closed the connection")?,
             _ = &mut gave_up => {
-                let target = Target::Delivery(request.delivery_id.clone());
-                let cancelled = Cancelled { tenant_id: request.tenant_id.clone(), target };
-                spool.cancel(&format!("{}-cancel", request.delivery_id), &cancelled, &Trace::default()).await?;
-                println!("taken back");
+                cancel(&spool, &request).await?;
+                println!("cancelled");
                 break;
             }
         };
-        let Ok(event) = serde_json::from_slice::<StatusEvent>(&delivery.data) else {
-            continue;
-        };
-        // At least once, in order of `sequence`: what is no newer has been seen.
-        if event.data.delivery_id != request.delivery_id || event.data.sequence <= seen {
+        // Statuses come at least once: drop duplicates and older ones by their sequence.
+        let data = &event.data;
+        if data.delivery_id != request.delivery_id || data.sequence <= last_sequence {
             continue;
         }
-        seen = event.data.sequence;
-        println!("{}: {}", event.data.status, what_to_do(&event));
-        if event.data.is_final {
+        last_sequence = data.sequence;
+        println!("{}: {}", data.status, what_to_do(&event));
+        if data.is_final {
             break;
         }
     }
@@ -86,10 +81,10 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// What an auth service does about a status.
+/// What an auth service does on a status.
 fn what_to_do(event: &StatusEvent) -> &'static str {
     match event.data.status {
-        Status::Accepted | Status::Placed => "tell the person that the call is coming",
+        Status::Accepted | Status::Placed => "tell the user that the call is coming",
         Status::Delivered => "wait for the code",
         Status::HungUp | Status::Busy | Status::NoAnswer => {
             "offer another call, or another channel"
@@ -100,11 +95,11 @@ fn what_to_do(event: &StatusEvent) -> &'static str {
 }
 
 fn request(tenant: &str, to: &str) -> anyhow::Result<Requested> {
-    let now: Timestamp = SystemTime::now().into();
+    let now = clock::now();
     let code = format!("{:06}", rand::rng().random_range(0..1_000_000));
     Ok(Requested {
         tenant_id: TenantId::parse(tenant).context("the tenant")?,
-        // Unique, and the same whenever this very request is published again.
+        // Unique for each request. Publishing the same request again uses the same id.
         delivery_id: DeliveryId::parse(&format!("login-{}", uuid::Uuid::new_v4()))?,
         to: PhoneNumber::parse(to).context("the number")?,
         code: OtpCode::parse(&code)?,
@@ -118,37 +113,14 @@ fn request(tenant: &str, to: &str) -> anyhow::Result<Requested> {
     })
 }
 
-/// The tenant's statuses, on a queue of this connection's own.
-async fn statuses(url: &str, tenant: &str) -> anyhow::Result<Consumer> {
-    let connection = Connection::connect(url, ConnectionProperties::default())
-        .await
-        .context("connect to RabbitMQ")?;
-    let channel = connection.create_channel().await?;
-    let own = QueueDeclareOptions {
-        exclusive: true,
-        auto_delete: true,
-        ..QueueDeclareOptions::default()
+async fn cancel(spool: &Spool, request: &Requested) -> anyhow::Result<StoredIn> {
+    let cancelled = Cancelled {
+        tenant_id: request.tenant_id.clone(),
+        target: Target::Delivery(request.delivery_id.clone()),
     };
-    let queue = channel
-        .queue_declare("".into(), own, FieldTable::default())
-        .await?;
-    let key = format!("status.*.{tenant}");
-    let (name, none) = (queue.name().clone(), FieldTable::default());
-    channel
-        .queue_bind(
-            name.clone(),
-            topology::STATUS.into(),
-            key.as_str().into(),
-            QueueBindOptions::default(),
-            none,
-        )
-        .await?;
-    let options = BasicConsumeOptions {
-        no_ack: true,
-        ..BasicConsumeOptions::default()
-    };
-    Ok(channel
-        .basic_consume(name, "".into(), options, FieldTable::default())
+    let event_id = format!("{}-cancel", request.delivery_id);
+    Ok(spool
+        .cancel(&event_id, &cancelled, &Trace::default())
         .await?)
 }
 

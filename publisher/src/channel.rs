@@ -1,4 +1,4 @@
-//! The one task that owns a publishing channel.
+//! The task that owns the publishing channel. It is the only one that uses it (ADR 3).
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::future::{Future as _, poll_fn};
@@ -14,150 +14,164 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 use tokio_util::sync::CancellationToken;
 
-use crate::link::{self, Link};
+use crate::connection::{self, BrokerConnection};
 use crate::message::{Message, PublishError};
 use crate::topology;
 
-/// A message on its way, until when it matters, and whom to answer.
-pub(crate) struct Posted {
+type ConnectError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A message that is queued or in flight.
+pub(crate) struct PendingMessage {
     pub(crate) message: Arc<Message>,
+    /// When the publish fails as unconfirmed, if it has not been sent.
     pub(crate) deadline: Instant,
-    pub(crate) answer: oneshot::Sender<Result<(), PublishError>>,
+    /// Receives the result, once.
+    pub(crate) result: oneshot::Sender<Result<(), PublishError>>,
 }
 
-pub(crate) struct Owner {
+/// The task's settings and its queue.
+pub(crate) struct ChannelTask {
     pub(crate) url: SecretString,
-    pub(crate) name: String,
-    /// Whom the broker knows this connection as.
-    pub(crate) user: Option<String>,
-    pub(crate) declares: Declares,
-    pub(crate) inbox: mpsc::Receiver<Posted>,
-    /// Whether a link is up and takes messages.
+    pub(crate) connection_name: String,
+    /// The AMQP `user_id` of every message, if it is set.
+    pub(crate) user_id: Option<String>,
+    pub(crate) declare: TopologyScope,
+    pub(crate) inbox: mpsc::Receiver<PendingMessage>,
+    /// Whether a connection is up. Written by this task only.
     pub(crate) ready: tokio::sync::watch::Sender<bool>,
     pub(crate) stop: CancellationToken,
 }
 
-/// What is declared on every new connection.
+/// The part of the topology that is declared on every new connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Declares {
-    /// What requests need. Without the permission to, it is taken to be there.
+pub enum TopologyScope {
+    /// The exchange and the queues of requests. A failure, for lack of permission, is logged and
+    /// ignored: then the workers must have declared them.
     Requests,
-    /// Everything.
+    /// Everything. A failure fails the connection.
     All,
 }
 
-/// The most messages in one window.
-const WINDOW: usize = 256;
-/// The longest a window waits for its confirms. Beyond, the connection is taken for dead.
-const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-/// The least a window waits for its confirms, however soon a message of it is due.
-const LEAST_CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
-/// The longest a channel's closing is waited for.
+/// The largest number of messages in a window.
+const MAX_WINDOW: usize = 256;
+/// The longest time that a window waits for its confirms. After that the connection counts as dead.
+const MAX_CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
+/// The shortest time that a window waits for its confirms, however soon the first deadline in it
+/// is.
+const MIN_CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time limit for opening a channel and switching it to confirms.
+const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time limit for closing a channel.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-impl Owner {
-    /// Publishes until the inbox is closed and empty, or until told to stop.
+impl ChannelTask {
+    /// Publishes until the inbox is closed and empty, or `stop` is cancelled.
     pub(crate) async fn run(mut self) {
-        let mut waiting: VecDeque<Posted> = VecDeque::new();
-        let mut link: Option<(Link, Channel)> = None;
-        let mut tries = 0;
+        let mut queue: VecDeque<PendingMessage> = VecDeque::new();
+        let mut open: Option<(BrokerConnection, Channel)> = None;
+        let mut failures = 0;
         loop {
-            if waiting.is_empty() && !self.refill(&mut waiting, link.as_ref()).await {
+            if queue.is_empty() && !self.refill(&mut queue, open.as_ref()).await {
                 break;
             }
             expire(
-                &mut waiting,
-                if link.is_none() {
-                    "the broker can't be reached"
+                &mut queue,
+                if open.is_none() {
+                    "the broker is unreachable"
                 } else {
-                    "the broker takes no messages"
+                    "the broker accepts no messages"
                 },
             );
-            if link
+            if open
                 .as_ref()
-                .is_none_or(|(link, channel)| !link.is_up() || !channel.status().connected())
+                .is_none_or(|(broker, channel)| !broker.is_up() || !channel.status().connected())
             {
                 self.ready.send_replace(false);
-                link = None;
+                open = None;
                 match self.connect().await {
-                    Ok(made) => {
-                        tries = 0;
-                        link = Some(made);
+                    Ok(opened) => {
+                        failures = 0;
+                        open = Some(opened);
                         self.ready.send_replace(true);
                     }
                     Err(error) => {
-                        if tries == 0 {
+                        if failures == 0 {
                             tracing::warn!(
                                 error = &*error as &dyn std::error::Error,
-                                "can't reach the broker, trying again"
+                                "failed to connect to the broker; retrying"
                             );
                         }
                         tokio::select! {
-                            () = tokio::time::sleep(link::pause(tries)) => {}
+                            () = tokio::time::sleep(connection::reconnect_delay(failures)) => {}
                             () = self.stop.cancelled() => break,
                         }
-                        tries += 1;
+                        failures += 1;
                         continue;
                     }
                 }
             }
-            let Some((up, channel)) = &link else { continue };
-            // Whoever was just answered may have the next message at hand: one window of many beats many of one.
+            let Some((broker, channel)) = &open else {
+                continue;
+            };
+            // A caller whose publish has just been confirmed may publish its next message at once.
+            // Yielding lets it join this window: one window of many messages is faster than many
+            // windows of one.
             tokio::task::yield_now().await;
-            while waiting.len() < WINDOW {
-                let Ok(posted) = self.inbox.try_recv() else {
+            while queue.len() < MAX_WINDOW {
+                let Ok(pending) = self.inbox.try_recv() else {
                     break;
                 };
-                waiting.push_back(posted);
+                queue.push_back(pending);
             }
-            let window: Vec<Posted> = waiting.drain(..waiting.len().min(WINDOW)).collect();
-            let kept = publish_window(channel, self.user.as_deref(), window).await;
-            if !kept.is_empty() {
-                if up.is_blocked() {
+            let window: Vec<PendingMessage> = queue.drain(..queue.len().min(MAX_WINDOW)).collect();
+            let unconfirmed = publish_window(channel, self.user_id.as_deref(), window).await;
+            if !unconfirmed.is_empty() {
+                if broker.is_blocked() {
                     tracing::debug!(
-                        messages = kept.len(),
-                        "the broker takes no messages, so these wait"
+                        messages = unconfirmed.len(),
+                        "the broker blocks publishers; messages are queued"
                     );
                 }
-                // Whatever became of the rest of the window: a fresh connection tells the truth.
-                for posted in kept.into_iter().rev() {
-                    waiting.push_front(posted);
+                // It is unknown whether these are stored. They are published again, with the same
+                // ids, on a new connection.
+                for pending in unconfirmed.into_iter().rev() {
+                    queue.push_front(pending);
                 }
                 self.ready.send_replace(false);
-                if let Some((link, channel)) = link.take() {
-                    close(link, channel).await;
+                if let Some((broker, channel)) = open.take() {
+                    close(broker, channel).await;
                 }
             }
         }
-        for posted in waiting {
-            drop(
-                posted
-                    .answer
-                    .send(Err(PublishError::Unconfirmed("the publisher was closed"))),
-            );
+        let error = PublishError::Unconfirmed("the publisher was closed");
+        for pending in queue {
+            // A caller that no longer waits has dropped the receiver.
+            drop(pending.result.send(Err(error.clone())));
         }
         self.ready.send_replace(false);
-        if let Some((link, channel)) = link {
-            close(link, channel).await;
+        if let Some((broker, channel)) = open {
+            close(broker, channel).await;
         }
     }
 
-    /// Waits for messages, with a link up so that the first needn't wait for one. False when there will be none.
+    /// Waits for the next message. Also returns when the connection is lost, so that the task
+    /// reconnects before the next message needs the connection. `false` when no more messages can
+    /// come.
     async fn refill(
         &mut self,
-        waiting: &mut VecDeque<Posted>,
-        link: Option<&(Link, Channel)>,
+        queue: &mut VecDeque<PendingMessage>,
+        open: Option<&(BrokerConnection, Channel)>,
     ) -> bool {
         let lost = async {
-            if let Some((link, _)) = link {
-                link.lost().await;
+            if let Some((broker, _)) = open {
+                broker.lost().await;
             }
         };
-        // Cancel-safe: a message is only taken by the arm that wins.
+        // Cancel-safe: `recv` removes a message only if its arm wins.
         tokio::select! {
-            posted = self.inbox.recv() => match posted {
-                Some(posted) => {
-                    waiting.push_back(posted);
+            pending = self.inbox.recv() => match pending {
+                Some(pending) => {
+                    queue.push_back(pending);
                     true
                 }
                 None => false,
@@ -167,69 +181,76 @@ impl Owner {
         }
     }
 
-    async fn connect(&self) -> Result<(Link, Channel), Box<dyn std::error::Error + Send + Sync>> {
-        let link = link::connect(&self.url, &self.name).await?;
-        match self.declares {
-            Declares::All => topology::declare_all(&link.connection).await?,
-            Declares::Requests => {
-                // Who may only publish relies on the workers to declare: a mandatory publish tells if they haven't.
-                if let Err(error) = topology::declare_requests(&link.connection).await {
+    async fn connect(&self) -> Result<(BrokerConnection, Channel), ConnectError> {
+        let broker = connection::connect(&self.url, &self.connection_name).await?;
+        match self.declare {
+            TopologyScope::All => topology::declare_all(&broker.connection).await?,
+            TopologyScope::Requests => {
+                // A user that may only publish relies on the workers to declare the topology. If
+                // they haven't, a mandatory publish fails as unroutable.
+                if let Err(error) = topology::declare_requests(&broker.connection).await {
                     tracing::info!(
                         error = &error as &dyn std::error::Error,
-                        "the topology is left to the workers to declare"
+                        "failed to declare the topology; relying on the workers"
                     );
                 }
             }
         }
-        let channel = create_channel(&link).await?;
+        let creating = broker.connection.create_channel();
+        let channel = tokio::time::timeout(OPEN_TIMEOUT, creating).await??;
+        // Not `nowait`: the broker's answer shows that confirms are on before the first publish.
         let select = channel.confirm_select(ConfirmSelectOptions { nowait: false });
-        tokio::time::timeout(CONFIRM_TIMEOUT, select).await??;
-        Ok((link, channel))
+        tokio::time::timeout(OPEN_TIMEOUT, select).await??;
+        Ok((broker, channel))
     }
 }
 
-/// Left to its drop, a channel would still be closing when its connection does.
-async fn close(link: Link, channel: Channel) {
+/// Closes the channel before its connection: a dropped channel would still be closing when the
+/// connection closes.
+async fn close(broker: BrokerConnection, channel: Channel) {
     drop(tokio::time::timeout(CLOSE_TIMEOUT, channel.close(200, "done".into())).await);
-    link.close().await;
+    broker.close().await;
 }
 
-async fn create_channel(link: &Link) -> Result<Channel, Box<dyn std::error::Error + Send + Sync>> {
-    Ok(tokio::time::timeout(CONFIRM_TIMEOUT, link.connection.create_channel()).await??)
-}
-
-fn expire(waiting: &mut VecDeque<Posted>, why: &'static str) {
+/// Fails the queued messages whose deadline has passed. The order of the others stays.
+fn expire(queue: &mut VecDeque<PendingMessage>, why: &'static str) {
     let now = Instant::now();
-    for _ in 0..waiting.len() {
-        let Some(posted) = waiting.pop_front() else {
+    for _ in 0..queue.len() {
+        let Some(pending) = queue.pop_front() else {
             break;
         };
-        if posted.deadline <= now {
-            drop(posted.answer.send(Err(PublishError::Unconfirmed(why))));
+        if pending.deadline <= now {
+            drop(pending.result.send(Err(PublishError::Unconfirmed(why))));
         } else {
-            waiting.push_back(posted);
+            queue.push_back(pending);
         }
     }
 }
 
-/// Writes a window, waits for its confirms, and answers. Gives back what nobody knows of: to be published again, with
-/// the same ids, on a fresh connection.
-async fn publish_window(channel: &Channel, user: Option<&str>, window: Vec<Posted>) -> Vec<Posted> {
+/// Writes a window, waits for its confirms, and sends the results. Returns the messages of which it
+/// is unknown whether they are stored: to be published again, with the same ids, on a new
+/// connection.
+async fn publish_window(
+    channel: &Channel,
+    user_id: Option<&str>,
+    window: Vec<PendingMessage>,
+) -> Vec<PendingMessage> {
     let now = Instant::now();
-    // Not cut short for one message that is nearly due: that would unsettle all the others.
-    let first_due = window
+    // The minimum keeps one message with a near deadline from leaving all the others unconfirmed.
+    let first_deadline = window
         .iter()
-        .map(|posted| posted.deadline)
+        .map(|pending| pending.deadline)
         .min()
         .unwrap_or(now);
-    let until = first_due
-        .max(now + LEAST_CONFIRM_TIMEOUT)
-        .min(now + CONFIRM_TIMEOUT);
+    let until = first_deadline
+        .max(now + MIN_CONFIRM_TIMEOUT)
+        .min(now + MAX_CONFIRM_TIMEOUT);
     let mut writes: Vec<_> = window
         .iter()
-        .map(|posted| {
-            let message = &posted.message;
-            // Mandatory: without it an unroutable message is confirmed all the same. Immediate is not known to RabbitMQ.
+        .map(|pending| {
+            let message = &pending.message;
+            // Mandatory: otherwise the broker drops an unroutable message and confirms it. Not
+            // immediate: RabbitMQ doesn't support it and closes the connection.
             let options = BasicPublishOptions {
                 mandatory: true,
                 immediate: false,
@@ -240,15 +261,16 @@ async fn publish_window(channel: &Channel, user: Option<&str>, window: Vec<Poste
                 key,
                 options,
                 &message.body,
-                message.properties(user),
+                message.properties(user_id),
             )))
         })
         .collect();
-    // A publish takes its tag and queues its frames when it is polled first, and then waits for the socket. So all are
-    // polled once, in order, and waited for afterwards: one by one, every message would wait for a turn of lapin's thread.
+    // A publish takes its delivery tag and queues its frames at its first poll, and then waits for
+    // the socket. So all are polled once, in order, before any is awaited. Awaited one by one,
+    // every message would wait for a turn of lapin's thread.
     poll_fn(|context| {
         for write in &mut writes {
-            // Its outcome stays in it.
+            // `maybe_done` keeps the result until `take_output`.
             let (Poll::Ready(()) | Poll::Pending) = write.as_mut().poll(context);
         }
         Poll::Ready(())
@@ -267,7 +289,7 @@ async fn publish_window(channel: &Channel, user: Option<&str>, window: Vec<Poste
     }
     let mut acked: HashMap<usize, bool> = HashMap::with_capacity(confirms.len());
     let mut returned: HashSet<String> = HashSet::new();
-    let mut note = |message: lapin::message::BasicReturnMessage| {
+    let mut record_returned = |message: lapin::message::BasicReturnMessage| {
         let id = message
             .delivery
             .properties
@@ -276,38 +298,40 @@ async fn publish_window(channel: &Channel, user: Option<&str>, window: Vec<Poste
             .map(|id| id.as_str().to_owned());
         returned.extend(id);
     };
-    for (place, confirm) in confirms.into_iter().enumerate() {
+    for (index, confirm) in confirms.into_iter().enumerate() {
         let Ok(Ok(confirmation)) = timeout_at(until, confirm).await else {
             break;
         };
-        acked.insert(place, confirmation.is_ack());
-        // The message that comes along is some returned one, not surely this one's.
-        confirmation.take_message().map(&mut note);
+        acked.insert(index, confirmation.is_ack());
+        // The attached message was returned by the broker, but may belong to another publish. So it
+        // is matched by its id.
+        confirmation.take_message().map(&mut record_returned);
     }
-    // Returned messages that no confirm brought along. Only of a whole window is it known which were returned.
-    let whole = acked.len() == window.len();
-    let whole = match timeout_at(until, channel.wait_for_confirms()).await {
-        Ok(Ok(rest)) if whole => {
-            rest.into_iter().for_each(&mut note);
+    // The returned messages that were attached to no confirm. Which messages were returned is known
+    // only when the whole window is confirmed.
+    let all_confirmed = acked.len() == window.len();
+    let all_confirmed = match timeout_at(until, channel.wait_for_confirms()).await {
+        Ok(Ok(rest)) if all_confirmed => {
+            rest.into_iter().for_each(&mut record_returned);
             true
         }
         _ => false,
     };
     let mut unknown = Vec::new();
-    for (place, posted) in window.into_iter().enumerate() {
-        let result = match acked.get(&place) {
-            _ if returned.contains(&posted.message.message_id) => {
-                Err(PublishError::Unroutable(posted.message.routing_key.clone()))
-            }
-            Some(true) if whole => Ok(()),
-            Some(false) => Err(PublishError::Refused),
+    for (index, pending) in window.into_iter().enumerate() {
+        let result = match acked.get(&index) {
+            _ if returned.contains(&pending.message.message_id) => Err(PublishError::Unroutable(
+                pending.message.routing_key.clone(),
+            )),
+            Some(true) if all_confirmed => Ok(()),
+            Some(false) => Err(PublishError::Nacked),
             Some(true) | None => {
-                unknown.push(posted);
+                unknown.push(pending);
                 continue;
             }
         };
-        // Who no longer waits needs no answer.
-        drop(posted.answer.send(result));
+        // A caller that no longer waits has dropped the receiver.
+        drop(pending.result.send(result));
     }
     unknown
 }

@@ -1,6 +1,6 @@
-//! An event that somebody else wrote, checked and published as it is.
+//! An event that was written elsewhere as JSON: validated, then published unchanged.
 
-use voice_otp_schemas::envelope::{Message as Raw, STRUCTURED, Trace, Unreadable};
+use voice_otp_schemas::envelope::{Message as ReceivedMessage, STRUCTURED, Trace, Unreadable};
 use voice_otp_schemas::request::{CANCELLED, Incoming, REQUESTED, VERIFIED, read};
 use zeroize::Zeroizing;
 
@@ -11,36 +11,34 @@ use crate::topology::{CANCELLED_KEY, REQUESTED_KEY, VERIFIED_KEY, lane_key};
 /// Why an event was not published, or isn't known to be.
 #[derive(Debug, thiserror::Error)]
 pub enum EventError {
-    /// It can't be read.
+    /// The event can't be read, so workers would dead-letter it.
     #[error(transparent)]
     Unreadable(#[from] Unreadable),
-    /// It would be rejected.
+    /// The request has invalid fields, so workers would reject it. The text names each field.
     #[error("{0}")]
     Invalid(String),
-    /// The broker hasn't confirmed it.
+    /// The broker has not confirmed the event.
     #[error(transparent)]
     Publish(#[from] PublishError),
 }
 
-/// Makes a message of a structured `CloudEvent`.
+/// A message with this event, given as a `CloudEvent` in structured mode.
 ///
 /// # Errors
-/// [`EventError`] says what is wrong with the event, never what it holds.
+/// [`EventError`] says what is wrong with the event. It never quotes the event.
 pub fn message(json: Zeroizing<Vec<u8>>) -> Result<Message, EventError> {
-    let incoming = read(Raw {
+    let incoming = read(ReceivedMessage {
         content_type: Some(STRUCTURED),
         headers: &[],
         body: &json,
     })?;
-    let (routing_key, kind, message_id) = match &incoming {
-        Incoming::Requested(request) => {
-            let message_id = format!("{}/{}", request.tenant_id, request.delivery_id);
-            (
-                lane_key(REQUESTED_KEY, &request.tenant_id),
-                REQUESTED,
-                message_id,
-            )
-        }
+    let (key, kind, tenant_id, message_id) = match &incoming {
+        Incoming::Requested(request) => (
+            REQUESTED_KEY,
+            REQUESTED,
+            &request.tenant_id,
+            request.key().to_string(),
+        ),
         Incoming::Invalid(invalid) => {
             let clauses: Vec<String> = invalid.problems.iter().map(ToString::to_string).collect();
             let sealed = "sealed_code is not supported yet: send code".to_owned();
@@ -50,29 +48,58 @@ pub fn message(json: Zeroizing<Vec<u8>>) -> Result<Message, EventError> {
                 clauses.join("; ")
             }));
         }
-        // Their ids are their own; a fresh one does as well.
-        Incoming::Cancelled(cancelled) => {
-            let message_id = format!("{}/{}", cancelled.tenant_id, uuid::Uuid::new_v4());
-            (
-                lane_key(CANCELLED_KEY, &cancelled.tenant_id),
-                CANCELLED,
-                message_id,
-            )
-        }
-        Incoming::Verified(verified) => {
-            let message_id = format!("{}/{}", verified.tenant_id, uuid::Uuid::new_v4());
-            (
-                lane_key(VERIFIED_KEY, &verified.tenant_id),
-                VERIFIED,
-                message_id,
-            )
-        }
+        // Workers don't deduplicate these by their id, so a generated message id is enough.
+        Incoming::Cancelled(cancelled) => (
+            CANCELLED_KEY,
+            CANCELLED,
+            &cancelled.tenant_id,
+            format!("{}/{}", cancelled.tenant_id, uuid::Uuid::new_v4()),
+        ),
+        Incoming::Verified(verified) => (
+            VERIFIED_KEY,
+            VERIFIED,
+            &verified.tenant_id,
+            format!("{}/{}", verified.tenant_id, uuid::Uuid::new_v4()),
+        ),
     };
-    Ok(publisher::event(
-        routing_key,
+    Ok(publisher::event_message(
+        lane_key(key, tenant_id),
         kind,
         message_id,
         json,
         &Trace::default(),
     )?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn example(name: &str) -> Zeroizing<Vec<u8>> {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../schemas/examples");
+        Zeroizing::new(std::fs::read(format!("{folder}/{name}.json")).unwrap())
+    }
+
+    #[test]
+    fn an_event_is_published_unchanged_by_its_tenants_lane() {
+        for (name, key, kind) in [
+            ("valid/requested.minimal", "otp.requested.062", REQUESTED),
+            ("valid/cancelled.user", "otp.cancelled.062", CANCELLED),
+            ("valid/verified", "otp.verified.062", VERIFIED),
+        ] {
+            let message = message(example(name)).unwrap();
+            assert_eq!((message.routing_key.as_str(), message.kind), (key, kind));
+            assert!(message.message_id.starts_with("acme/"));
+            assert_eq!(message.body, example(name));
+        }
+    }
+
+    #[test]
+    fn an_invalid_event_is_refused_before_it_is_published() {
+        let refused = |name| message(example(name)).unwrap_err();
+        let error = refused("invalid/requested.code_is_missing");
+        assert_eq!(error.to_string(), "code must be present");
+        let error = refused("invalid/cancelled.names_nothing");
+        assert!(matches!(error, EventError::Unreadable(_)), "{error}");
+    }
 }

@@ -1,20 +1,24 @@
-//! RabbitMQ's side of voice-otp for senders: the topology, and publishing that never lies.
+//! RabbitMQ for auth services and workers: the topology, confirmed publishing, and the stream of
+//! statuses.
 //!
-//! A [`Publisher`] takes events from any number of tasks. One task owns the channel: confirms on a channel that is
-//! shared between tasks come mixed up under load, and a returned message may be attached to the wrong one; so windows
-//! of publishes are written by one hand and returned messages are matched by their `message_id`. A publish resolves
-//! when a quorum of the broker's nodes has the message, or says why it isn't known to.
+//! A [`Publisher`] accepts events from any number of tasks. A publish resolves when a quorum of the
+//! broker's nodes has stored the message, or reports why that isn't known. One task owns the
+//! channel (ADR 3): if several tasks share a channel, confirms get mixed up under load, and a
+//! returned message may be attached to the wrong publish. So one task writes windows of publishes,
+//! and returned messages are matched by their `message_id`.
 //!
 //! # Silence lapin
 //!
-//! The AMQP library underneath logs messages that the broker returns, at level `warn` and with their bodies: codes and numbers.
-//! Whoever logs by `tracing` must leave out what has the target `lapin`, for example by the directive `lapin=off`.
+//! The AMQP library logs messages that the broker returns at level `warn`, with their bodies: codes
+//! and numbers. A program that logs with `tracing` must filter out the target `lapin`, for example
+//! with the directive `lapin=off`.
 //!
 //! ```no_run
 //! use voice_otp_publisher::{Publisher, Settings};
 //! use voice_otp_schemas::request::Requested;
 //! # async fn example(request: Requested) -> Result<(), Box<dyn std::error::Error>> {
-//! let publisher = Publisher::start(Settings::new("amqp://127.0.0.1:5672/%2f".into(), "/auth/login"))?;
+//! let settings = Settings::new("amqp://127.0.0.1:5672/%2f".into(), "/auth/login");
+//! let publisher = Publisher::start(settings)?;
 //! publisher.request(&request).await?;
 //! publisher.close().await;
 //! # Ok(())
@@ -22,15 +26,19 @@
 //! ```
 
 mod channel;
+pub mod clock;
+pub mod connection;
+pub mod dead_letters;
 pub mod event;
-pub mod link;
 pub mod message;
 pub mod publisher;
 #[cfg(feature = "spool")]
 pub mod spool;
+pub mod statuses;
+pub mod test_call;
 pub mod topology;
 
 pub use message::{Message, PublishError};
 pub use publisher::{Publisher, Settings};
 #[cfg(feature = "spool")]
-pub use spool::{Kept, Spool};
+pub use spool::{Spool, StoredIn};

@@ -1,4 +1,4 @@
-//! A message to publish, and what may become of it.
+//! A message to publish, and the errors of publishing it.
 
 use std::time::Duration;
 
@@ -9,69 +9,80 @@ use zeroize::Zeroizing;
 /// A message to publish: persistent and mandatory.
 #[derive(Clone)]
 pub struct Message {
-    /// Where to.
+    /// The exchange to publish to.
     pub exchange: &'static str,
-    /// Which way.
+    /// The routing key.
     pub routing_key: String,
-    /// Unique, and the same when it is published again.
+    /// The AMQP `message_id`: unique, and unchanged when the message is published again. Returned
+    /// messages are matched by it.
     pub message_id: String,
     /// The AMQP `type`: the event's type.
     pub kind: &'static str,
     /// The AMQP `content_type`.
     pub content_type: &'static str,
-    /// Text headers.
+    /// The headers; their values are AMQP long strings.
     pub headers: Vec<(&'static str, String)>,
-    /// After how long the broker gives up on it.
+    /// How long the message may wait in a queue before the broker expires it. `None`: without
+    /// limit.
     pub expiration: Option<Duration>,
-    /// The body; wiped when dropped.
+    /// The body. Wiped from memory on drop, since it may hold a code.
     pub body: Zeroizing<Vec<u8>>,
 }
 
-/// Why a message isn't known to be safe with the broker.
+/// Why a message isn't known to be stored by the broker.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// The broker has no queue for it. It is not stored.
-    #[error("the broker has no queue for {0}: is the topology declared?")]
-    Unroutable(String),
-    /// The broker refused it: its queue is full. It is not stored.
-    #[error("the broker refused the message: its queue is full")]
-    Refused,
-    /// The time ran out while the broker took no messages, or could not be reached. It may be stored nevertheless:
-    /// publishing it again with the same id does no harm.
+    /// No queue is bound for this routing key. The message is not stored.
     #[error(
-        "not confirmed in time ({0}); it may be stored all the same, so publish it again with the same id"
+        "the broker has no queue for {0}; start a worker, which declares the topology, and publish \
+         again"
+    )]
+    Unroutable(String),
+    /// The broker refused the message (`basic.nack`), usually because its queue is full. The
+    /// message is not stored.
+    #[error("the broker refused the message: its queue is full; publish again later")]
+    Nacked,
+    /// The broker did not confirm the message in time, for the reason in the text. The message may
+    /// be stored nevertheless; publishing it again with the same id is safe.
+    #[error(
+        "not confirmed in time ({0}); the message may be stored, so publish it again with the same \
+         id"
     )]
     Unconfirmed(&'static str),
-    /// The message is not one that the broker could take.
+    /// The message breaks a limit of AMQP or of the contract. It was not sent.
     #[error("the message can't be sent: {0}")]
     Invalid(&'static str),
-    /// The publisher has been closed.
-    #[error("the publisher has been closed")]
+    /// The publisher is closed.
+    #[error("the publisher is closed")]
     Closed,
 }
 
-/// An AMQP short string holds this many bytes.
-const SHORT_STRING: usize = 255;
+/// The size limit of an AMQP short string.
+const MAX_SHORT_STRING_BYTES: usize = 255;
 
 impl Message {
-    /// Checks what lapin would not.
+    /// Checks the limits that lapin doesn't check.
     pub(crate) fn check(&self) -> Result<(), PublishError> {
-        if self.routing_key.len() > SHORT_STRING || self.message_id.len() > SHORT_STRING {
+        if self.routing_key.len() > MAX_SHORT_STRING_BYTES
+            || self.message_id.len() > MAX_SHORT_STRING_BYTES
+        {
             return Err(PublishError::Invalid(
-                "a routing key or message id of more than 255 bytes",
+                "its routing key or message id has more than 255 bytes",
             ));
         }
         Ok(())
     }
 
-    /// `user_id` is the connection's own user: RabbitMQ refuses a message that says another.
+    /// The AMQP properties. `user_id` must be the user of the connection: RabbitMQ refuses a
+    /// message with another one and closes the channel.
     pub(crate) fn properties(&self, user_id: Option<&str>) -> BasicProperties {
         let mut headers = FieldTable::default();
         for (name, value) in &self.headers {
             headers.insert((*name).into(), AMQPValue::LongString(value.as_str().into()));
         }
         let properties = BasicProperties::default()
-            // Persistent: a quorum queue keeps it on disk either way, another queue only so.
+            // Persistent (2): a quorum queue stores every message on disk, another queue only
+            // these.
             .with_delivery_mode(2)
             .with_message_id(self.message_id.as_str().into())
             .with_content_type(self.content_type.into())

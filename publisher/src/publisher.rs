@@ -1,4 +1,4 @@
-//! The publisher: what a Rust auth service uses.
+//! The publisher: confirmed publishing for auth services and workers in Rust.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,86 +8,91 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use voice_otp_schemas::envelope::{LONGEST_BODY_BYTES, STRUCTURED, Trace};
+use voice_otp_schemas::envelope::{MAX_BODY_BYTES, STRUCTURED, Trace};
 use voice_otp_schemas::request::{CANCELLED, Cancelled, REQUESTED, Requested, VERIFIED, Verified};
 use zeroize::Zeroizing;
 
-pub use crate::channel::Declares;
-use crate::channel::{Owner, Posted};
-use crate::link;
+pub use crate::channel::TopologyScope;
+use crate::channel::{ChannelTask, PendingMessage};
+use crate::connection;
 use crate::message::{Message, PublishError};
 use crate::topology::{CANCELLED_KEY, REQUESTED_KEY, REQUESTS, VERIFIED_KEY, lane_key};
 
-/// How to publish.
+/// The settings of a publisher.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `amqp://user:password@host:port/vhost`, or `amqps://…`.
+    /// The broker: `amqp://user:password@host:port/vhost`, or `amqps://…`.
     pub url: SecretString,
-    /// The events' `source`: a URI reference that names the publisher.
+    /// The `source` of the events: a URI reference that names the publisher.
     pub source: String,
-    /// How long a publish may wait for the broker's confirm; 30 s by default.
+    /// How long a publish may wait for the broker's confirm. Default: 30 s.
     pub timeout: Duration,
-    /// What is declared on every new connection.
-    pub declares: Declares,
-    /// Whether messages say, by the AMQP property `user_id`, whom they are from: the user of the URL. A tenant may have a list of
-    /// who speaks for it. RabbitMQ refuses messages that say another user than the connection's, so switch it off where the
-    /// broker knows the connection by another name than the URL's. On by default.
-    pub say_user: bool,
-    /// What the connection is called, for people who look at the broker.
+    /// The part of the topology that is declared on every new connection. Default:
+    /// [`TopologyScope::Requests`].
+    pub declare: TopologyScope,
+    /// Whether messages carry the URL's user name as the AMQP property `user_id`. A tenant with a
+    /// list of authorised publishers accepts only messages with a `user_id` on it. RabbitMQ refuses
+    /// a `user_id` that is not the connection's user, so turn this off if the broker maps the
+    /// connection to another user than the URL's. Default: `true`.
+    pub set_user_id: bool,
+    /// The name in the broker's list of connections. Default: `voice-otp publisher`.
     pub connection_name: String,
 }
 
-/// Publishes events, confirmed. Cheap to clone; one connection and one channel however many clones.
+/// Publishes events with publisher confirms. Cheap to clone: all clones share one connection and
+/// one channel.
 #[derive(Clone)]
 pub struct Publisher {
-    sender: mpsc::Sender<Posted>,
+    sender: mpsc::Sender<PendingMessage>,
     ready: watch::Receiver<bool>,
     settings: Arc<Settings>,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// Messages that may wait in memory for the channel's task. Beyond, publishers wait.
-const WAITING: usize = 1024;
+/// How many messages may be queued in memory for the channel task. When the queue is full,
+/// publishers wait.
+const MAX_QUEUED_MESSAGES: usize = 1024;
 
 impl Settings {
-    /// Settings with defaults.
+    /// The default settings, for this broker and this source.
     pub fn new(url: SecretString, source: &str) -> Self {
         Self {
             url,
             source: source.to_owned(),
             timeout: Duration::from_secs(30),
-            declares: Declares::Requests,
-            say_user: true,
+            declare: TopologyScope::Requests,
+            set_user_id: true,
             connection_name: "voice-otp publisher".to_owned(),
         }
     }
 }
 
 impl Publisher {
-    /// Starts a publisher. It connects by itself, and again whenever the connection is lost.
+    /// Starts a publisher. It connects in the background, and reconnects whenever the connection is
+    /// lost.
     ///
     /// # Errors
-    /// [`link::Error::Url`] when the URL can't be read.
-    pub fn start(settings: Settings) -> Result<Self, link::Error> {
-        link::check(&settings.url)?;
-        let (sender, inbox) = mpsc::channel(WAITING);
+    /// [`connection::Error::Url`] when the URL is invalid.
+    pub fn start(settings: Settings) -> Result<Self, connection::Error> {
+        connection::check_url(&settings.url)?;
+        let (sender, inbox) = mpsc::channel(MAX_QUEUED_MESSAGES);
         let (ready_sender, ready) = watch::channel(false);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
-        let owner = Owner {
+        let task = ChannelTask {
             url: settings.url.clone(),
-            name: settings.connection_name.clone(),
-            user: if settings.say_user {
-                link::user(&settings.url)
+            connection_name: settings.connection_name.clone(),
+            user_id: if settings.set_user_id {
+                connection::user_name(&settings.url)
             } else {
                 None
             },
-            declares: settings.declares,
+            declare: settings.declare,
             inbox,
             ready: ready_sender,
             stop: stop.clone(),
         };
-        tasks.spawn(owner.run());
+        tasks.spawn(task.run());
         tasks.close();
         Ok(Self {
             sender,
@@ -103,7 +108,7 @@ impl Publisher {
         *self.ready.borrow()
     }
 
-    /// Waits until a connection is up. Without one for ever, if the publisher has been closed.
+    /// Waits until a connection is up. Never resolves after the publisher is closed.
     pub async fn ready(&self) {
         let mut ready = self.ready.clone();
         if ready.wait_for(|ready| *ready).await.is_err() {
@@ -111,7 +116,7 @@ impl Publisher {
         }
     }
 
-    /// The events' `source`.
+    /// The `source` of the events.
     pub(crate) fn source(&self) -> &str {
         &self.settings.source
     }
@@ -119,12 +124,13 @@ impl Publisher {
     /// Publishes a request to read a code out.
     ///
     /// # Errors
-    /// [`PublishError`]; only [`PublishError::Unconfirmed`] leaves it open whether the broker has it.
+    /// [`PublishError`]. Only after [`PublishError::Unconfirmed`] the broker may have stored the
+    /// event.
     pub async fn request(&self, request: &Requested) -> Result<(), PublishError> {
         self.publish(request_message(request, self.source())?).await
     }
 
-    /// Takes requests back. `id` is the event's own.
+    /// Publishes a cancellation. `id` is the id of the cancellation event, not of a delivery.
     ///
     /// # Errors
     /// As for [`request`](Self::request).
@@ -138,7 +144,8 @@ impl Publisher {
             .await
     }
 
-    /// Says that a code was entered. `id` is the event's own.
+    /// Publishes that a code was entered. `id` is the id of the verification event, not of a
+    /// delivery.
     ///
     /// # Errors
     /// As for [`request`](Self::request).
@@ -152,41 +159,45 @@ impl Publisher {
             .await
     }
 
-    /// Publishes any message: resolves when the broker has it safe.
+    /// Publishes a message. Resolves when the broker has stored and confirmed it.
     ///
     /// # Errors
     /// As for [`request`](Self::request).
     pub async fn publish(&self, message: Message) -> Result<(), PublishError> {
-        let posted = self.post(message).await?;
-        posted.await.unwrap_or(Err(PublishError::Closed))
+        let confirmed = self.enqueue(message).await?;
+        confirmed.await.unwrap_or(Err(PublishError::Closed))
     }
 
-    /// Hands a message over, in order with the others of this caller; its answer can be waited for later.
+    /// Queues a message and returns a receiver of its result, so that a caller can have several
+    /// messages in flight. Messages of one caller are published in the order of its calls.
     ///
     /// # Errors
-    /// [`PublishError::Invalid`] or [`PublishError::Closed`]; nothing was sent then.
-    pub async fn post(
+    /// [`PublishError::Invalid`] and [`PublishError::Closed`]; and [`PublishError::Unconfirmed`]
+    /// when the queue stays full for the whole [`timeout`](Settings::timeout). The message was not
+    /// sent.
+    pub async fn enqueue(
         &self,
         message: Message,
     ) -> Result<oneshot::Receiver<Result<(), PublishError>>, PublishError> {
         message.check()?;
-        let (answer, answered) = oneshot::channel();
+        let (result_sender, result) = oneshot::channel();
         let deadline = Instant::now() + self.settings.timeout;
-        let posted = Posted {
+        let pending = PendingMessage {
             message: Arc::new(message),
             deadline,
-            answer,
+            result: result_sender,
         };
-        match tokio::time::timeout_at(deadline, self.sender.send(posted)).await {
-            Ok(Ok(())) => Ok(answered),
+        match tokio::time::timeout_at(deadline, self.sender.send(pending)).await {
+            Ok(Ok(())) => Ok(result),
             Ok(Err(_)) => Err(PublishError::Closed),
             Err(_) => Err(PublishError::Unconfirmed(
-                "too many messages wait for the broker",
+                "too many messages are queued for the broker",
             )),
         }
     }
 
-    /// Stops: what waits is answered, the connection closed.
+    /// Stops the publisher: queued messages fail as [`PublishError::Unconfirmed`], and the
+    /// connection is closed. Applies to every clone.
     pub async fn close(&self) {
         self.stop.cancel();
         self.tasks.wait().await;
@@ -194,11 +205,10 @@ impl Publisher {
 }
 
 pub(crate) fn request_message(request: &Requested, source: &str) -> Result<Message, PublishError> {
-    let message_id = format!("{}/{}", request.tenant_id, request.delivery_id);
-    event(
+    event_message(
         lane_key(REQUESTED_KEY, &request.tenant_id),
         REQUESTED,
-        message_id,
+        request.key().to_string(),
         request.to_json(source),
         &request.trace,
     )
@@ -211,7 +221,7 @@ pub(crate) fn cancel_message(
     trace: &Trace,
 ) -> Result<Message, PublishError> {
     let message_id = format!("{}/{id}", cancelled.tenant_id);
-    event(
+    event_message(
         lane_key(CANCELLED_KEY, &cancelled.tenant_id),
         CANCELLED,
         message_id,
@@ -227,7 +237,7 @@ pub(crate) fn verified_message(
     trace: &Trace,
 ) -> Result<Message, PublishError> {
     let message_id = format!("{}/{id}", verified.tenant_id);
-    event(
+    event_message(
         lane_key(VERIFIED_KEY, &verified.tenant_id),
         VERIFIED,
         message_id,
@@ -236,7 +246,7 @@ pub(crate) fn verified_message(
     )
 }
 
-/// The type of the events with a routing key.
+/// The type of the events that are published with this routing key.
 #[cfg(feature = "spool")]
 pub(crate) fn kind_of(routing_key: &str) -> Option<&'static str> {
     [
@@ -248,16 +258,16 @@ pub(crate) fn kind_of(routing_key: &str) -> Option<&'static str> {
     .find_map(|(key, kind)| routing_key.starts_with(key).then_some(kind))
 }
 
-/// A message that carries an event on its way to the workers.
-pub(crate) fn event(
+/// A message to the workers with this event in structured mode.
+pub(crate) fn event_message(
     routing_key: String,
     kind: &'static str,
     message_id: String,
     body: Zeroizing<Vec<u8>>,
     trace: &Trace,
 ) -> Result<Message, PublishError> {
-    if body.len() > LONGEST_BODY_BYTES {
-        return Err(PublishError::Invalid("an event of more than 64 KiB"));
+    if body.len() > MAX_BODY_BYTES {
+        return Err(PublishError::Invalid("the event has more than 64 KiB"));
     }
     Ok(Message {
         exchange: REQUESTS,
@@ -266,13 +276,13 @@ pub(crate) fn event(
         kind,
         content_type: STRUCTURED,
         headers: trace_headers(trace),
-        // Not set: a worker that comes back late says `expired` by itself, in the order of the queue.
+        // Not set: the request's `expires_at` decides, and only a worker can publish `expired`.
         expiration: None,
         body,
     })
 }
 
-/// The trace context as text headers.
+/// The headers `traceparent` and `tracestate` of a trace context.
 pub fn trace_headers(trace: &Trace) -> Vec<(&'static str, String)> {
     let parent = trace
         .traceparent

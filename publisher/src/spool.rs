@@ -1,11 +1,16 @@
-//! A local file that keeps events through an outage of the broker, and sends them after it, in order.
+//! A local file that stores events during an outage of the broker and publishes them, in order,
+//! after it.
 //!
-//! An event goes to the broker while that confirms in time. One that isn't confirmed goes into the file, and so does
-//! everything after it until the file is empty again: so what was sent first arrives first. Nothing is reported before
-//! it is either confirmed by the broker or synced to the disk, and the answer says which ([`Kept`]). What has expired
-//! by the time the broker is back is dropped and counted: nobody wants a call that rings an hour late.
+//! - An event goes to the broker as long as the broker confirms in time.
+//! - An event that isn't confirmed goes into the file, and so does every event after it until the
+//!   file is empty. So events arrive in the order in which they were sent.
+//! - A send returns after the broker has confirmed the event or the file is synced to the disk, and
+//!   says which ([`StoredIn`]).
+//! - An event that has expired when the broker is back is dropped and counted. A call an hour late
+//!   would help no user.
 //!
-//! Events hold codes and numbers, so the file holds them sealed. One process has a file at a time.
+//! Events hold codes and numbers, so the file holds them sealed. Only one process can open a file
+//! at a time.
 
 mod file;
 
@@ -22,37 +27,40 @@ use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::keys::{Keyring, OpenError};
 use voice_otp_schemas::request::{Cancelled, Requested, Verified};
 
-use crate::link;
+use crate::connection;
 use crate::message::{Message, PublishError};
 use crate::publisher::{Publisher, cancel_message, request_message, verified_message};
 use file::{File, Record};
 
-/// How to spool.
+/// The settings of a spool.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// The file; made where there is none.
+    /// The file. It is created if it doesn't exist; its directory must exist.
     pub path: PathBuf,
-    /// What seals the file's events: `id:base64 of 32 bytes`, as `voice-otp keys new` prints it. Not the workers' keys.
+    /// The keys that seal the file's events, as `voice-otp keys new` prints them. Never the
+    /// workers' keys, which open every tenant's credentials.
     pub keys: Keyring,
-    /// How long a confirm is waited for before an event goes into the file; 2 s by default.
-    pub patience: Duration,
-    /// The most events in the file; 100,000 by default. Beyond, publishing fails.
-    pub most_events: u64,
+    /// How long to wait for the broker's confirm before the event goes into the file. Default: 2 s.
+    pub confirm_timeout: Duration,
+    /// The largest number of events in the file. When it is reached, publishing fails. Default:
+    /// 100,000.
+    pub max_events: u64,
 }
 
-/// Where an event is safe.
+/// Where an event is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kept {
-    /// With the broker, confirmed.
+pub enum StoredIn {
+    /// In the broker, confirmed.
     Broker,
-    /// In the file, synced to the disk: it is sent once the broker is back, unless it expires before.
+    /// In the file, synced to the disk. It is published when the broker is back, unless it has
+    /// expired by then.
     File,
 }
 
-/// Why an event is not known to be safe, or the file can't be used.
+/// Why an event isn't known to be stored, or the file can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// It can't be published, now or later.
+    /// The event can't be published, now or later.
     #[error(transparent)]
     Publish(#[from] PublishError),
     /// The file can't be opened.
@@ -60,69 +68,75 @@ pub enum Error {
     Open {
         /// The file.
         path: PathBuf,
-        /// What to look for.
+        /// What happened, and what to do.
         why: &'static str,
-        /// What the store says.
+        /// The error of the embedded database.
         #[source]
         source: Box<redb::Error>,
     },
-    /// An event in the file was sealed by a key that isn't here.
+    /// An event in the file is sealed by a key that isn't in the settings.
     #[error(
-        "the spool holds events that can't be opened: give the key they were sealed with, or take the file away"
+        "the spool holds events that can't be opened; add the key that sealed them, or move the \
+         file away"
     )]
     Key(#[source] OpenError),
     /// The file can't be read or written.
-    #[error("use the spool")]
+    #[error("read or write the spool")]
     Store(#[source] Arc<redb::Error>),
-    /// The file holds as many events as it may.
-    #[error("the spool is full: the event is neither with the broker nor in the file")]
+    /// The file holds [`max_events`](Settings::max_events) events.
+    #[error(
+        "the spool is full: the event is stored neither by the broker nor in the file; send it \
+         again when the broker is back"
+    )]
     Full,
-    /// The spool has been closed.
-    #[error("the spool has been closed")]
+    /// The spool is closed.
+    #[error("the spool is closed")]
     Closed,
 }
 
-/// A publisher with a file behind it. Clones share both.
+/// A publisher that falls back to a file. Clones share both.
 #[derive(Clone)]
 pub struct Spool {
     publisher: Publisher,
     file: Arc<File>,
     appends: mpsc::Sender<Append>,
-    patience: Duration,
+    confirm_timeout: Duration,
     stop: CancellationToken,
     tasks: TaskTracker,
 }
 
-/// An event on its way into the file, and whom to answer.
+/// An event to append to the file.
 struct Append {
     record: Record,
-    answer: oneshot::Sender<Result<(), Error>>,
+    /// Receives the result, once the file is synced.
+    result: oneshot::Sender<Result<(), Error>>,
 }
 
-/// The most events that are written, or sent, at once.
-const GROUP: usize = 64;
+/// The largest number of events that are written in one transaction, or published at once.
+const MAX_BATCH: usize = 64;
 
 impl Settings {
-    /// Settings with defaults.
+    /// The default settings, for this file and these keys.
     pub fn new(path: impl Into<PathBuf>, keys: Keyring) -> Self {
         Self {
             path: path.into(),
             keys,
-            patience: Duration::from_secs(2),
-            most_events: 100_000,
+            confirm_timeout: Duration::from_secs(2),
+            max_events: 100_000,
         }
     }
 }
 
 impl Spool {
-    /// Opens the file and sends what it still holds.
+    /// Opens the file and publishes the events in it.
     ///
     /// # Errors
-    /// [`Error`] when the file can't be opened: another process has it, or it holds events of another key.
+    /// [`Error`] when the file can't be opened: for example, another process has it open, or it
+    /// holds events that another key sealed.
     pub async fn start(publisher: Publisher, settings: Settings) -> Result<Self, Error> {
-        let patience = settings.patience;
+        let confirm_timeout = settings.confirm_timeout;
         let file = Arc::new(blocking(move || File::open(settings)).await?);
-        let (appends, receiver) = mpsc::channel(GROUP * 4);
+        let (appends, receiver) = mpsc::channel(MAX_BATCH * 4);
         let (stop, tasks) = (CancellationToken::new(), TaskTracker::new());
         tasks.spawn(append_all(Arc::clone(&file), receiver, stop.clone()));
         tasks.spawn(drain(Arc::clone(&file), publisher.clone(), stop.clone()));
@@ -131,23 +145,24 @@ impl Spool {
             publisher,
             file,
             appends,
-            patience,
+            confirm_timeout,
             stop,
             tasks,
         })
     }
 
-    /// Publishes or keeps a request to read a code out.
+    /// Publishes or spools a request to read a code out.
     ///
     /// # Errors
-    /// [`Error`]: it is nowhere, or not known to be anywhere.
-    pub async fn request(&self, request: &Requested) -> Result<Kept, Error> {
+    /// [`Error`] when the event isn't known to be stored anywhere.
+    pub async fn request(&self, request: &Requested) -> Result<StoredIn, Error> {
         let message = request_message(request, self.publisher.source())?;
         self.send(message, &request.trace, Some(request.expires_at))
             .await
     }
 
-    /// Publishes or keeps the taking back of requests. `id` is the event's own.
+    /// Publishes or spools a cancellation. `id` is the id of the cancellation event, not of a
+    /// delivery.
     ///
     /// # Errors
     /// As for [`request`](Self::request).
@@ -156,7 +171,7 @@ impl Spool {
         id: &str,
         cancelled: &Cancelled,
         trace: &Trace,
-    ) -> Result<Kept, Error> {
+    ) -> Result<StoredIn, Error> {
         self.send(
             cancel_message(id, cancelled, self.publisher.source(), trace)?,
             trace,
@@ -165,7 +180,8 @@ impl Spool {
         .await
     }
 
-    /// Publishes or keeps that a code was entered. `id` is the event's own.
+    /// Publishes or spools that a code was entered. `id` is the id of the verification event, not
+    /// of a delivery.
     ///
     /// # Errors
     /// As for [`request`](Self::request).
@@ -174,7 +190,7 @@ impl Spool {
         id: &str,
         verified: &Verified,
         trace: &Trace,
-    ) -> Result<Kept, Error> {
+    ) -> Result<StoredIn, Error> {
         self.send(
             verified_message(id, verified, self.publisher.source(), trace)?,
             trace,
@@ -183,17 +199,19 @@ impl Spool {
         .await
     }
 
-    /// How many events wait in the file.
+    /// The number of events in the file.
     pub fn waiting(&self) -> u64 {
         self.file.waiting.load(Ordering::SeqCst)
     }
 
-    /// How many events were dropped since the start, because they had expired or couldn't be opened any more.
+    /// The number of events dropped since the start, because they had expired or could not be
+    /// opened.
     pub fn dropped(&self) -> u64 {
         self.file.dropped.load(Ordering::SeqCst)
     }
 
-    /// Stops sending, for every clone. What waits stays in the file for the next start. The publisher is left open.
+    /// Stops the spool, for every clone. The events in the file stay there for the next start. The
+    /// publisher stays open.
     pub async fn close(self) {
         let Self { stop, tasks, .. } = self;
         stop.cancel();
@@ -205,29 +223,31 @@ impl Spool {
         message: Message,
         trace: &Trace,
         expires_at: Option<Timestamp>,
-    ) -> Result<Kept, Error> {
-        // What the broker could never take must not stand in front of what it could.
+    ) -> Result<StoredIn, Error> {
+        // A message that can never be published must not block the file.
         message.check()?;
         let record = Record::of(&message, trace, expires_at);
         if self.waiting() == 0 {
-            match tokio::time::timeout(self.patience, self.publisher.publish(message)).await {
-                Ok(Ok(())) => return Ok(Kept::Broker),
-                // It may still arrive by itself; then the one from the file is a repeat, which does no harm.
-                Err(_) | Ok(Err(PublishError::Unconfirmed(_) | PublishError::Refused)) => {}
+            match tokio::time::timeout(self.confirm_timeout, self.publisher.publish(message)).await
+            {
+                Ok(Ok(())) => return Ok(StoredIn::Broker),
+                // The broker may still store it; the one from the file is a duplicate then, which
+                // has no effect.
+                Err(_) | Ok(Err(PublishError::Unconfirmed(_) | PublishError::Nacked)) => {}
                 Ok(Err(error)) => return Err(error.into()),
             }
         }
-        let (answer, answered) = oneshot::channel();
+        let (result, written) = oneshot::channel();
         self.appends
-            .send(Append { record, answer })
+            .send(Append { record, result })
             .await
             .map_err(|_| Error::Closed)?;
-        answered.await.map_err(|_| Error::Closed)??;
-        Ok(Kept::File)
+        written.await.map_err(|_| Error::Closed)??;
+        Ok(StoredIn::File)
     }
 }
 
-/// The file is read and written off the runtime's threads.
+/// Runs file operations on a thread of their own, since they block.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
@@ -236,129 +256,129 @@ async fn blocking<T: Send + 'static>(
         .unwrap_or(Err(Error::Closed))
 }
 
-/// Writes events into the file, a group at a time, until there will be none, or told to stop: then what has come is still written.
+/// Writes events into the file, in batches, until every sender is gone. After `stop` is cancelled
+/// it still writes the events that were already sent.
 async fn append_all(
     file: Arc<File>,
     mut receiver: mpsc::Receiver<Append>,
     stop: CancellationToken,
 ) {
-    let mut group = Vec::with_capacity(GROUP);
+    let mut batch = Vec::with_capacity(MAX_BATCH);
     loop {
-        // Cancel-safe: events are only taken by the arm that wins.
-        let got = tokio::select! {
-            got = receiver.recv_many(&mut group, GROUP) => got,
+        // Cancel-safe: `recv_many` removes events only if its arm wins.
+        let received = tokio::select! {
+            received = receiver.recv_many(&mut batch, MAX_BATCH) => received,
             () = stop.cancelled(), if !receiver.is_closed() => {
                 receiver.close();
                 continue;
             }
         };
-        if got == 0 {
+        if received == 0 {
             return;
         }
         let room = usize::try_from(
-            file.most
+            file.max_events
                 .saturating_sub(file.waiting.load(Ordering::SeqCst)),
         )
         .unwrap_or(usize::MAX);
-        for refused in group.split_off(room.min(group.len())) {
-            drop(refused.answer.send(Err(Error::Full)));
+        for refused in batch.split_off(room.min(batch.len())) {
+            drop(refused.result.send(Err(Error::Full)));
         }
-        let (records, answers): (Vec<Record>, Vec<_>) = group
+        let (records, results): (Vec<Record>, Vec<_>) = batch
             .drain(..)
-            .map(|append| (append.record, append.answer))
+            .map(|append| (append.record, append.result))
             .unzip();
         if records.is_empty() {
             continue;
         }
-        let (writer, count) = (Arc::clone(&file), records.len());
-        // Before the writing: whoever asks meanwhile must queue behind these.
-        file.waiting
-            .fetch_add(u64::try_from(count).unwrap_or(0), Ordering::SeqCst);
+        let (writer, count) = (Arc::clone(&file), length(&records));
+        // Counted before they are written, so that events sent meanwhile go into the file behind
+        // them.
+        file.waiting.fetch_add(count, Ordering::SeqCst);
         let written = blocking(move || writer.append(&records)).await;
         if let Err(error) = &written {
-            file.waiting
-                .fetch_sub(u64::try_from(count).unwrap_or(0), Ordering::SeqCst);
+            file.waiting.fetch_sub(count, Ordering::SeqCst);
             tracing::error!(
                 error = error as &dyn std::error::Error,
-                "can't write the spool"
+                "failed to write the spool"
             );
         }
-        for answer in answers {
-            let told = match &written {
+        for result in results {
+            let outcome = match &written {
                 Ok(()) => Ok(()),
                 Err(Error::Store(source)) => Err(Error::Store(Arc::clone(source))),
                 Err(_) => Err(Error::Closed),
             };
-            // Who no longer waits needs no answer.
-            drop(answer.send(told));
+            // A caller that no longer waits has dropped the receiver.
+            drop(result.send(outcome));
         }
         file.added.notify_one();
     }
 }
 
-/// Sends what the file holds, in order, until told to stop.
+/// Publishes the events of the file, in order, until `stop` is cancelled.
 async fn drain(file: Arc<File>, publisher: Publisher, stop: CancellationToken) {
-    let mut tries = 0;
+    let mut failures = 0;
     loop {
         if file.waiting.load(Ordering::SeqCst) == 0 {
-            // Cancel-safe: what is added meanwhile leaves its permit.
+            // Cancel-safe: a notification that comes meanwhile is stored.
             tokio::select! {
                 () = file.added.notified() => continue,
                 () = stop.cancelled() => return,
             }
         }
-        // Judged by the time they are sent, not by the time they might be.
+        // Events expire by the time at which they are sent, so wait until they can be sent.
         tokio::select! {
             () = publisher.ready() => {}
             () = stop.cancelled() => return,
         }
-        let sent = drain_some(&file, &publisher, &stop).await;
-        tries = match sent {
+        failures = match drain_batch(&file, &publisher, &stop).await {
             Ok(true) => 0,
-            Ok(false) => tries + 1,
+            Ok(false) => failures + 1,
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "can't read the spool, trying again"
+                    "failed to read the spool; retrying"
                 );
-                tries + 1
+                failures + 1
             }
         };
-        if tries > 0 {
+        if failures > 0 {
             tokio::select! {
-                () = tokio::time::sleep(link::pause(tries)) => {}
+                () = tokio::time::sleep(connection::reconnect_delay(failures)) => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 }
 
-/// Sends the first events; whether all of them went. Of those after one that didn't go, some may have: they are sent
+/// Publishes the first events of the file. Whether all of them were confirmed.
+///
+/// Events after an unconfirmed one may be confirmed too. They stay in the file and are published
 /// again after it, so that the order holds.
-async fn drain_some(
+async fn drain_batch(
     file: &Arc<File>,
     publisher: &Publisher,
     stop: &CancellationToken,
 ) -> Result<bool, Error> {
     let reader = Arc::clone(file);
-    let sealed = blocking(move || reader.first(GROUP)).await?;
+    let sealed = blocking(move || reader.read_first(MAX_BATCH)).await?;
     if sealed.is_empty() {
-        // Counted, and just being written.
+        // The events are counted but still being written.
         tokio::select! {
             () = file.added.notified() => {}
             () = stop.cancelled() => {}
         }
         return Ok(true);
     }
-    let mut over = Vec::with_capacity(sealed.len());
-    let mut under_way = Vec::new();
-    for (place, bytes) in sealed {
-        let record = file.unseal(place, &bytes);
-        let message = match record {
+    let mut finished = Vec::with_capacity(sealed.len());
+    let mut in_flight = Vec::new();
+    for (position, bytes) in sealed {
+        let message = match file.unseal(position, &bytes) {
             Ok(record) if record.has_expired() => {
                 tracing::warn!(
                     message.id = record.message_id,
-                    "an event expired in the spool and is dropped"
+                    "spooled event expired; dropped"
                 );
                 None
             }
@@ -366,41 +386,46 @@ async fn drain_some(
             Err(error) => {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
-                    "an event in the spool can't be opened and is dropped"
+                    "spooled event can't be opened; dropped"
                 );
                 None
             }
         };
-        let answer = match message {
-            Some(message) => Some(publisher.post(message).await),
+        let result = match message {
+            Some(message) => Some(publisher.enqueue(message).await),
             None => None,
         };
-        under_way.push((place, answer));
+        in_flight.push((position, result));
     }
     let mut dropped = 0;
-    let mut all = true;
-    for (place, answer) in under_way {
-        let went = match answer {
+    let mut all_confirmed = true;
+    for (position, result) in in_flight {
+        let done = match result {
             None | Some(Err(PublishError::Invalid(_))) => {
                 dropped += 1;
                 true
             }
-            Some(Ok(answered)) => tokio::select! {
-                answer = answered => matches!(answer, Ok(Ok(()))),
-                // It may arrive all the same, and is sent again at the next start.
+            Some(Ok(confirmed)) => tokio::select! {
+                result = confirmed => matches!(result, Ok(Ok(()))),
+                // The broker may store it nevertheless. It is published again at the next start.
                 () = stop.cancelled() => false,
             },
             Some(Err(_)) => false,
         };
-        if !went {
-            all = false;
+        if !done {
+            all_confirmed = false;
             break;
         }
-        over.push(place);
+        finished.push(position);
     }
-    let (remover, count) = (Arc::clone(file), u64::try_from(over.len()).unwrap_or(0));
-    blocking(move || remover.remove(&over)).await?;
+    let (remover, count) = (Arc::clone(file), length(&finished));
+    blocking(move || remover.remove(&finished)).await?;
     file.dropped.fetch_add(dropped, Ordering::SeqCst);
     file.waiting.fetch_sub(count, Ordering::SeqCst);
-    Ok(all)
+    Ok(all_confirmed)
+}
+
+#[expect(clippy::expect_used, reason = "a batch has at most MAX_BATCH items")]
+fn length<T>(batch: &[T]) -> u64 {
+    u64::try_from(batch.len()).expect("a batch is small")
 }

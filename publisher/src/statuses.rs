@@ -1,48 +1,85 @@
-//! Statuses and prices: as they happen, on a queue of one's own; or from the log, from some time on.
+//! The stream of statuses and prices: live, or replayed from the status log.
 
-use anyhow::Context as _;
 use futures_util::StreamExt as _;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions,
     QueueBindOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Consumer, ExchangeKind};
+use lapin::{Channel, Consumer, ExchangeKind};
 use secrecy::SecretString;
-use voice_otp_publisher::link::{self, Link};
-use voice_otp_publisher::topology;
 use voice_otp_schemas::Timestamp;
+use voice_otp_schemas::envelope::parse_time;
 use voice_otp_schemas::price::PriceEvent;
 use voice_otp_schemas::status::StatusEvent;
 
-/// A consumer of statuses and prices.
-pub(crate) struct Tail {
-    link: Link,
+use crate::connection::{self, BrokerConnection};
+use crate::topology;
+
+/// A subscription to the statuses and prices of one tenant, or of all tenants.
+///
+/// Events arrive at least once, so consumers drop duplicates by `source` and `id`.
+pub struct StatusStream {
+    broker: BrokerConnection,
     consumer: Consumer,
-    /// Of the log only what is of this tenant, and not older than this.
-    wanted: Option<(Option<String>, Timestamp)>,
+    /// Set when the log is read. The log has the events of every tenant and starts a little early,
+    /// so events of other tenants and older events are dropped here.
+    log_filter: Option<LogFilter>,
 }
 
-/// What is told.
-pub(crate) enum Told {
-    /// What has become of a delivery.
+struct LogFilter {
+    /// The tenant whose events are wanted; `None`: all tenants.
+    tenant: Option<String>,
+    /// The time of the oldest event that is wanted.
+    since: Timestamp,
+}
+
+/// An event of the stream.
+#[derive(Debug)]
+pub enum Received {
+    /// A status of a delivery.
     Status(Box<StatusEvent>),
-    /// What a call cost.
+    /// The price of a call.
     Price(Box<PriceEvent>),
 }
 
-/// How many of the log's events are on their way at once.
+/// Why there is no stream.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The connection to the broker failed.
+    #[error(transparent)]
+    Connect(#[from] connection::Error),
+    /// The named step of the subscription failed.
+    #[error("{0}")]
+    Subscribe(&'static str, #[source] lapin::Error),
+    /// The log can't be consumed.
+    #[error(
+        "read {}: start a worker, which declares the stream, and grant the user read permission",
+        topology::STATUS_LOG
+    )]
+    Log(#[source] lapin::Error),
+}
+
+/// The name in the broker's list of connections.
+const CONNECTION_NAME: &str = "voice-otp statuses";
+/// How many events of the log the broker sends ahead of their acknowledgement. A stream requires a
+/// limit.
 const LOG_PREFETCH: u16 = 1_000;
 
-impl Tail {
-    /// Binds to the statuses of a tenant, or of all. What is published from now on is seen.
-    pub(crate) async fn start(url: &SecretString, tenant: Option<&str>) -> anyhow::Result<Self> {
-        let link = link::connect(url, "voice-otp watch").await?;
-        let channel = link
-            .connection
-            .create_channel()
-            .await
-            .context("open a channel")?;
+impl StatusStream {
+    /// Subscribes to the statuses and prices that are published from now on, of one tenant or of
+    /// all.
+    ///
+    /// The queue ends with the connection, so events published while the caller is disconnected are
+    /// missed. The user needs the permission to declare the status exchange and a queue.
+    ///
+    /// # Errors
+    /// [`Error`] names the step that failed.
+    pub async fn subscribe(url: &SecretString, tenant: Option<&str>) -> Result<Self, Error> {
+        let (broker, channel) = open(url).await?;
+        let failed = |step| move |error| Error::Subscribe(step, error);
+        // As in the topology. Declared here too, so that a subscription can precede the first
+        // worker.
         let durable = ExchangeDeclareOptions {
             passive: false,
             durable: true,
@@ -50,17 +87,15 @@ impl Tail {
             internal: false,
             nowait: false,
         };
+        let none = FieldTable::default();
         channel
-            .exchange_declare(
-                topology::STATUS.into(),
-                ExchangeKind::Topic,
-                durable,
-                FieldTable::default(),
-            )
+            .exchange_declare(topology::STATUS.into(), ExchangeKind::Topic, durable, none)
             .await
-            .context("declare the exchange of statuses")?;
-        // Exclusive: it goes with this connection, and nobody else reads from it.
-        let own = QueueDeclareOptions {
+            .map_err(failed("declare the status exchange"))?;
+        // Exclusive and auto-deleted: only this connection reads the queue, and the broker deletes
+        // it with the connection. Not durable, for the same reason. Not `nowait`: the answer has
+        // its name.
+        let exclusive = QueueDeclareOptions {
             passive: false,
             durable: false,
             exclusive: true,
@@ -68,11 +103,11 @@ impl Tail {
             nowait: false,
         };
         let queue = channel
-            .queue_declare("".into(), own, FieldTable::default())
+            .queue_declare("".into(), exclusive, FieldTable::default())
             .await
-            .context("declare a queue")?;
-        let tenant = tenant.unwrap_or("*");
-        for key in [format!("status.*.{tenant}"), format!("price.{tenant}")] {
+            .map_err(failed("declare a queue for statuses"))?;
+        for key in binding_keys(tenant) {
+            // Not `nowait`: the answer shows that no later event is missed.
             channel
                 .queue_bind(
                     queue.name().clone(),
@@ -82,9 +117,10 @@ impl Tail {
                     FieldTable::default(),
                 )
                 .await
-                .context("bind to the statuses")?;
+                .map_err(failed("bind the queue to the status exchange"))?;
         }
-        // Nothing to acknowledge: what is missed was missed.
+        // No acknowledgements: an unacknowledged event could not be delivered again, since the
+        // queue ends with the connection. `no_local` is not supported by RabbitMQ.
         let options = BasicConsumeOptions {
             no_local: false,
             no_ack: true,
@@ -99,63 +135,67 @@ impl Tail {
                 FieldTable::default(),
             )
             .await
-            .context("consume statuses")?;
+            .map_err(failed("consume statuses"))?;
         Ok(Self {
-            link,
+            broker,
             consumer,
-            wanted: None,
+            log_filter: None,
         })
     }
 
-    /// Reads the log of statuses, of a tenant or of all, from a time on; then what happens.
-    pub(crate) async fn since(
+    /// Replays the status log of one tenant, or of all tenants, since a time. Continues with the
+    /// events that are published from now on.
+    ///
+    /// # Errors
+    /// [`Error`] names the step that failed.
+    pub async fn since(
         url: &SecretString,
         tenant: Option<&str>,
         since: Timestamp,
-    ) -> anyhow::Result<Self> {
-        let link = link::connect(url, "voice-otp watch").await?;
-        let channel = link
-            .connection
-            .create_channel()
-            .await
-            .context("open a channel")?;
+    ) -> Result<Self, Error> {
+        let (broker, channel) = open(url).await?;
+        // Per consumer, not `global`: streams don't support a limit of the channel.
         channel
             .basic_qos(LOG_PREFETCH, BasicQosOptions { global: false })
             .await
-            .context("set the prefetch")?;
+            .map_err(|error| Error::Subscribe("set the prefetch", error))?;
         let mut arguments = FieldTable::default();
-        // The broker begins with the chunk that holds this time, so some may be older.
+        // In seconds. The broker starts at the chunk that contains this time, so the first events
+        // may be older.
         let seconds = u64::try_from(since.timestamp()).unwrap_or(0);
         arguments.insert("x-stream-offset".into(), AMQPValue::Timestamp(seconds));
+        // Acknowledgements are required by streams. Not exclusive: others read the log too.
         let options = BasicConsumeOptions {
             no_local: false,
             no_ack: false,
             exclusive: false,
             nowait: false,
         };
-        let consumer =
-            channel.basic_consume(topology::STATUS_LOG.into(), "".into(), options, arguments).await.with_context(|| {
-                format!(
-                    "read {}: the broker has no such log (workers declare it), or this user may not read it",
-                    topology::STATUS_LOG
-                )
-            })?;
+        let consumer = channel
+            .basic_consume(topology::STATUS_LOG.into(), "".into(), options, arguments)
+            .await
+            .map_err(Error::Log)?;
+        let tenant = tenant.map(str::to_owned);
         Ok(Self {
-            link,
+            broker,
             consumer,
-            wanted: Some((tenant.map(str::to_owned), since)),
+            log_filter: Some(LogFilter { tenant, since }),
         })
     }
 
-    /// The next event, as it came and understood; what isn't one is passed over. None when the connection is lost.
-    pub(crate) async fn next(&mut self) -> Option<(String, Told)> {
+    /// The next event: its JSON text as published, and the parsed event. Messages that aren't
+    /// events are skipped. `None` when the connection is lost.
+    ///
+    /// A cancelled call may lose an event of the log, which this connection doesn't receive again.
+    pub async fn next(&mut self) -> Option<(String, Received)> {
         loop {
             let delivery = tokio::select! {
                 delivery = self.consumer.next() => delivery?.ok()?,
-                () = self.link.lost() => return None,
+                () = self.broker.lost() => return None,
             };
-            if self.wanted.is_some() {
-                // A log keeps what is acknowledged; it only lets more come.
+            if self.log_filter.is_some() {
+                // An acknowledgement removes nothing from a stream; it only lets the broker send
+                // more.
                 delivery
                     .ack(BasicAckOptions { multiple: false })
                     .await
@@ -164,111 +204,104 @@ impl Tail {
             let Ok(text) = String::from_utf8(delivery.data) else {
                 continue;
             };
-            if let Some(told) = told(&text)
+            if let Some(received) = Received::parse(&text)
                 && self
-                    .wanted
+                    .log_filter
                     .as_ref()
-                    .is_none_or(|(tenant, since)| told.is_wanted(tenant.as_deref(), *since))
+                    .is_none_or(|filter| filter.accepts(&received))
             {
-                return Some((text, told));
+                return Some((text, received));
             }
         }
     }
 
-    /// The next status.
-    pub(crate) async fn next_status(&mut self) -> Option<StatusEvent> {
+    /// The next status; prices are skipped. `None` when the connection is lost.
+    pub async fn next_status(&mut self) -> Option<StatusEvent> {
         loop {
-            if let (_, Told::Status(event)) = self.next().await? {
+            if let (_, Received::Status(event)) = self.next().await? {
                 return Some(*event);
             }
         }
     }
 }
 
-fn told(text: &str) -> Option<Told> {
-    let status = serde_json::from_str(text)
-        .ok()
-        .map(|event| Told::Status(Box::new(event)));
-    status.or_else(|| {
-        serde_json::from_str(text)
-            .ok()
-            .map(|event| Told::Price(Box::new(event)))
-    })
+async fn open(url: &SecretString) -> Result<(BrokerConnection, Channel), Error> {
+    let broker = connection::connect(url, CONNECTION_NAME).await?;
+    let channel = broker
+        .connection
+        .create_channel()
+        .await
+        .map_err(|error| Error::Subscribe("open a channel", error))?;
+    Ok((broker, channel))
 }
 
-impl Told {
-    fn is_wanted(&self, tenant: Option<&str>, since: Timestamp) -> bool {
-        let (of, time) = match self {
-            Self::Status(event) => (event.data.tenant_id.as_str(), &event.time),
-            Self::Price(event) => (event.data.tenant_id.as_str(), &event.time),
+/// The binding keys of the statuses and the prices of one tenant, or of all tenants.
+fn binding_keys(tenant: Option<&str>) -> [String; 2] {
+    let tenant = tenant.unwrap_or("*");
+    [format!("status.*.{tenant}"), format!("price.{tenant}")]
+}
+
+impl LogFilter {
+    fn accepts(&self, received: &Received) -> bool {
+        let (tenant, time) = match received {
+            Received::Status(event) => (event.data.tenant_id.as_str(), &event.time),
+            Received::Price(event) => (event.data.tenant_id.as_str(), &event.time),
         };
-        let late = chrono::DateTime::parse_from_rfc3339(time).is_ok_and(|time| time >= since);
-        late && tenant.is_none_or(|tenant| tenant == of)
-    }
-
-    /// One line for a person.
-    pub(crate) fn line(&self) -> String {
-        match self {
-            Self::Status(event) => line(event),
-            Self::Price(event) => {
-                let data = &event.data;
-                format!(
-                    "{}  {:<13} {:<24} {:<16} {}  {} {}",
-                    time_of_day(&event.time),
-                    data.tenant_id.as_str(),
-                    data.delivery_id.as_str(),
-                    data.to_masked.as_deref().unwrap_or(""),
-                    console::style(format!("{:<9}", "price")).dim(),
-                    data.price,
-                    data.price_unit,
-                )
-            }
-        }
+        parse_time(time).is_some_and(|time| time >= self.since)
+            && self.tenant.as_deref().is_none_or(|wanted| wanted == tenant)
     }
 }
 
-/// Only time of day and milliseconds: the day is today.
-fn time_of_day(time: &str) -> &str {
-    time.split_once('T')
-        .map_or(time, |(_, time)| time.trim_end_matches('Z'))
+impl Received {
+    /// The event in this JSON text. `None` if it is neither a status nor a price.
+    fn parse(text: &str) -> Option<Self> {
+        if let Ok(status) = serde_json::from_str(text) {
+            return Some(Self::Status(Box::new(status)));
+        }
+        let price = serde_json::from_str(text).ok()?;
+        Some(Self::Price(Box::new(price)))
+    }
 }
 
-/// One line for a person.
-pub(crate) fn line(event: &StatusEvent) -> String {
-    let data = &event.data;
-    let style = match (data.is_final, data.status.as_str()) {
-        (true, "delivered") => console::Style::new().green(),
-        (true, "busy" | "no_answer" | "hung_up" | "voicemail" | "cancelled" | "expired") => {
-            console::Style::new().yellow()
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const STATUS: &str = include_str!("../../schemas/examples/status/delivered.json");
+    const PRICE: &str = include_str!("../../schemas/examples/price/price.json");
+
+    #[test]
+    fn statuses_and_prices_are_distinguished_and_other_texts_are_skipped() {
+        assert!(matches!(Received::parse(STATUS), Some(Received::Status(_))));
+        assert!(matches!(Received::parse(PRICE), Some(Received::Price(_))));
+        let request = include_str!("../../schemas/examples/valid/requested.minimal.json");
+        for other in [request, "{}", "no JSON", ""] {
+            assert!(Received::parse(other).is_none(), "{other}");
         }
-        (true, _) => console::Style::new().red(),
-        (false, "deferred") => console::Style::new().magenta(),
-        (false, _) => console::Style::new().cyan(),
-    };
-    let time = time_of_day(&event.time);
-    let number = data.to_masked.as_deref().unwrap_or("");
-    let mut line = format!(
-        "{time}  {:<13} {:<24} {:<16} {}",
-        data.tenant_id.as_str(),
-        data.delivery_id.as_str(),
-        number,
-        style.apply_to(format!("{:<9}", data.status))
-    );
-    if data.attempt > 1 {
-        line.push_str(&format!("  attempt {}", data.attempt));
     }
-    if let Some(duration) = data.call_duration_s {
-        line.push_str(&format!("  {duration} s"));
+
+    #[test]
+    fn a_replay_has_only_the_wanted_tenant_and_no_older_event() {
+        let accepts = |tenant: Option<&str>, since: &str| {
+            let filter = LogFilter {
+                tenant: tenant.map(str::to_owned),
+                since: parse_time(since).unwrap(),
+            };
+            [STATUS, PRICE].map(|text| filter.accepts(&Received::parse(text).unwrap()))
+        };
+        // The status is of 12:00:41.120, the price of 12:01:02.117.
+        assert_eq!(accepts(Some("acme"), "2026-01-31T12:00:00Z"), [true, true]);
+        assert_eq!(accepts(None, "2026-01-31T12:00:41.120Z"), [true, true]);
+        assert_eq!(accepts(None, "2026-01-31T12:00:42Z"), [false, true]);
+        assert_eq!(
+            accepts(Some("bell"), "2026-01-31T12:00:00Z"),
+            [false, false]
+        );
     }
-    if data.test {
-        line.push_str("  test");
+
+    #[test]
+    fn a_subscription_binds_statuses_and_prices() {
+        assert_eq!(binding_keys(Some("acme")), ["status.*.acme", "price.acme"]);
+        assert_eq!(binding_keys(None), ["status.*.*", "price.*"]);
     }
-    if let Some(reason) = &data.reason {
-        let code = serde_json::to_value(reason.code)
-            .ok()
-            .and_then(|code| code.as_str().map(str::to_owned))
-            .unwrap_or_default();
-        line.push_str(&format!("  {code}: {}", reason.message));
-    }
-    line
 }

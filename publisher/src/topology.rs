@@ -1,4 +1,5 @@
-//! Exchanges, queues and bindings: every argument, once. `schemas/README.md` has the same in prose.
+//! The exchanges, queues and bindings. Every argument is defined here, once; `schemas/README.md`
+//! documents them.
 
 use std::time::Duration;
 
@@ -8,36 +9,43 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Channel, Connection, ExchangeKind};
 use voice_otp_schemas::TenantId;
 
-/// Requests come in here.
+/// The topic exchange that requests are published to, and the queue for requests without a lane.
 pub const REQUESTS: &str = "voice-otp.requests";
-/// Statuses go out here.
+/// The topic exchange that statuses and prices are published to.
 pub const STATUS: &str = "voice-otp.status";
-/// What the broker gives up on: too many deliveries, or a publisher's `expiration`. Workers consume it.
+/// The queue for messages that the broker dead-letters: after too many deliveries, or because of a
+/// publisher's `expiration`. Workers consume it.
 pub const RETURNED: &str = "voice-otp.returned";
-/// What no status can answer. For people.
+/// The queue for messages that no status can report. Only operators read it.
 pub const DEAD: &str = "voice-otp.dead";
-/// Statuses for replay.
+/// The stream of statuses and prices, for replay.
 pub const STATUS_LOG: &str = "voice-otp.status.log";
 
-/// The routing key of a request to read a code out.
+/// The routing key of a request to read a code out, without its lane.
 pub const REQUESTED_KEY: &str = "otp.requested";
-/// The routing key of a request taken back.
+/// The routing key of a cancellation, without its lane.
 pub const CANCELLED_KEY: &str = "otp.cancelled";
-/// The routing key of a code entered.
+/// The routing key of a verification, without its lane.
 pub const VERIFIED_KEY: &str = "otp.verified";
 
-/// A queue, as it is declared: durable, shared and kept, which is the only kind that quorum queues and streams know.
+/// The number of lanes that requests are spread over by their tenant. A flood of one tenant delays
+/// only the tenants of its own lane: fewer than one in a hundred.
+pub const LANES: u16 = 128;
+
+/// A queue. Every queue is durable, not exclusive and not auto-deleted: quorum queues and streams
+/// know no other kind.
 #[derive(Debug, Clone, Copy)]
 pub struct Queue {
-    /// Its name.
+    /// The name of the queue.
     pub name: &'static str,
-    /// The x-arguments that can't be changed later, but for what a policy may override.
+    /// The x-arguments. They can't be changed after the declaration; a policy can override some.
     pub arguments: &'static [(&'static str, Argument)],
-    /// The topic exchange that it is bound to, and by which key. Without one it is reached through the default exchange.
-    pub bound: Option<(&'static str, &'static str)>,
+    /// The topic exchange that the queue is bound to, and the binding key. `None`: the queue is
+    /// reached through the default exchange only.
+    pub binding: Option<(&'static str, &'static str)>,
 }
 
-/// An x-argument's value.
+/// The value of an x-argument.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Argument {
     /// A string.
@@ -47,44 +55,90 @@ pub enum Argument {
 }
 
 const QUORUM: (&str, Argument) = ("x-queue-type", Argument::Text("quorum"));
-/// These have nowhere else to go, so the limit is only there because 4.x would set a low one.
-const LAST_RESORT: &[(&str, Argument)] = &[QUORUM, ("x-delivery-limit", Argument::Number(100_000))];
+/// The arguments of the queues whose messages have nowhere else to go. The delivery limit is set
+/// only because RabbitMQ 4.x would set 20.
+const NEVER_DEAD_LETTERED: &[(&str, Argument)] =
+    &[QUORUM, ("x-delivery-limit", Argument::Number(100_000))];
 
-/// Where what the broker gives up on goes.
+/// Holds the messages that the broker dead-letters, until a worker consumes them.
 pub const RETURNED_QUEUE: Queue = Queue {
     name: RETURNED,
-    arguments: LAST_RESORT,
-    bound: None,
+    arguments: NEVER_DEAD_LETTERED,
+    binding: None,
 };
-/// Where requests wait for a worker.
+/// Holds requests without a lane until a worker consumes them.
 pub const REQUESTS_QUEUE: Queue = Queue {
     name: REQUESTS,
     arguments: &[
         QUORUM,
-        // How often a message may come back before the broker gives up on it. Set, since 3.10 knows no limit by itself
-        // and 4.x drops after 20; and never -1, which means no limit to 4.x and none at all to 3.10.
+        // After this many deliveries the broker dead-letters a message. Set, since RabbitMQ 3.10
+        // has no limit by default and 4.x drops the message after 20. Never -1: only 4.x takes it
+        // as no limit.
         ("x-delivery-limit", Argument::Number(20)),
-        // What the broker gives up on goes to the workers once more, and not before the broker has it safe there.
-        // At-least-once needs the overflow to be refused, which also tells a publisher at once that there is no room.
+        // Dead-lettered messages go back to the workers, by the default exchange. At least once:
+        // the broker removes a message here only after it is stored there. That strategy requires
+        // `reject-publish`, which also makes a full queue refuse a publish at once.
         ("x-dead-letter-exchange", Argument::Text("")),
         ("x-dead-letter-routing-key", Argument::Text(RETURNED)),
         ("x-dead-letter-strategy", Argument::Text("at-least-once")),
         ("x-overflow", Argument::Text("reject-publish")),
     ],
-    bound: Some((REQUESTS, "otp.*")),
+    binding: Some((REQUESTS, "otp.*")),
+};
+/// Holds dead letters until an operator reads them.
+pub const DEAD_QUEUE: Queue = Queue {
+    name: DEAD,
+    arguments: NEVER_DEAD_LETTERED,
+    binding: None,
+};
+/// Keeps statuses and prices for replay, for 30 days or as long as a policy's `max-age` says.
+pub const STATUS_LOG_QUEUE: Queue = Queue {
+    name: STATUS_LOG,
+    arguments: &[
+        ("x-queue-type", Argument::Text("stream")),
+        ("x-max-age", Argument::Text("30D")),
+    ],
+    binding: Some((STATUS, "#")),
 };
 
-/// Into how many lanes requests are spread, by their tenants. A flood stands in front of those of its own lane only, and fewer than
-/// one in a hundred tenants share one.
-pub const LANES: u16 = 128;
-/// What [`REQUESTS_QUEUE`] was bound to before there were lanes.
-const FORMER_BINDING: &str = "otp.#";
+/// The binding key of [`REQUESTS_QUEUE`] before there were lanes.
+const BINDING_BEFORE_LANES: &str = "otp.#";
+/// The time limit of each declaration.
+const DECLARE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The lane of a tenant: CRC-32 (IEEE) of its id, modulo [`LANES`]. Whoever publishes without it is served all the same, with all the
-/// others that do.
+/// Durable: the queue survives a restart of the broker. Not exclusive and not auto-deleted: it
+/// outlives connections and consumers. Not `nowait`: the broker's answer shows that the queue
+/// exists.
+const DURABLE_QUEUE: QueueDeclareOptions = QueueDeclareOptions {
+    passive: false,
+    durable: true,
+    exclusive: false,
+    auto_delete: false,
+    nowait: false,
+};
+/// Not `nowait`: the broker's answer shows that the binding exists.
+const BIND: QueueBindOptions = QueueBindOptions { nowait: false };
+
+/// Why the topology can't be declared.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The broker refused the named declaration, or the connection was lost.
+    #[error("declare {0}")]
+    Declare(&'static str, #[source] lapin::Error),
+    /// The broker did not answer the named declaration in time.
+    #[error("declare {0}: the broker did not answer within 10 seconds")]
+    TimedOut(&'static str),
+}
+
+/// The lane of a tenant: the CRC-32 (IEEE) of its id, modulo [`LANES`].
+///
+/// A publisher may omit the lane. Its messages go to the queue [`REQUESTS`], together with those of
+/// all other publishers that omit it.
 pub fn lane_of(tenant: &TenantId) -> u16 {
-    let lanes = u32::from(LANES);
-    u16::try_from(crc32fast::hash(tenant.as_str().as_bytes()) % lanes).unwrap_or_default()
+    let lane = crc32fast::hash(tenant.as_str().as_bytes()) % u32::from(LANES);
+    // The remainder is less than `LANES`, a `u16`, so its upper half is zero.
+    let [_, _, high, low] = lane.to_be_bytes();
+    u16::from_be_bytes([high, low])
 }
 
 /// The queue of a lane. Its arguments are those of [`REQUESTS_QUEUE`].
@@ -92,143 +146,108 @@ pub fn lane_queue(lane: u16) -> String {
     format!("{REQUESTS}.{lane:03}")
 }
 
-/// The routing key of a tenant's event: one of the keys above, and the lane.
+/// The routing key of a tenant's event: one of the keys above, and the tenant's lane.
 pub fn lane_key(key: &str, tenant: &TenantId) -> String {
     format!("{key}.{:03}", lane_of(tenant))
 }
-/// Where dead letters wait for people.
-pub const DEAD_QUEUE: Queue = Queue {
-    name: DEAD,
-    arguments: LAST_RESORT,
-    bound: None,
-};
-/// Where statuses are kept for replay, for as long as `x-max-age`, or a policy's `max-age`, says.
-pub const STATUS_LOG_QUEUE: Queue = Queue {
-    name: STATUS_LOG,
-    arguments: &[
-        ("x-queue-type", Argument::Text("stream")),
-        ("x-max-age", Argument::Text("30D")),
-    ],
-    bound: Some((STATUS, "#")),
-};
 
-/// The longest a declaration may take.
-const TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Why the topology can't be declared.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The broker refuses, or the connection broke.
-    #[error("declare {0}")]
-    Declare(&'static str, #[source] lapin::Error),
-    /// No answer in time.
-    #[error("declare {0}: the broker did not answer in time")]
-    TimedOut(&'static str),
-}
-
-/// Declares what a publisher of requests needs, so that none is lost that comes before the first worker.
+/// Declares the exchange and the queues of requests, so that requests published before the first
+/// worker starts are stored.
 ///
 /// # Errors
-/// [`Error`] names what could not be declared; the channel is closed then.
+/// [`Error`] names what could not be declared.
 pub async fn declare_requests(connection: &Connection) -> Result<(), Error> {
-    let channel = in_time("a channel", connection.create_channel()).await?;
-    exchange(&channel, REQUESTS).await?;
-    queue(&channel, &RETURNED_QUEUE).await?;
-    queue(&channel, &REQUESTS_QUEUE).await?;
-    if has_lanes(connection).await? {
+    let channel = with_timeout("a channel", connection.create_channel()).await?;
+    declare_exchange(&channel, REQUESTS).await?;
+    declare_queue(&channel, &RETURNED_QUEUE).await?;
+    declare_queue(&channel, &REQUESTS_QUEUE).await?;
+    if last_lane_exists(connection).await? {
         declare_lane(&channel, LANES - 1).await?;
     } else {
         declare_lanes(&channel).await?;
     }
-    in_time("a channel", channel.close(200, "done".into())).await
+    with_timeout("a channel", channel.close(200, "done".into())).await
 }
 
-/// All lanes, all at once: one after another they would take a second. The last one last, since it stands for them all; and only then
-/// goes what was before: a message to two queues is known as a repeat, one to none is lost.
+/// Declares the whole topology. A broker that can't have the status log does without it; a warning
+/// says so.
+///
+/// # Errors
+/// [`Error`] names what could not be declared.
+pub async fn declare_all(connection: &Connection) -> Result<(), Error> {
+    let channel = with_timeout("a channel", connection.create_channel()).await?;
+    declare_exchange(&channel, REQUESTS).await?;
+    declare_queue(&channel, &RETURNED_QUEUE).await?;
+    declare_queue(&channel, &REQUESTS_QUEUE).await?;
+    declare_lanes(&channel).await?;
+    declare_queue(&channel, &DEAD_QUEUE).await?;
+    declare_exchange(&channel, STATUS).await?;
+    // The log comes last, since a refusal closes the channel. Statuses are published without it
+    // too.
+    if let Err(error) = declare_queue(&channel, &STATUS_LOG_QUEUE).await {
+        tracing::warn!(
+            error = &error as &dyn std::error::Error,
+            "failed to declare the status log; statuses can't be replayed"
+        );
+        return Ok(());
+    }
+    with_timeout("a channel", channel.close(200, "done".into())).await
+}
+
+/// Declares every lane, concurrently, since one after another takes a second.
+///
+/// The last lane is declared last, because [`last_lane_exists`] takes it as the sign that all
+/// exist. The binding from before there were lanes is removed only after that: a message that
+/// reaches two queues is a duplicate, but a message that reaches none is lost.
 async fn declare_lanes(channel: &Channel) -> Result<(), Error> {
     try_join_all((0..LANES - 1).map(|lane| declare_lane(channel, lane))).await?;
     declare_lane(channel, LANES - 1).await?;
     let unbind = channel.queue_unbind(
         REQUESTS.into(),
         REQUESTS.into(),
-        FORMER_BINDING.into(),
+        BINDING_BEFORE_LANES.into(),
         FieldTable::default(),
     );
-    in_time(REQUESTS, unbind).await
+    with_timeout(REQUESTS, unbind).await
 }
 
-/// Whether the last lane is there, and with it the others: a publisher that connects anew needn't declare them all again. Workers do, so
-/// one that somebody deleted is there again with the next worker's connection.
-async fn has_lanes(connection: &Connection) -> Result<bool, Error> {
-    let channel = in_time("a channel", connection.create_channel()).await?;
-    let look = QueueDeclareOptions {
+/// Whether the last lane exists, and so all of them: a publisher that reconnects need not declare
+/// every lane again. Workers always do, which restores a lane that was deleted.
+async fn last_lane_exists(connection: &Connection) -> Result<bool, Error> {
+    // A channel of its own, since the broker closes the channel if the queue doesn't exist.
+    let channel = with_timeout("a channel", connection.create_channel()).await?;
+    let lane = lane_queue(LANES - 1);
+    let passive = QueueDeclareOptions {
         passive: true,
-        ..DURABLE
+        ..DURABLE_QUEUE
     };
-    // A queue that isn't there closes the channel.
-    if in_time(
-        "the lanes",
-        channel.queue_declare(
-            lane_queue(LANES - 1).as_str().into(),
-            look,
-            FieldTable::default(),
-        ),
-    )
-    .await
-    .is_err()
-    {
+    let declaring = channel.queue_declare(lane.as_str().into(), passive, FieldTable::default());
+    if with_timeout("the lanes", declaring).await.is_err() {
         return Ok(false);
     }
-    in_time("a channel", channel.close(200, "done".into())).await?;
+    with_timeout("a channel", channel.close(200, "done".into())).await?;
     Ok(true)
 }
 
 async fn declare_lane(channel: &Channel, lane: u16) -> Result<(), Error> {
     let name = lane_queue(lane);
-    in_time(
-        "the lanes",
-        channel.queue_declare(name.as_str().into(), DURABLE, arguments(&REQUESTS_QUEUE)),
-    )
-    .await?;
-    let (key, options) = (
-        format!("otp.*.{lane:03}"),
-        QueueBindOptions { nowait: false },
-    );
-    let bind = channel.queue_bind(
+    let arguments = field_table(REQUESTS_QUEUE.arguments);
+    let declaring = channel.queue_declare(name.as_str().into(), DURABLE_QUEUE, arguments);
+    with_timeout("the lanes", declaring).await?;
+    let key = format!("otp.*.{lane:03}");
+    let binding = channel.queue_bind(
         name.as_str().into(),
         REQUESTS.into(),
         key.as_str().into(),
-        options,
+        BIND,
         FieldTable::default(),
     );
-    in_time("the lanes", bind).await
+    with_timeout("the lanes", binding).await
 }
 
-/// Declares everything. A broker that can't have the status log is warned about, and does without.
-///
-/// # Errors
-/// [`Error`] names what could not be declared.
-pub async fn declare_all(connection: &Connection) -> Result<(), Error> {
-    let channel = in_time("a channel", connection.create_channel()).await?;
-    exchange(&channel, REQUESTS).await?;
-    queue(&channel, &RETURNED_QUEUE).await?;
-    queue(&channel, &REQUESTS_QUEUE).await?;
-    declare_lanes(&channel).await?;
-    queue(&channel, &DEAD_QUEUE).await?;
-    exchange(&channel, STATUS).await?;
-    // Without it statuses are published all the same, so a refusal, which closes the channel, is no failure.
-    if let Err(error) = queue(&channel, &STATUS_LOG_QUEUE).await {
-        tracing::warn!(
-            error = &error as &dyn std::error::Error,
-            "the broker can't have the status log, so statuses can't be replayed"
-        );
-        return Ok(());
-    }
-    in_time("a channel", channel.close(200, "done".into())).await
-}
-
-async fn exchange(channel: &Channel, name: &'static str) -> Result<(), Error> {
-    // Durable and not auto-deleted: it outlives brokers and consumers. Not internal: clients publish to it.
+async fn declare_exchange(channel: &Channel, name: &'static str) -> Result<(), Error> {
+    // Durable and not auto-deleted: it outlives restarts of the broker and its bindings. Not
+    // internal: clients publish to it. Not `nowait`: the broker's answer shows that it exists.
     let options = ExchangeDeclareOptions {
         passive: false,
         durable: true,
@@ -236,56 +255,34 @@ async fn exchange(channel: &Channel, name: &'static str) -> Result<(), Error> {
         internal: false,
         nowait: false,
     };
-    in_time(
-        name,
-        channel.exchange_declare(
-            name.into(),
-            ExchangeKind::Topic,
-            options,
-            FieldTable::default(),
-        ),
-    )
-    .await
+    let none = FieldTable::default();
+    let declaring = channel.exchange_declare(name.into(), ExchangeKind::Topic, options, none);
+    with_timeout(name, declaring).await
 }
 
-/// What every queue here is.
-const DURABLE: QueueDeclareOptions = QueueDeclareOptions {
-    passive: false,
-    durable: true,
-    exclusive: false,
-    auto_delete: false,
-    nowait: false,
-};
-
-fn arguments(queue: &Queue) -> FieldTable {
-    let mut arguments = FieldTable::default();
-    for (name, value) in queue.arguments {
-        arguments.insert((*name).into(), value.into());
-    }
-    arguments
-}
-
-async fn queue(channel: &Channel, queue: &Queue) -> Result<(), Error> {
-    in_time(
-        queue.name,
-        channel.queue_declare(queue.name.into(), DURABLE, arguments(queue)),
-    )
-    .await?;
-    let Some((exchange, key)) = queue.bound else {
+async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), Error> {
+    let arguments = field_table(queue.arguments);
+    let declaring = channel.queue_declare(queue.name.into(), DURABLE_QUEUE, arguments);
+    with_timeout(queue.name, declaring).await?;
+    let Some((exchange, key)) = queue.binding else {
         return Ok(());
     };
-    let options = QueueBindOptions { nowait: false };
-    in_time(
-        queue.name,
-        channel.queue_bind(
-            queue.name.into(),
-            exchange.into(),
-            key.into(),
-            options,
-            FieldTable::default(),
-        ),
-    )
-    .await
+    let binding = channel.queue_bind(
+        queue.name.into(),
+        exchange.into(),
+        key.into(),
+        BIND,
+        FieldTable::default(),
+    );
+    with_timeout(queue.name, binding).await
+}
+
+fn field_table(arguments: &[(&'static str, Argument)]) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in arguments {
+        table.insert((*name).into(), value.into());
+    }
+    table
 }
 
 impl From<&Argument> for AMQPValue {
@@ -297,11 +294,11 @@ impl From<&Argument> for AMQPValue {
     }
 }
 
-async fn in_time<T>(
+async fn with_timeout<T>(
     what: &'static str,
-    work: impl Future<Output = lapin::Result<T>>,
+    declaring: impl Future<Output = lapin::Result<T>>,
 ) -> Result<T, Error> {
-    match tokio::time::timeout(TIMEOUT, work).await {
+    match tokio::time::timeout(DECLARE_TIMEOUT, declaring).await {
         Ok(result) => result.map_err(|error| Error::Declare(what, error)),
         Err(_) => Err(Error::TimedOut(what)),
     }
@@ -312,7 +309,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_tenants_lane_is_the_one_that_the_contract_says() {
+    fn the_contract_lists_the_lanes_of_these_tenants() {
         let contract = include_str!("../../schemas/README.md");
         for (tenant, lane) in [("acme", "062"), ("bell", "007"), ("T-1_x", "071")] {
             let key = lane_key(REQUESTED_KEY, &TenantId::parse(tenant).unwrap());

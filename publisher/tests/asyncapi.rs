@@ -1,5 +1,6 @@
-//! `schemas/asyncapi.json`: the contract as an AsyncAPI 3.0 document, made from the types' schemas, the committed examples
-//! and the topology as it is declared. To write it anew after a change: `VOICE_OTP_BLESS=1 cargo test -p voice-otp-publisher`.
+//! `schemas/asyncapi.json`: the contract as an AsyncAPI 3.0 document, generated from the types'
+//! schemas, the committed examples and the topology as declared. To update it after a change:
+//! `VOICE_OTP_BLESS=1 cargo test -p voice-otp-publisher`.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -18,7 +19,7 @@ use voice_otp_schemas::json_schema::documents;
 use voice_otp_schemas::request::{CANCELLED, REQUESTED, VERIFIED};
 use voice_otp_schemas::{price, status};
 
-/// An event's name here, its type, its routing key, its schema document, and an example of it.
+/// The events: name in this document, type, routing key, schema document, example.
 const EVENTS: [(&str, &str, &str, &str, &str); 5] = [
     (
         "requested",
@@ -71,12 +72,12 @@ fn the_committed_asyncapi_document_is_current() {
     let committed = std::fs::read_to_string(&path).unwrap_or_default();
     assert!(
         committed == now,
-        "asyncapi.json is stale: VOICE_OTP_BLESS=1 cargo test -p voice-otp-publisher"
+        "asyncapi.json is stale; run VOICE_OTP_BLESS=1 cargo test -p voice-otp-publisher"
     );
 }
 
 #[test]
-fn every_reference_in_the_document_leads_somewhere() {
+fn every_reference_in_the_document_resolves() {
     let document = document();
     let mut references = Vec::new();
     walk(&document, &mut |object| {
@@ -85,7 +86,7 @@ fn every_reference_in_the_document_leads_somewhere() {
                 .get("$ref")
                 .and_then(Value::as_str)
                 .map(str::to_owned),
-        )
+        );
     });
     assert!(references.len() > 30, "{}", references.len());
     for reference in references {
@@ -116,17 +117,28 @@ fn document() -> Value {
                 &serde_json::from_str(&example).unwrap(),
             ),
         );
-        let told = matches!(name, "status" | "price");
+        let published_by_workers = matches!(name, "status" | "price");
         channels.insert(
             name.to_owned(),
-            channel(name, key, if told { STATUS } else { REQUESTS }),
+            channel(
+                name,
+                key,
+                if published_by_workers {
+                    STATUS
+                } else {
+                    REQUESTS
+                },
+            ),
         );
         let operation_name = match name {
-            "status" => "tell",
-            "price" => "tellPrice",
+            "status" => "publishStatus",
+            "price" => "publishPrice",
             name => name,
         };
-        operations.insert(operation_name.to_owned(), operation(name, told));
+        operations.insert(
+            operation_name.to_owned(),
+            operation(name, published_by_workers),
+        );
     }
     channels.insert("statusLog".to_owned(), log_channel());
     json!({
@@ -134,8 +146,9 @@ fn document() -> Value {
         "info": {
             "title": "voice-otp",
             "version": "1.0.0",
-            "description": "One-time passwords by phone call. Auth services publish requests; workers place the calls and publish what \
-                becomes of them. `schemas/README.md` says the same in prose, and what to do on each status.",
+            "description": "One-time passwords by telephone call. Auth services publish requests; \
+                workers place the calls and publish a status for each step. `schemas/README.md` \
+                documents this contract in prose, and what to do on each status.",
             "license": { "name": "MIT OR Apache-2.0" }
         },
         "defaultContentType": STRUCTURED,
@@ -149,9 +162,15 @@ fn document() -> Value {
         "operations": operations,
         "components": { "messages": messages, "schemas": schemas },
         "x-rabbitmq": {
-            "description": "What the AMQP binding has no place for. Workers declare all of it; a publisher may declare the first two.",
-            "queues": [queue(&RETURNED_QUEUE), queue(&REQUESTS_QUEUE), queue(&DEAD_QUEUE), queue(&STATUS_LOG_QUEUE)],
-            "publishing": "persistent, mandatory, with publisher confirms, message_id set"
+            "description": "Settings that the AMQP binding can't express. Workers declare all \
+                queues; a publisher may declare the first two.",
+            "queues": [
+                queue(&RETURNED_QUEUE),
+                queue(&REQUESTS_QUEUE),
+                queue(&DEAD_QUEUE),
+                queue(&STATUS_LOG_QUEUE)
+            ],
+            "publishing": "persistent, mandatory, with publisher confirms and a message_id"
         }
     })
 }
@@ -164,7 +183,10 @@ fn message(name: &str, kind: &str, payload: &str, example: &Value) -> Value {
         "headers": {
             "type": "object",
             "properties": {
-                "traceparent": { "type": "string", "description": "W3C Trace Context; carried from a request to its statuses" },
+                "traceparent": {
+                    "type": "string",
+                    "description": "W3C Trace Context, copied from a request to its statuses."
+                },
                 "tracestate": { "type": "string" }
             }
         },
@@ -180,40 +202,56 @@ fn channel(name: &str, key: &str, exchange: &str) -> Value {
         "messages": { name: { "$ref": format!("#/components/messages/{name}") } },
         "bindings": { "amqp": {
             "is": "routingKey",
-            "exchange": { "name": exchange, "type": "topic", "durable": true, "autoDelete": false, "vhost": "/" },
+            "exchange": {
+                "name": exchange,
+                "type": "topic",
+                "durable": true,
+                "autoDelete": false,
+                "vhost": "/"
+            },
             "bindingVersion": "0.3.0"
         } }
     });
     if name == "status" {
         channel["parameters"] = json!({
-            "status": { "description": "The status's word.", "enum": status::Status::ALL.map(status::Status::as_str) },
-            "tenant_id": { "description": "The tenant. It holds no dot." }
+            "status": {
+                "description": "The status.",
+                "enum": status::Status::ALL.map(status::Status::as_str)
+            },
+            "tenant_id": { "description": "The tenant, without dots." }
         });
     } else if name == "price" {
         channel["parameters"] =
-            json!({ "tenant_id": { "description": "The tenant. It holds no dot." } });
+            json!({ "tenant_id": { "description": "The tenant, without dots." } });
     }
     channel
 }
 
-/// The log of all statuses, for whoever starts late.
+/// The log of all statuses and prices, for replay.
 fn log_channel() -> Value {
     json!({
         "address": topology::STATUS_LOG,
-        "description": "Every status and price again, for replay: a stream, consumed with x-stream-offset. A broker may be without it.",
+        "description": "A stream of every status and price, for replay. Consume it with \
+            x-stream-offset. Not every broker has it.",
         "messages": {
             "status": { "$ref": "#/components/messages/status" },
             "price": { "$ref": "#/components/messages/price" }
         },
         "bindings": { "amqp": {
             "is": "queue",
-            "queue": { "name": topology::STATUS_LOG, "durable": true, "exclusive": false, "autoDelete": false, "vhost": "/" },
+            "queue": {
+                "name": topology::STATUS_LOG,
+                "durable": true,
+                "exclusive": false,
+                "autoDelete": false,
+                "vhost": "/"
+            },
             "bindingVersion": "0.3.0"
         } }
     })
 }
 
-/// What the workers do: AsyncAPI 3 tells operations from the side of the application that it describes.
+/// An operation of the workers: AsyncAPI 3 describes operations from the side of the application.
 fn operation(name: &str, sends: bool) -> Value {
     let amqp = if sends {
         json!({ "deliveryMode": 2, "mandatory": true, "bindingVersion": "0.3.0" })
@@ -240,14 +278,15 @@ fn queue(queue: &Queue) -> Value {
             ((*name).to_owned(), value)
         })
         .collect();
-    let bound = queue
-        .bound
+    let binding = queue
+        .binding
         .map(|(exchange, key)| json!({ "exchange": exchange, "routingKey": key }));
-    json!({ "name": queue.name, "arguments": arguments, "binding": bound })
+    json!({ "name": queue.name, "arguments": arguments, "binding": binding })
 }
 
-/// Adds an event's schema and the ones that it refers to, in the form that AsyncAPI's own schema format has: that is JSON
-/// Schema draft 7, in which nothing beside a `$ref` counts. Gives the event's name among them.
+/// Adds the schema of an event and the schemas that it refers to, in AsyncAPI's own schema format:
+/// JSON Schema draft 7, which ignores everything beside a `$ref`. Returns the name of the event's
+/// schema.
 fn add_schemas(schemas: &mut Map<String, Value>, name: &str, file: &str) -> String {
     let mut document = documents()
         .into_iter()
@@ -266,7 +305,7 @@ fn add_schemas(schemas: &mut Map<String, Value>, name: &str, file: &str) -> Stri
         let before = schemas.insert(name.clone(), schema.clone());
         assert!(
             before.is_none_or(|before| before == schema),
-            "two schemas are named {name}"
+            "two schemas have the name {name}"
         );
     }
     event
@@ -281,7 +320,10 @@ fn draft_7(schema: Value) -> Value {
                 if object.is_empty() {
                     return reference;
                 }
-                assert!(!object.contains_key("allOf"), "a reference beside allOf");
+                assert!(
+                    !object.contains_key("allOf"),
+                    "$ref and allOf in one schema"
+                );
                 object.insert("allOf".to_owned(), json!([reference]));
             }
             for keyword in [
@@ -297,12 +339,12 @@ fn draft_7(schema: Value) -> Value {
                 object
                     .into_iter()
                     .map(|(key, value)| {
-                        // An enum or an example is data, not a schema; so is a property's name.
-                        let kept = matches!(
+                        // The values of these keywords are data, not schemas.
+                        let is_data = matches!(
                             key.as_str(),
                             "enum" | "const" | "default" | "examples" | "required"
                         );
-                        let value = if kept { value } else { draft_7(value) };
+                        let value = if is_data { value } else { draft_7(value) };
                         (key, value)
                     })
                     .collect(),
@@ -313,13 +355,13 @@ fn draft_7(schema: Value) -> Value {
     }
 }
 
-fn walk(value: &Value, see: &mut impl FnMut(&Map<String, Value>)) {
+fn walk(value: &Value, visit: &mut impl FnMut(&Map<String, Value>)) {
     match value {
         Value::Object(object) => {
-            see(object);
-            object.values().for_each(|value| walk(value, see));
+            visit(object);
+            object.values().for_each(|value| walk(value, visit));
         }
-        Value::Array(items) => items.iter().for_each(|item| walk(item, see)),
+        Value::Array(items) => items.iter().for_each(|item| walk(item, visit)),
         _ => {}
     }
 }

@@ -1,4 +1,5 @@
-//! The file: events by their place, each sealed and bound to it, in an embedded database.
+//! The spool's file: an embedded database of events, ordered by position. Each event is sealed for
+//! its position.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -16,34 +17,41 @@ use voice_otp_schemas::keys::{Keyring, OpenError};
 use zeroize::Zeroizing;
 
 use super::{Error, Settings};
+use crate::clock;
 use crate::message::Message;
-use crate::publisher::{event, kind_of};
+use crate::publisher::{event_message, kind_of};
 
-/// The file, and what is known of it without reading.
+/// The open file, with counters that are kept in memory.
 pub(super) struct File {
     database: Database,
     keys: Keyring,
-    pub(super) most: u64,
-    /// Events in the file.
+    /// The limit of `waiting`.
+    pub(super) max_events: u64,
+    /// The number of events in the file, including a batch that is being written.
     pub(super) waiting: AtomicU64,
-    /// Events that expired in it, or could not be opened any more.
+    /// The number of events dropped since the start: expired, or impossible to open.
     pub(super) dropped: AtomicU64,
+    /// Notified after each batch that is written.
     pub(super) added: Notify,
 }
 
-/// An event as the file has it.
+/// An event and its position.
+pub(super) type SealedEvent = (u64, Vec<u8>);
+
+/// An event as the file stores it, before sealing.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Record {
     routing_key: String,
     pub(super) message_id: String,
     traceparent: Option<String>,
     tracestate: Option<String>,
-    /// Milliseconds since 1970; none: it never expires.
+    /// Milliseconds since 1970. `None`: the event never expires.
     expires_at_ms: Option<i64>,
     body: Zeroizing<String>,
 }
 
 const EVENTS: TableDefinition<'static, u64, &[u8]> = TableDefinition::new("events");
+
 impl Record {
     pub(super) fn of(message: &Message, trace: &Trace, expires_at: Option<Timestamp>) -> Self {
         Self {
@@ -52,19 +60,19 @@ impl Record {
             traceparent: trace.traceparent.clone(),
             tracestate: trace.tracestate.clone(),
             expires_at_ms: expires_at.map(|at| at.timestamp_millis()),
-            // Events are JSON, so nothing is lost.
+            // Events are JSON, which is UTF-8, so the conversion loses nothing.
             body: Zeroizing::new(String::from_utf8_lossy(&message.body).into_owned()),
         }
     }
 
-    /// The event as it was going to be published. None for one that this program doesn't know.
+    /// The message to publish. `None` for a type of event that this version doesn't know.
     pub(super) fn message(self) -> Option<Message> {
         let kind = kind_of(&self.routing_key)?;
         let trace = Trace {
             traceparent: self.traceparent,
             tracestate: self.tracestate,
         };
-        event(
+        event_message(
             self.routing_key.clone(),
             kind,
             self.message_id,
@@ -76,129 +84,130 @@ impl Record {
 
     pub(super) fn has_expired(&self) -> bool {
         self.expires_at_ms
-            .is_some_and(|at| at <= now().timestamp_millis())
+            .is_some_and(|at| at <= clock::now().timestamp_millis())
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a publisher's clock is its machine's"
-)]
-fn now() -> Timestamp {
-    std::time::SystemTime::now().into()
-}
-
 impl File {
+    /// Opens the file, or creates it, and checks that every event in it can be opened.
     pub(super) fn open(settings: Settings) -> Result<Self, Error> {
-        let database = make(&settings.path)?;
-        let creating = || -> Result<u64, redb::Error> {
+        let database = open_database(&settings.path)?;
+        let count_events = || -> Result<u64, redb::Error> {
             let write = database.begin_write()?;
             let count = write.open_table(EVENTS)?.len()?;
             write.commit()?;
             Ok(count)
         };
-        let waiting = creating().map_err(store)?;
+        let waiting = count_events().map_err(store_error)?;
         let file = Self {
             keys: settings.keys,
-            most: settings.most_events,
+            max_events: settings.max_events,
             waiting: AtomicU64::new(waiting),
             dropped: AtomicU64::new(0),
             added: Notify::new(),
             database,
         };
-        // Better now than when the broker is back and nobody looks.
-        for (place, bytes) in file.first(usize::MAX)? {
-            if let Err(error @ OpenError::UnknownKey(_)) = file.unseal(place, &bytes) {
+        // A missing key fails the start, when an operator is watching, and not later, when the
+        // broker is back and the events would be dropped.
+        for (position, bytes) in file.read_first(usize::MAX)? {
+            if let Err(error @ OpenError::UnknownKey(_)) = file.unseal(position, &bytes) {
                 return Err(Error::Key(error));
             }
         }
         Ok(file)
     }
 
-    /// Writes a group in one transaction, synced to the disk.
+    /// Appends events in one transaction, synced to the disk.
     pub(super) fn append(&self, records: &[Record]) -> Result<(), Error> {
-        let writing = || -> Result<(), redb::Error> {
+        let write_all = || -> Result<(), redb::Error> {
             let write = self.database.begin_write()?;
             {
                 let mut table = write.open_table(EVENTS)?;
-                let mut place = table.last()?.map_or(0, |(place, _)| place.value());
+                let mut position = table.last()?.map_or(0, |(position, _)| position.value());
                 for record in records {
-                    place += 1;
-                    table.insert(place, self.seal(place, record).as_slice())?;
+                    position += 1;
+                    table.insert(position, self.seal(position, record).as_slice())?;
                 }
             }
             write.commit()?;
             Ok(())
         };
-        writing().map_err(store)
+        write_all().map_err(store_error)
     }
 
-    /// The first events and their places, still sealed.
-    pub(super) fn first(&self, most: usize) -> Result<Vec<(u64, Vec<u8>)>, Error> {
-        let reading = || -> Result<Vec<(u64, Vec<u8>)>, redb::Error> {
+    /// The first events, at most `limit`, still sealed.
+    pub(super) fn read_first(&self, limit: usize) -> Result<Vec<SealedEvent>, Error> {
+        let read = || -> Result<Vec<SealedEvent>, redb::Error> {
             let table = self.database.begin_read()?.open_table(EVENTS)?;
             table
                 .iter()?
-                .take(most)
-                .map(|entry| entry.map(|(place, bytes)| (place.value(), bytes.value().to_vec())))
+                .take(limit)
+                .map(|entry| {
+                    entry.map(|(position, bytes)| (position.value(), bytes.value().to_vec()))
+                })
                 .map(|entry| entry.map_err(redb::Error::from))
                 .collect()
         };
-        reading().map_err(store)
+        read().map_err(store_error)
     }
 
-    pub(super) fn remove(&self, places: &[u64]) -> Result<(), Error> {
-        let removing = || -> Result<(), redb::Error> {
+    /// Removes the events at these positions, in one transaction.
+    pub(super) fn remove(&self, positions: &[u64]) -> Result<(), Error> {
+        let remove_all = || -> Result<(), redb::Error> {
             let write = self.database.begin_write()?;
             {
                 let mut table = write.open_table(EVENTS)?;
-                for place in places {
-                    table.remove(place)?;
+                for position in positions {
+                    table.remove(position)?;
                 }
             }
             write.commit()?;
             Ok(())
         };
-        removing().map_err(store)
+        remove_all().map_err(store_error)
     }
 
-    /// The key's id, its length before it, then the sealed record.
-    fn seal(&self, place: u64, record: &Record) -> Vec<u8> {
-        // A struct of strings and numbers always has a JSON form.
-        let text = Zeroizing::new(serde_json::to_vec(record).unwrap_or_default());
-        let sealed = self.keys.seal(&belongs_to(place), &text);
-        // A key's id has 32 bytes at most.
-        let length = u8::try_from(sealed.key_id.len()).unwrap_or_default();
+    /// One byte with the length of the key's id, the id, then the sealed record.
+    #[expect(
+        clippy::expect_used,
+        reason = "a struct of strings and numbers has a JSON form, and a key's id at most 32 bytes"
+    )]
+    fn seal(&self, position: u64, record: &Record) -> Vec<u8> {
+        let json = serde_json::to_vec(record).expect("a record has a JSON form");
+        let sealed = self.keys.seal(&seal_place(position), &Zeroizing::new(json));
+        let length = u8::try_from(sealed.key_id.len()).expect("a key id has at most 32 bytes");
         [&[length], sealed.key_id.as_bytes(), &sealed.sealed].concat()
     }
 
-    pub(super) fn unseal(&self, place: u64, bytes: &[u8]) -> Result<Record, OpenError> {
-        let broken = || OpenError::Broken("?".to_owned());
-        let (length, rest) = bytes.split_first().ok_or_else(broken)?;
+    /// The inverse of [`seal`](Self::seal).
+    pub(super) fn unseal(&self, position: u64, bytes: &[u8]) -> Result<Record, OpenError> {
+        let malformed = || OpenError::Unauthentic("?".to_owned());
+        let (length, rest) = bytes.split_first().ok_or_else(malformed)?;
         let (key_id, sealed) = rest
             .split_at_checked(usize::from(*length))
-            .ok_or_else(broken)?;
-        let key_id = std::str::from_utf8(key_id).map_err(|_| broken())?;
-        let text = self.keys.open(&belongs_to(place), key_id, sealed)?;
-        serde_json::from_slice(&text).map_err(|_| broken())
+            .ok_or_else(malformed)?;
+        let key_id = std::str::from_utf8(key_id).map_err(|_| malformed())?;
+        let text = self.keys.open(&seal_place(position), key_id, sealed)?;
+        serde_json::from_slice(&text).map_err(|_| malformed())
     }
 }
 
-/// A record opens only in its own place, so that nobody shuffles the file.
-fn belongs_to(place: u64) -> String {
-    format!("spool/{place}")
+/// The place that a record is sealed for. A record opens only at its own position, so records can't
+/// be reordered by changing the file.
+fn seal_place(position: u64) -> String {
+    format!("spool/{position}")
 }
 
-fn make(path: &Path) -> Result<Database, Error> {
+fn open_database(path: &Path) -> Result<Database, Error> {
     let failed = |error: redb::DatabaseError| {
         let why = match &error {
             redb::DatabaseError::DatabaseAlreadyOpen => {
-                "another process has it; give each process a file of its own"
+                "another process has it open; give each process a file of its own"
             }
             redb::DatabaseError::Storage(redb::StorageError::Io(_)) => {
-                "is the directory there, and may this process write in it?"
+                "create its directory, and let this process write in it"
             }
-            _ => "it is damaged, or not a spool",
+            _ => "it is damaged or not a spool; move it away to start with an empty one",
         };
         Error::Open {
             path: path.to_owned(),
@@ -209,6 +218,6 @@ fn make(path: &Path) -> Result<Database, Error> {
     Database::create(path).map_err(failed)
 }
 
-fn store(error: redb::Error) -> Error {
+fn store_error(error: redb::Error) -> Error {
     Error::Store(Arc::new(error))
 }
