@@ -1,4 +1,4 @@
-//! Who asks: by a token, or by the session that a browser has after signing in with one.
+//! Authentication by token or session, and what the caller may access.
 
 use std::sync::Arc;
 
@@ -7,126 +7,178 @@ use axum::http::header::{AUTHORIZATION, COOKIE};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method};
 use secrecy::{ExposeSecret as _, SecretString};
-use serde_json::Value;
 use subtle::ConstantTimeEq as _;
 use voice_otp_schemas::TenantId;
 use voice_otp_store::access::{self, Role, Who};
-use voice_otp_store::audit;
 
-use super::Console;
-use super::problem::Problem;
+use crate::problem::Problem;
+use crate::state::Console;
 
-/// Somebody who may ask. Of a session, a change is only taken with what its pages know.
-pub(super) struct Caller {
-    pub(super) who: Who,
-    /// The session's text, where it is a browser.
+/// An authenticated caller: the owner of a token, or of a session that was opened with one.
+pub(crate) struct Principal {
+    identity: Who,
+    /// The session's text, if a browser sent its cookie. Changes then need a CSRF token.
     session: Option<SecretString>,
 }
 
 const COOKIE_NAME: &str = "voice_otp";
+/// Browsers accept this name only over https, for the whole host.
 const SECURE_COOKIE_NAME: &str = "__Host-voice_otp";
-/// The header that a session's changes by script come with.
-const CSRF: &str = "x-csrf-token";
+/// The header in which a session's scripts send the CSRF token.
+const CSRF_HEADER: &str = "x-csrf-token";
 
-impl Caller {
-    /// Who asks with these headers; none if nobody that we know.
-    pub(super) async fn of(
+impl Principal {
+    /// The owner of the token or session in the headers; `None` if there is no valid one.
+    pub(crate) async fn authenticate(
         console: &Console,
         headers: &HeaderMap,
-    ) -> Result<Option<Self>, access::Error> {
-        // Another scheme's is somebody else's: a proxy's, say.
+    ) -> Result<Option<Self>, Problem> {
+        // Another scheme belongs to another party, for example to a proxy.
         let scheme = headers
             .get(AUTHORIZATION)
             .and_then(|value| value.to_str().ok())
             .and_then(|text| text.split_once(' '));
         if let Some((_, token)) = scheme.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
         {
-            let who = access::by_token(&console.pool, token.trim()).await?;
-            return Ok(who.map(|who| Self { who, session: None }));
+            let identity = access::by_token(&console.pool, token.trim()).await?;
+            return Ok(identity.map(|identity| Self {
+                identity,
+                session: None,
+            }));
         }
         let Some(session) = session_of(console, headers) else {
             return Ok(None);
         };
-        let who = access::by_session(&console.pool, session.expose_secret()).await?;
-        Ok(who.map(|who| Self {
-            who,
+        let identity = access::by_session(&console.pool, session.expose_secret()).await?;
+        Ok(identity.map(|identity| Self {
+            identity,
             session: Some(session),
         }))
     }
 
-    /// What this session's forms and scripts send back.
-    pub(super) fn csrf(&self) -> String {
+    /// The name of the token.
+    pub(crate) fn name(&self) -> &str {
+        &self.identity.name
+    }
+
+    pub(crate) fn role(&self) -> &Role {
+        &self.identity.role
+    }
+
+    /// The caller in the audit log: the token's name and id.
+    pub(crate) fn actor(&self) -> String {
+        format!("{} ({})", self.identity.name, self.identity.token_id)
+    }
+
+    pub(crate) fn is_operator(&self) -> bool {
+        self.identity.role == Role::Operator
+    }
+
+    /// The CSRF token of the session; empty without one.
+    pub(crate) fn csrf_token(&self) -> String {
         self.session
             .as_ref()
             .map(|session| access::csrf(session.expose_secret()))
             .unwrap_or_default()
     }
 
-    /// Whether a form or script of ours sent this. A token needs no such proof: no browser sends one by itself.
-    pub(super) fn proves(&self, sent: Option<&str>) -> bool {
+    /// Whether a page of this session sent the change. A bearer token needs no CSRF token, since
+    /// browsers don't send one by themselves.
+    pub(crate) fn accepts_csrf_token(&self, sent: Option<&str>) -> bool {
+        let expected = self.csrf_token();
         self.session.is_none()
-            || sent.is_some_and(|sent| bool::from(sent.as_bytes().ct_eq(self.csrf().as_bytes())))
+            || sent.is_some_and(|sent| bool::from(sent.as_bytes().ct_eq(expected.as_bytes())))
     }
 
-    /// The tenant, if it is the caller's to see.
-    pub(super) fn tenant(&self, text: &str) -> Result<TenantId, Problem> {
-        TenantId::parse(text)
+    /// The tenant with this id, if the caller has access to it; otherwise "not found".
+    pub(crate) fn authorize_tenant(&self, id: &str) -> Result<TenantId, Problem> {
+        TenantId::parse(id)
             .ok()
-            .filter(|tenant| self.who.role.covers(tenant))
+            .filter(|tenant| self.identity.role.covers(tenant))
             .ok_or_else(Problem::not_found)
     }
 
-    /// Passes operators only.
-    pub(super) fn operator(&self) -> Result<(), Problem> {
-        if self.who.role == Role::Operator {
+    /// Passes operators; for all others there is nothing here.
+    pub(crate) fn authorize_operator(&self) -> Result<(), Problem> {
+        if self.is_operator() {
             Ok(())
         } else {
             Err(Problem::not_found())
         }
     }
 
-    /// Writes down what the caller changed.
-    pub(super) async fn note(
-        &self,
-        console: &Console,
-        tenant: Option<&TenantId>,
-        action: &str,
-        detail: Value,
-    ) -> Result<(), Problem> {
-        let actor = format!("{} ({})", self.who.name, self.who.token_id);
-        Ok(audit::write(&console.pool, &actor, tenant, action, &detail).await?)
+    #[cfg(test)]
+    pub(crate) fn for_test(role: Role) -> Self {
+        Self {
+            identity: Who {
+                token_id: uuid::Uuid::nil(),
+                name: "Ada".to_owned(),
+                role,
+            },
+            session: None,
+        }
     }
 }
 
-impl FromRequestParts<Arc<Console>> for Caller {
+impl FromRequestParts<Arc<Console>> for Principal {
     type Rejection = Problem;
 
     async fn from_request_parts(
         parts: &mut Parts,
         console: &Arc<Console>,
     ) -> Result<Self, Problem> {
-        let caller = Self::of(console, &parts.headers)
+        let principal = Self::authenticate(console, &parts.headers)
             .await?
             .ok_or_else(Problem::unauthorized)?;
-        let reads = matches!(parts.method, Method::GET | Method::HEAD);
+        let is_read = matches!(parts.method, Method::GET | Method::HEAD);
         let sent = parts
             .headers
-            .get(CSRF)
+            .get(CSRF_HEADER)
             .and_then(|value| value.to_str().ok());
-        if reads || caller.proves(sent) {
-            Ok(caller)
+        if is_read || principal.accepts_csrf_token(sent) {
+            Ok(principal)
         } else {
-            Err(Problem::forged())
+            Err(Problem::invalid_csrf_token())
         }
     }
 }
 
-/// Whether a browser says that another site sent this: nobody is to be signed in by that, as somebody else.
-pub(super) fn is_from_elsewhere(headers: &HeaderMap) -> bool {
+/// Whether the browser says that another site sent the request. Such a form could sign a user in
+/// to an attacker's account.
+pub(crate) fn is_cross_site(headers: &HeaderMap) -> bool {
     let site = headers
         .get("sec-fetch-site")
         .and_then(|value| value.to_str().ok());
     site.is_some_and(|site| !matches!(site, "same-origin" | "none"))
+}
+
+/// The session in the cookies.
+pub(crate) fn session_of(console: &Console, headers: &HeaderMap) -> Option<SecretString> {
+    let cookies = headers
+        .get_all(COOKIE)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|text| text.split(';'));
+    let found = cookies
+        .filter_map(|cookie| cookie.trim().split_once('='))
+        .find(|(name, _)| *name == cookie_name(console));
+    found.map(|(_, value)| SecretString::from(value))
+}
+
+/// The `Set-Cookie` value that stores a session.
+pub(crate) fn session_cookie(console: &Console, session: &SecretString) -> String {
+    set_cookie(console, session.expose_secret(), access::SESSION.as_secs())
+}
+
+/// The `Set-Cookie` value that deletes the session's cookie.
+pub(crate) fn expired_cookie(console: &Console) -> String {
+    set_cookie(console, "", 0)
+}
+
+fn set_cookie(console: &Console, value: &str, max_age_s: u64) -> String {
+    let secure = if console.https { "; Secure" } else { "" };
+    let name = cookie_name(console);
+    format!("{name}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={max_age_s}{secure}")
 }
 
 fn cookie_name(console: &Console) -> &'static str {
@@ -135,34 +187,4 @@ fn cookie_name(console: &Console) -> &'static str {
     } else {
         COOKIE_NAME
     }
-}
-
-/// The session in the headers.
-pub(super) fn session_of(console: &Console, headers: &HeaderMap) -> Option<SecretString> {
-    let cookies = headers
-        .get_all(COOKIE)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|text| text.split(';'));
-    let ours = cookies
-        .filter_map(|cookie| cookie.trim().split_once('='))
-        .find(|(name, _)| *name == cookie_name(console));
-    ours.map(|(_, value)| SecretString::from(value))
-}
-
-/// The cookie of a session; of none, one that takes it away.
-pub(super) fn cookie(console: &Console, session: Option<&SecretString>) -> String {
-    let secure = if console.https { "; Secure" } else { "" };
-    let life = if session.is_some() {
-        access::SESSION.as_secs()
-    } else {
-        0
-    };
-    let value = session
-        .map(secrecy::ExposeSecret::expose_secret)
-        .unwrap_or_default();
-    format!(
-        "{}={value}; Path=/; HttpOnly; SameSite=Strict; Max-Age={life}{secure}",
-        cookie_name(console)
-    )
 }

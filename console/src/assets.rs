@@ -1,4 +1,4 @@
-//! What browsers need beside the pages: in the program, so that nothing has to be installed or fetched.
+//! Style sheet, script and icon. The program contains them, so nothing is installed or fetched.
 
 use axum::Router;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -9,14 +9,11 @@ const STYLE: &str = include_str!("assets/console.css");
 const SCRIPT: &str = include_str!("assets/console.js");
 const ICON: &str = include_str!("assets/icon.svg");
 
-pub(super) fn router() -> Router {
+pub(crate) fn router() -> Router {
     let asset = |kind: &'static str, text: &'static str| {
         get(move || async move {
-            (
-                [(CONTENT_TYPE, kind), (CACHE_CONTROL, "public, max-age=300")],
-                text,
-            )
-                .into_response()
+            let headers = [(CONTENT_TYPE, kind), (CACHE_CONTROL, "public, max-age=300")];
+            (headers, text).into_response()
         })
     };
     Router::new()

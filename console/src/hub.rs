@@ -1,62 +1,66 @@
-//! The stream of statuses, for all who look: read once, kept for a while, and handed to each what is theirs.
+//! The stream of statuses: read once from the broker, kept for a while, sent to every subscriber.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use secrecy::SecretString;
+use serde::Serialize;
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
+use voice_otp_publisher::statuses::{Received, StatusStream};
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::status::StatusData;
 
-use crate::tail::{Tail, Told};
-
-/// A status, as it came.
+/// A status, as it was published.
 #[derive(Debug)]
-pub(super) struct Live {
-    pub(super) data: StatusData,
-    /// When it was said, RFC 3339.
-    pub(super) time: String,
-    /// For scripts: `data` with `time`.
-    pub(super) json: String,
+pub(crate) struct LiveStatus {
+    pub(crate) data: StatusData,
+    /// When it was published, RFC 3339.
+    pub(crate) time: String,
+    /// `data` and `time` as one JSON object, for scripts.
+    pub(crate) json: String,
 }
 
-pub(super) struct Hub {
-    sender: broadcast::Sender<Arc<Live>>,
+/// Statuses as they are published, and the latest ones by delivery.
+pub(crate) struct Hub {
+    sender: broadcast::Sender<Arc<LiveStatus>>,
     recent: Mutex<Recent>,
 }
 
-/// The latest statuses, by delivery.
+/// The latest statuses: `order` has them as they came, `by_delivery` by tenant and delivery id.
 #[derive(Default)]
 struct Recent {
-    order: VecDeque<Arc<Live>>,
-    of: HashMap<(String, String), Vec<Arc<Live>>>,
+    order: VecDeque<Arc<LiveStatus>>,
+    by_delivery: HashMap<(String, String), Vec<Arc<LiveStatus>>>,
 }
 
-/// Somebody who is slower than this many statuses misses some, and is told so.
-const BACKLOG: usize = 4_096;
-/// So many are kept: a few tens of megabytes.
-const KEPT: usize = 20_000;
+/// A subscriber that is this many statuses behind misses some, and learns how many.
+const SUBSCRIBER_BACKLOG: usize = 4_096;
+/// Statuses that are kept: a few tens of megabytes.
+const MAX_RECENT: usize = 20_000;
+/// The pause before the broker is connected to again.
+const RECONNECT_DELAY: Duration = Duration::from_secs(1);
 
 impl Default for Hub {
     fn default() -> Self {
         Self {
-            sender: broadcast::channel(BACKLOG).0,
+            sender: broadcast::channel(SUBSCRIBER_BACKLOG).0,
             recent: Mutex::default(),
         }
     }
 }
 
 impl Hub {
-    /// Reads statuses as they are said, for good: what is said while the broker can't be reached is missed here.
-    pub(super) async fn listen(self: Arc<Self>, url: SecretString, stop: CancellationToken) {
+    /// Reads statuses until `stop` is cancelled. Statuses that are published while the broker is
+    /// unreachable are missed.
+    pub(crate) async fn read_statuses(self: Arc<Self>, url: SecretString, stop: CancellationToken) {
         loop {
             let reading = async {
-                let mut tail = Tail::start(&url, None).await?;
-                while let Some((_, told)) = tail.next().await {
-                    if let Told::Status(event) = told {
-                        self.tell(event.data, event.time);
+                let mut stream = StatusStream::subscribe(&url, None).await?;
+                while let Some((_, received)) = stream.next().await {
+                    if let Received::Status(event) = received {
+                        self.publish(event.data, event.time);
                     }
                 }
                 anyhow::Ok(())
@@ -64,42 +68,49 @@ impl Hub {
             tokio::select! {
                 read = reading => {
                     if let Err(error) = read {
-                        tracing::warn!(error = &*error as &dyn std::error::Error, "can't read statuses, trying again");
+                        let error = &*error as &dyn std::error::Error;
+                        tracing::warn!(error, "failed to read statuses; retrying");
                     }
                 }
                 () = stop.cancelled() => return,
             }
             tokio::select! {
-                () = tokio::time::sleep(Duration::from_secs(1)) => {}
+                () = tokio::time::sleep(RECONNECT_DELAY) => {}
                 () = stop.cancelled() => return,
             }
         }
     }
 
-    fn tell(&self, data: StatusData, time: String) {
-        let mut json = serde_json::to_value(&data).unwrap_or_default();
-        if let Some(object) = json.as_object_mut() {
-            object.insert("time".to_owned(), time.clone().into());
-        }
-        let live = Arc::new(Live {
-            json: json.to_string(),
+    fn publish(&self, data: StatusData, time: String) {
+        let live = Arc::new(LiveStatus {
+            json: to_json(&data, &time),
             data,
             time,
         });
-        self.recent().keep(Arc::clone(&live));
-        // Nobody may be looking.
+        self.recent().push(Arc::clone(&live));
+        // Sending fails only when no page is open.
         drop(self.sender.send(live));
     }
 
-    /// What is said from now on.
-    pub(super) fn subscribe(&self) -> broadcast::Receiver<Arc<Live>> {
+    /// Receives every status that is published from now on.
+    pub(crate) fn subscribe(&self) -> broadcast::Receiver<Arc<LiveStatus>> {
         self.sender.subscribe()
     }
 
-    /// The statuses of a delivery that were said lately, in order, each once.
-    pub(super) fn of(&self, tenant: &TenantId, delivery: &str) -> Vec<Arc<Live>> {
+    /// The recent statuses of a delivery, in the order of their sequence numbers, without
+    /// duplicates.
+    pub(crate) fn recent_statuses(
+        &self,
+        tenant: &TenantId,
+        delivery: &str,
+    ) -> Vec<Arc<LiveStatus>> {
         let key = (tenant.as_str().to_owned(), delivery.to_owned());
-        let mut found = self.recent().of.get(&key).cloned().unwrap_or_default();
+        let mut found = self
+            .recent()
+            .by_delivery
+            .get(&key)
+            .cloned()
+            .unwrap_or_default();
         found.sort_by_key(|live| live.data.sequence);
         found.dedup_by_key(|live| live.data.sequence);
         found
@@ -110,7 +121,18 @@ impl Hub {
     }
 }
 
-fn key(live: &Live) -> (String, String) {
+#[expect(clippy::expect_used, reason = "a status consists of text and numbers")]
+fn to_json(data: &StatusData, time: &str) -> String {
+    #[derive(Serialize)]
+    struct WithTime<'a> {
+        #[serde(flatten)]
+        data: &'a StatusData,
+        time: &'a str,
+    }
+    serde_json::to_string(&WithTime { data, time }).expect("a status has a JSON form")
+}
+
+fn key_of(live: &LiveStatus) -> (String, String) {
     (
         live.data.tenant_id.as_str().to_owned(),
         live.data.delivery_id.as_str().to_owned(),
@@ -118,21 +140,22 @@ fn key(live: &Live) -> (String, String) {
 }
 
 impl Recent {
-    fn keep(&mut self, live: Arc<Live>) {
-        self.of
-            .entry(key(&live))
+    /// Adds a status, and drops the oldest beyond [`MAX_RECENT`].
+    fn push(&mut self, live: Arc<LiveStatus>) {
+        self.by_delivery
+            .entry(key_of(&live))
             .or_default()
             .push(Arc::clone(&live));
         self.order.push_back(live);
-        while self.order.len() > KEPT {
+        while self.order.len() > MAX_RECENT {
             let Some(oldest) = self.order.pop_front() else {
                 return;
             };
-            let key = key(&oldest);
-            if let Some(of) = self.of.get_mut(&key) {
-                of.retain(|live| !Arc::ptr_eq(live, &oldest));
-                if of.is_empty() {
-                    self.of.remove(&key);
+            let key = key_of(&oldest);
+            if let Some(statuses) = self.by_delivery.get_mut(&key) {
+                statuses.retain(|live| !Arc::ptr_eq(live, &oldest));
+                if statuses.is_empty() {
+                    self.by_delivery.remove(&key);
                 }
             }
         }

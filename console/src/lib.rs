@@ -1,13 +1,22 @@
-//! The administrator's console: an API, pages for browsers, and who may see and do what.
+//! The administrators' console: pages for browsers, an HTTP API, and access control for both.
+//!
+//! ```text
+//! pages ─┐
+//!        ├──► services ──► access ──► state ──► hub
+//! api  ──┘
+//! ```
+//!
+//! `services` does the work for the API and the pages, which only read requests and write
+//! responses. Every change goes through `access` and is recorded in the audit log.
 
 mod access;
 mod api;
 mod assets;
 mod hub;
-mod methods;
 mod pages;
 mod problem;
-mod voice;
+mod services;
+mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,102 +30,46 @@ use axum::http::header::{
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
-use secrecy::SecretString;
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use url::Url;
-use voice_otp_publisher::Publisher;
-use voice_otp_store::Keyring;
-use voice_otp_store::pool::Pool;
-use voice_otp_twilio::client::{self, Client};
 
-use hub::Hub;
+use self::state::Console;
+pub use self::state::Settings;
 
-/// Settings of a console.
-#[derive(Clone)]
-pub(crate) struct Settings {
-    pub(crate) amqp_url: SecretString,
-    pub(crate) database_url: SecretString,
-    pub(crate) keys: Keyring,
-    pub(crate) twilio_url: Option<Url>,
-    /// Where Twilio reaches the workers.
-    pub(crate) public_url: Option<Url>,
-    /// Whether browsers come by https: their cookie goes nowhere else then.
-    pub(crate) https: bool,
-}
+/// The longest request body: forms and settings are small.
+const MAX_BODY_BYTES: usize = 64 * 1024;
+/// How long requests in progress may take after shutdown begins.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+/// Browsers load nothing from other origins and run nothing inline.
+const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; \
+                              img-src 'self'; connect-src 'self'; form-action 'self'; \
+                              frame-ancestors 'none'; base-uri 'none'";
 
-/// What every request needs.
-pub(crate) struct Console {
-    pool: Pool,
-    keys: Keyring,
-    twilio: Client,
-    publisher: Publisher,
-    amqp_url: SecretString,
-    hub: Arc<Hub>,
-    has_public_url: bool,
-    https: bool,
-    stop: CancellationToken,
-    looking: Semaphore,
-}
-
-/// Forms and settings are small.
-const LONGEST_BODY_BYTES: usize = 64 * 1024;
-/// The longest an answer of Twilio is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
-/// The longest that requests in hand may take once it is to stop.
-const GRACE: Duration = Duration::from_secs(5);
-/// So many searches and counts at once: the other connections are for everybody else.
-const LOOKING: usize = 3;
-/// Nothing from elsewhere, and nothing inline.
-const POLICY: &str = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
-                      form-action 'self'; frame-ancestors 'none'; base-uri 'none'";
-
-/// Serves the console until told to stop.
-pub(crate) async fn serve(
+/// Serves the console on a listener until `stop` is cancelled, then finishes the requests in
+/// progress for up to five seconds.
+///
+/// # Errors
+/// The database can't be reached or has another schema, a setting can't be used, or the listener
+/// fails.
+pub async fn serve(
     settings: Settings,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
-    let pool =
-        voice_otp_store::connect(&settings.database_url, 8).context("use the database URL")?;
-    voice_otp_store::migrate::check(&pool)
-        .await
-        .context("check the database")?;
-    let publisher = Publisher::start(voice_otp_publisher::Settings::new(
-        settings.amqp_url.clone(),
-        "/voice-otp/console",
-    ))?;
-    let twilio = Client::new(client::Settings {
-        base_url: settings.twilio_url.clone(),
-        public_url: settings.public_url.clone(),
-        connect_timeout: PATIENCE,
-        timeout: PATIENCE,
-    })?;
-    let hub = Arc::new(Hub::default());
+    let amqp_url = settings.amqp_url.clone();
+    let console = Arc::new(Console::connect(settings, stop.clone()).await?);
+    let publisher = console.publisher.clone();
     let tasks = TaskTracker::new();
-    tasks.spawn(Arc::clone(&hub).listen(settings.amqp_url.clone(), stop.clone()));
-    let console = Console {
-        pool,
-        keys: settings.keys,
-        twilio,
-        publisher: publisher.clone(),
-        amqp_url: settings.amqp_url,
-        hub,
-        has_public_url: settings.public_url.is_some(),
-        https: settings.https,
-        stop: stop.clone(),
-        looking: Semaphore::new(LOOKING),
-    };
-    let serving = axum::serve(listener, router(Arc::new(console)))
+    tasks.spawn(Arc::clone(&console.hub).read_statuses(amqp_url, stop.clone()));
+    let serving = axum::serve(listener, router(console))
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     let served = tokio::select! {
         served = serving.into_future() => served,
-        // Whoever doesn't read any more would keep it from ending.
+        // A client that no longer reads would keep the server from ending.
         () = async {
             stop.cancelled().await;
-            tokio::time::sleep(GRACE).await;
+            tokio::time::sleep(SHUTDOWN_GRACE).await;
         } => Ok(()),
     };
     stop.cancel();
@@ -133,11 +86,11 @@ fn router(console: Arc<Console>) -> Router {
         .merge(assets::router())
         .merge(api::router(Arc::clone(&console)))
         .merge(pages::router(console))
-        .layer(DefaultBodyLimit::max(LONGEST_BODY_BYTES))
-        .layer(axum::middleware::map_response(guarded))
+        .layer(DefaultBodyLimit::max(MAX_BODY_BYTES))
+        .layer(axum::middleware::map_response(with_security_headers))
 }
 
-/// Ready means: the database answers.
+/// The console is ready when the database answers.
 async fn ready(State(console): State<Arc<Console>>) -> (StatusCode, &'static str) {
     match console.pool.get().await {
         Ok(_) => (StatusCode::OK, "database: ok\n"),
@@ -145,10 +98,13 @@ async fn ready(State(console): State<Arc<Console>>) -> (StatusCode, &'static str
     }
 }
 
-/// Headers that keep a browser from being used against who uses it.
-async fn guarded(mut response: Response) -> Response {
+/// Adds headers that keep other sites from using a signed-in browser.
+async fn with_security_headers(mut response: Response) -> Response {
     let headers: &mut HeaderMap = response.headers_mut();
-    headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
+    headers.insert(
+        CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static(CONTENT_POLICY),
+    );
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     headers.insert(REFERRER_POLICY, HeaderValue::from_static("same-origin"));
     headers

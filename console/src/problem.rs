@@ -1,38 +1,60 @@
-//! Errors, as RFC 9457 has them.
+//! Errors of the API and the pages, in the form of RFC 9457.
 
+use axum::Json;
 use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
+use voice_otp::settings::{self, Setting};
 
 /// A problem document, `application/problem+json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct Problem {
-    /// Which kind of problem: a constant URN.
+    /// Kind of problem: a constant URN.
     #[serde(rename = "type")]
     kind: &'static str,
-    /// The same for people.
+    /// Kind of problem, for people.
     title: &'static str,
-    /// The HTTP status.
+    /// HTTP status.
     status: u16,
-    /// What it is this time, and what to do. Never a secret.
+    /// What happened, and what to do. Never contains a secret.
     detail: String,
-    /// What is wrong with which field.
+    /// Fields with invalid values.
     #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub(super) errors: Vec<FieldError>,
-    /// Where to go to mend it.
+    pub(crate) errors: Vec<FieldError>,
+    /// Page on which the problem can be resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     link: Option<String>,
 }
 
-/// What is wrong with a field.
+/// A field with an invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct FieldError {
-    /// The field's name.
+    /// Name of the field.
     pub(crate) field: String,
-    /// What it must be.
+    /// What the value must be. Never contains the value.
     pub(crate) message: String,
+}
+
+impl FieldError {
+    pub(crate) fn new(field: impl Into<String>, message: impl Into<String>) -> Self {
+        Self {
+            field: field.into(),
+            message: message.into(),
+        }
+    }
+
+    /// An error of a tenant's setting, under the setting's name in the API.
+    pub(crate) fn of_setting(setting: Setting, message: impl Into<String>) -> Self {
+        Self::new(setting.field().name, message)
+    }
+}
+
+impl From<settings::Problem> for FieldError {
+    fn from(problem: settings::Problem) -> Self {
+        Self::of_setting(problem.setting, problem.problem)
+    }
 }
 
 impl Problem {
@@ -52,150 +74,159 @@ impl Problem {
         }
     }
 
-    pub(super) fn unauthorized() -> Self {
-        let detail = "send a token that is good: Authorization: Bearer …; an operator makes one with voice-otp token create";
+    pub(crate) fn unauthorized() -> Self {
+        let detail = "The token or session is missing, expired or revoked. Sign in again, or send \
+                      Authorization: Bearer TOKEN. Operators create tokens with voice-otp token \
+                      create.";
         Self::new(
             StatusCode::UNAUTHORIZED,
             "urn:voice-otp:unauthorized",
-            "Sign in first",
+            "Authentication required",
             detail,
         )
     }
 
-    pub(super) fn forged() -> Self {
-        let detail = "a change by a session needs the header X-CSRF-Token, or the field csrf, with the session's value";
+    pub(crate) fn invalid_csrf_token() -> Self {
+        let detail = "The change was not sent by a page of this session. Reload the page and try \
+                      again; scripts send the session's token in the header X-CSRF-Token.";
         Self::new(
             StatusCode::FORBIDDEN,
             "urn:voice-otp:csrf",
-            "This did not come from our page",
+            "Invalid CSRF token",
             detail,
         )
     }
 
-    /// It is the caller's, but this of it is for operators.
-    pub(super) fn operators_only(detail: &str) -> Self {
+    /// The caller has access to the resource, but only operators may make this change.
+    pub(crate) fn operators_only(detail: &str) -> Self {
         Self::new(
             StatusCode::FORBIDDEN,
             "urn:voice-otp:operators-only",
-            "Ask an operator",
+            "Permission denied",
             detail,
         )
     }
 
-    /// It isn't there, or is nothing of the caller's: which, is not told.
-    pub(super) fn not_found() -> Self {
+    /// The resource doesn't exist, or the caller has no access to it: the response must not tell
+    /// which.
+    pub(crate) fn not_found() -> Self {
         Self::new(
             StatusCode::NOT_FOUND,
             "urn:voice-otp:not-found",
             "Not found",
-            "there is no such thing, or it isn't yours to see",
+            "The resource does not exist, or you do not have access to it.",
         )
     }
 
-    pub(super) fn not_configured(tenant: &str) -> Self {
-        let detail = "no voice provider is configured for the tenant: configure one first";
+    pub(crate) fn not_configured(tenant: &str) -> Self {
+        let detail = "The tenant has no voice provider. Configure one first.";
         let link = Some(format!("/t/{tenant}/providers/voice"));
         Self {
             link,
             ..Self::new(
                 StatusCode::CONFLICT,
                 "urn:voice-otp:not-configured",
-                "No voice provider",
+                "Voice provider not configured",
                 detail,
             )
         }
     }
 
-    pub(super) fn bad_request(detail: impl Into<String>) -> Self {
+    pub(crate) fn bad_request(detail: impl Into<String>) -> Self {
         Self::new(
             StatusCode::BAD_REQUEST,
             "urn:voice-otp:bad-request",
-            "The request can't be read",
+            "Malformed request",
             detail,
         )
     }
 
-    pub(super) fn invalid(errors: Vec<FieldError>) -> Self {
+    pub(crate) fn invalid(errors: Vec<FieldError>) -> Self {
         let detail = errors
             .iter()
             .map(|error| format!("{}: {}", error.field, error.message))
             .collect::<Vec<_>>()
             .join("; ");
-        let title = "Some fields can't be taken";
         Self {
             errors,
             ..Self::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "urn:voice-otp:invalid",
-                title,
+                "Validation failed",
                 detail,
             )
         }
     }
 
-    pub(super) fn changed() -> Self {
-        let detail = "somebody changed this since you read it; nothing was saved: read it again, and make your change there";
+    /// The version in the request is not the current one.
+    pub(crate) fn version_conflict() -> Self {
+        let detail = "The settings were changed after you read them, so nothing was saved. Read \
+                      the current settings and make your change again.";
         Self::new(
             StatusCode::PRECONDITION_FAILED,
             "urn:voice-otp:changed",
-            "Changed meanwhile",
+            "Conflict",
             detail,
         )
     }
 
-    pub(super) fn needs_version() -> Self {
-        let detail = "send If-Match with the ETag that was read, so that nobody's change is lost; If-None-Match: * to create";
+    pub(crate) fn precondition_required() -> Self {
+        let detail = "The request names no version, so it could overwrite another change. Send \
+                      If-Match with the ETag that you read, or If-None-Match: * to create.";
         Self::new(
             StatusCode::PRECONDITION_REQUIRED,
             "urn:voice-otp:version-needed",
-            "Which version?",
+            "Precondition required",
             detail,
         )
     }
 
-    pub(super) fn too_many(detail: impl Into<String>) -> Self {
+    pub(crate) fn too_many_requests(detail: impl Into<String>) -> Self {
         Self::new(
             StatusCode::TOO_MANY_REQUESTS,
             "urn:voice-otp:too-many",
-            "Too many",
+            "Too many requests",
             detail,
         )
     }
 
-    pub(super) fn method_not_allowed() -> Self {
+    pub(crate) fn method_not_allowed() -> Self {
+        let detail = "The address does not support this method. /api/v1/openapi.json lists the \
+                      methods of every address.";
         Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "urn:voice-otp:method",
-            "Not like this",
-            "this address doesn't know that method",
-        )
-    }
-
-    /// Something that we stand on doesn't work. What, is logged, and not told.
-    pub(super) fn unavailable(error: &(dyn std::error::Error + 'static)) -> Self {
-        tracing::warn!(error, "the console can't answer");
-        let detail = "the database or the broker doesn't answer just now: look what is there, then try again";
-        Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            "urn:voice-otp:unavailable",
-            "Not just now",
+            "Method not allowed",
             detail,
         )
     }
 
-    pub(super) fn status(&self) -> StatusCode {
+    /// The database or the broker failed. The error is logged; the response doesn't contain it.
+    pub(crate) fn unavailable(error: &(dyn std::error::Error + 'static)) -> Self {
+        tracing::warn!(error, "console request failed");
+        let detail = "The database or the message broker is not responding. Your change may have \
+                      been applied: check the current state before you try again.";
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "urn:voice-otp:unavailable",
+            "Service unavailable",
+            detail,
+        )
+    }
+
+    pub(crate) fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    pub(super) fn title(&self) -> &'static str {
+    pub(crate) fn title(&self) -> &'static str {
         self.title
     }
 
-    pub(super) fn detail(&self) -> &str {
+    pub(crate) fn detail(&self) -> &str {
         &self.detail
     }
 
-    pub(super) fn link(&self) -> Option<&str> {
+    pub(crate) fn link(&self) -> Option<&str> {
         self.link.as_deref()
     }
 }
@@ -203,28 +234,22 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
-        // A struct of strings and numbers always has a JSON form.
-        let body = serde_json::to_vec(&self).unwrap_or_default();
-        let mut response =
-            (status, [(CONTENT_TYPE, "application/problem+json")], body).into_response();
+        let mut response = (status, Json(self)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(
+            CONTENT_TYPE,
+            HeaderValue::from_static("application/problem+json"),
+        );
         if status == StatusCode::UNAUTHORIZED {
-            response.headers_mut().insert(
-                WWW_AUTHENTICATE,
-                HeaderValue::from_static("Bearer realm=\"voice-otp\""),
-            );
+            let challenge = HeaderValue::from_static("Bearer realm=\"voice-otp\"");
+            headers.insert(WWW_AUTHENTICATE, challenge);
         }
         response
     }
 }
 
-impl From<voice_otp_store::access::Error> for Problem {
-    fn from(error: voice_otp_store::access::Error) -> Self {
-        Self::unavailable(&error)
-    }
-}
-
-impl From<voice_otp_store::settings::Error> for Problem {
-    fn from(error: voice_otp_store::settings::Error) -> Self {
+impl From<voice_otp_store::Error> for Problem {
+    fn from(error: voice_otp_store::Error) -> Self {
         Self::unavailable(&error)
     }
 }

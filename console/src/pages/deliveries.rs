@@ -1,122 +1,206 @@
-//! Deliveries: live, filtered, and one with its timeline.
+//! Deliveries: filtered, and updated as statuses are published.
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Redirect, Response};
-use maud::html;
-use voice_otp_schemas::PhoneNumber;
+use maud::{Markup, html};
 use voice_otp_schemas::status::Status;
+use voice_otp_schemas::{PhoneNumber, TenantId};
 
-use super::layout::{At, csrf, page as whole, pill, time};
-use super::{Form, Trouble, Visitor, shown};
-use crate::console::Console;
-use crate::console::api::{Delivery, Params, Search, find, search};
-use crate::console::problem::Problem;
+use super::labels::one_line;
+use super::layout::{self, Section, csrf_field, status_label, status_name, time};
+use super::request::{SignedIn, SubmittedForm};
+use super::response::{ErrorPage, html_page};
+use crate::access::Principal;
+use crate::problem::Problem;
+use crate::services::deliveries::{self, Delivery, DeliveryPage, DeliveryQuery};
+use crate::state::Console;
 
 pub(super) async fn page(
     State(console): State<Arc<Console>>,
     Path(tenant): Path<String>,
-    Visitor(caller): Visitor,
-    query: Result<Params<Search>, Problem>,
-) -> Result<Response, Trouble> {
-    let tenant = caller.tenant(&tenant)?;
-    let Params(query) = query?;
-    let (found, problem) = match search(&console, &tenant, &query).await {
-        Ok(found) => (Some(found), None),
-        Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
-            (None, Some(problem))
+    SignedIn(principal): SignedIn,
+    query: Result<Query<DeliveryQuery>, QueryRejection>,
+) -> Result<Response, ErrorPage> {
+    let tenant = principal.authorize_tenant(&tenant)?;
+    let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
+    let found = match deliveries::search(&console, &tenant, &query).await {
+        Err(problem) if problem.status() != StatusCode::UNPROCESSABLE_ENTITY => {
+            return Err(ErrorPage(problem));
         }
-        Err(problem) => return Err(Trouble(problem)),
+        found => found,
     };
-    let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    let chosen = text(&query.status);
-    // Only then is a delivery that comes one of those that are looked for.
-    let plain = [
-        &query.id,
-        &query.to,
-        &query.since,
-        &query.until,
-        &query.after,
-    ]
-    .iter()
-    .all(|text| text.as_deref().unwrap_or_default().is_empty());
-    let base = format!("/t/{tenant}/deliveries");
-    let rows = found
-        .as_ref()
-        .map(|found| found.deliveries.as_slice())
-        .unwrap_or_default();
-    let next = found.as_ref().and_then(|found| found.next.as_deref());
-    let finals = Status::ALL.into_iter().filter(|status| status.is_final());
-    let content = html! {
-        h1 { "Deliveries" }
-        p.lead { "The last day's, the newest first. New ones come up as they happen." }
-        form.card method="post" action=(base) role="search" {
-            (csrf(&caller))
-            div.row {
-                div.field { label for="status" { "Status" }
-                    select #status name="status" {
-                        option value="" { "All" }
-                        option value="in_progress" selected[chosen == "in_progress"] { "In progress" }
-                        @for status in finals { option value=(status.as_str()) selected[chosen == status.as_str()] { (status.as_str().replace('_', " ")) } }
-                    } }
-                div.field { label for="to" { "Number" } input #to name="to" value=(text(&query.to)) placeholder="+14155552671"; }
-                div.field { label for="id" { "Delivery id begins with" } input #id name="id" value=(text(&query.id)); }
-                div.field { label for="since" { "Since (UTC)" } input #since name="since" value=(text(&query.since)) placeholder="2026-01-31T09:30:00Z"; }
-            }
-            div.actions { button type="submit" { "Filter" } a.button.quiet href=(base) { "Show all" } }
-        }
-        @if let Some(problem) = &problem { div.note.bad role="alert" { p { (problem.detail()) } } }
-        p data-live-note aria-live="polite" {}
-        section.card {
-            div.scroll tabindex="0" role="region" aria-label="Deliveries" { table {
-                thead { tr { th scope="col" { "Status" } th scope="col" { "Delivery" } th scope="col" { "Number" } th scope="col" { "Taken on" } th scope="col" { "Attempts" } } }
-                tbody data-live={ "/api/v1/tenants/" (tenant) "/events" } data-base=(base) data-status=(chosen) data-plain=(plain) {
-                    @for delivery in rows { (row(&base, delivery)) }
-                }
-            } }
-            @if rows.is_empty() { p.empty data-empty { "Nothing fits. Deliveries appear here as soon as they are asked for." } }
-            @if let Some(next) = next { div.actions { a.button.quiet href=(older(&base, &query, next)) { "Older" } } }
-        }
-    };
-    let status = problem.as_ref().map_or(StatusCode::OK, Problem::status);
-    Ok(shown(
-        status,
-        &whole(
-            &caller,
-            Some(&tenant),
-            At::Deliveries,
-            "Deliveries",
-            &content,
-        ),
-    ))
+    let status = found.as_ref().err().map_or(StatusCode::OK, Problem::status);
+    let content = content(&principal, &tenant, &query, found.as_ref());
+    let page = layout::page(
+        &principal,
+        Some(&tenant),
+        Section::Deliveries,
+        "Deliveries",
+        &content,
+    );
+    Ok(html_page(status, &page))
 }
 
-/// A filter: by POST, so that a whole number stands in no address.
-pub(super) async fn filter(Path(tenant): Path<String>, form: Form) -> Result<Response, Trouble> {
-    let tenant = form.caller.tenant(&tenant)?;
+/// Applies a filter. The form is sent by POST, so that a whole number doesn't appear in an
+/// address.
+pub(super) async fn filter(
+    Path(tenant): Path<String>,
+    form: SubmittedForm,
+) -> Result<Response, ErrorPage> {
+    let tenant = form.principal.authorize_tenant(&tenant)?;
     let mut pairs = form_urlencoded::Serializer::new(String::new());
     for name in ["status", "to", "id", "since"] {
-        if let Some(value) = form.filled(name) {
-            let masked = PhoneNumber::parse(value)
-                .ok()
-                .filter(|_| name == "to")
-                .map(|number| number.masked());
+        if let Some(value) = form.fields.filled(name) {
+            let number = PhoneNumber::parse(value).ok().filter(|_| name == "to");
+            let masked = number.map(|number| number.masked());
             pairs.append_pair(name, masked.as_deref().unwrap_or(value));
         }
     }
     Ok(Redirect::to(&format!("/t/{tenant}/deliveries?{}", pairs.finish())).into_response())
 }
 
-fn older(base: &str, query: &Search, next: &str) -> String {
-    let mut pairs = form_urlencoded::Serializer::new(String::new());
-    for (name, value) in [
+pub(super) fn content(
+    principal: &Principal,
+    tenant: &TenantId,
+    query: &DeliveryQuery,
+    found: Result<&DeliveryPage, &Problem>,
+) -> Markup {
+    let base = format!("/t/{tenant}/deliveries");
+    let problem = found.err();
+    let rows = found
+        .map(|page| page.deliveries.as_slice())
+        .unwrap_or_default();
+    let next = found.ok().and_then(|page| page.next.as_deref());
+    html! {
+        h1 { "Deliveries" }
+        p.lead { "Deliveries of the last 24 hours, newest first. The list updates automatically." }
+        (filter_form(principal, &base, query))
+        @if let Some(problem) = problem {
+            div.note.bad role="alert" { p { (one_line(problem)) } }
+        }
+        p data-live-note aria-live="polite" {}
+        section.card {
+            (table(tenant, &base, query, rows))
+            @if rows.is_empty() {
+                p.empty data-empty {
+                    "No matching deliveries. New deliveries appear here automatically."
+                }
+            }
+            @if let Some(next) = next {
+                div.actions {
+                    a.button.quiet href=(next_page(&base, query, next)) { "Older deliveries" }
+                }
+            }
+        }
+    }
+}
+
+fn filter_form(principal: &Principal, base: &str, query: &DeliveryQuery) -> Markup {
+    let value = |text: &Option<String>| text.clone().unwrap_or_default();
+    let chosen = value(&query.status);
+    let option = |status: &str| {
+        html! { option value=(status) selected[chosen == status] { (status_name(status)) } }
+    };
+    let finals = Status::ALL.into_iter().filter(|status| status.is_final());
+    html! {
+        form.card method="post" action=(base) role="search" {
+            (csrf_field(principal))
+            div.row {
+                div.field {
+                    label for="status" { "Status" }
+                    select #status name="status" {
+                        option value="" { "All" }
+                        (option("in_progress"))
+                        @for status in finals { (option(status.as_str())) }
+                    }
+                }
+                div.field {
+                    label for="to" { "Number" }
+                    input #to name="to" value=(value(&query.to)) placeholder="+14155552671";
+                }
+                div.field {
+                    label for="id" { "Delivery ID starts with" }
+                    input #id name="id" value=(value(&query.id));
+                }
+                div.field {
+                    label for="since" { "Since (UTC)" }
+                    input #since name="since" value=(value(&query.since))
+                        placeholder="2026-01-31T09:30:00Z";
+                }
+            }
+            div.actions {
+                button type="submit" { "Filter" }
+                a.button.quiet href=(base) { "Clear filters" }
+            }
+        }
+    }
+}
+
+fn table(tenant: &TenantId, base: &str, query: &DeliveryQuery, rows: &[Delivery]) -> Markup {
+    // A script adds new deliveries only to a list that no other filter restricts.
+    let filters = [
+        &query.id,
+        &query.to,
+        &query.since,
+        &query.until,
+        &query.after,
+    ];
+    let unfiltered = filters
+        .iter()
+        .all(|text| text.as_deref().unwrap_or_default().is_empty());
+    let status = query.status.as_deref().unwrap_or_default();
+    html! {
+        div.scroll tabindex="0" role="region" aria-label="Deliveries" {
+            table {
+                thead { tr {
+                    th scope="col" { "Status" }
+                    th scope="col" { "Delivery" }
+                    th scope="col" { "Number" }
+                    th scope="col" { "Accepted" }
+                    th scope="col" { "Attempts" }
+                } }
+                tbody data-live={ "/api/v1/tenants/" (tenant) "/events" } data-base=(base)
+                    data-status=(status) data-unfiltered=(unfiltered) {
+                    @for delivery in rows { (row(base, delivery)) }
+                }
+            }
+        }
+    }
+}
+
+fn row(base: &str, delivery: &Delivery) -> Markup {
+    let id = &delivery.delivery_id;
+    html! {
+        tr data-delivery=(id) {
+            td { (status_label(&delivery.status)) }
+            td.wrap {
+                a.mono href={ (base) "/" (path_segment(id)) } { (id) }
+                @if delivery.test_call { " " span.pill { "test call" } }
+            }
+            td.mono {
+                (delivery.to_masked.as_deref().unwrap_or_default())
+                @if let Some(country) = &delivery.country { " " (country) }
+            }
+            td { (time(&delivery.admitted_at)) }
+            td { (delivery.attempts) }
+        }
+    }
+}
+
+/// The address of the next page, with the same filter.
+fn next_page(base: &str, query: &DeliveryQuery, next: &str) -> String {
+    let filter = [
         ("status", &query.status),
         ("to", &query.to),
         ("id", &query.id),
         ("since", &query.since),
-    ] {
+    ];
+    let mut pairs = form_urlencoded::Serializer::new(String::new());
+    for (name, value) in filter {
         if let Some(value) = value.as_deref().filter(|value| !value.is_empty()) {
             pairs.append_pair(name, value);
         }
@@ -124,63 +208,9 @@ fn older(base: &str, query: &Search, next: &str) -> String {
     format!("{base}?{}", pairs.append_pair("after", next).finish())
 }
 
-fn row(base: &str, delivery: &Delivery) -> maud::Markup {
-    html! {
-        tr data-delivery=(delivery.delivery_id) {
-            td { (pill(&delivery.status)) }
-            td.wrap { a.mono href={ (base) "/" (encoded(&delivery.delivery_id)) } { (delivery.delivery_id) } @if delivery.test_call { " " span.pill { "test call" } } }
-            td.mono { (delivery.to_masked.as_deref().unwrap_or_default()) @if let Some(country) = &delivery.country { " " (country) } }
-            td { (time(&delivery.admitted_at)) }
-            td { (delivery.attempts) }
-        }
-    }
-}
-
-/// An id as a part of a path.
-fn encoded(id: &str) -> String {
+/// A delivery id as a segment of a path.
+pub(super) fn path_segment(id: &str) -> String {
     form_urlencoded::byte_serialize(id.as_bytes())
         .collect::<String>()
         .replace('+', "%20")
-}
-
-pub(super) async fn one(
-    State(console): State<Arc<Console>>,
-    Path((tenant, delivery)): Path<(String, String)>,
-    Visitor(caller): Visitor,
-) -> Result<Response, Trouble> {
-    let tenant = caller.tenant(&tenant)?;
-    let found = find(&console, &tenant, &delivery).await?;
-    let (delivery, over) = (&found.delivery, found.delivery.ended_at.is_some());
-    let events = format!(
-        "/api/v1/tenants/{tenant}/deliveries/{}/events",
-        encoded(&delivery.delivery_id)
-    );
-    let fact = |name: &str, value: Option<String>| html! { @if let Some(value) = value { tr { th scope="row" { (name) } td.wrap { (value) } } } };
-    let content = html! {
-        p.crumbs { a href={ "/t/" (tenant) "/deliveries" } { "Deliveries" } }
-        h1 { "Delivery" }
-        p.mono { (delivery.delivery_id) }
-        div.grid {
-            section.card { h2 { "Timeline" }
-                ol.timeline data-events=[(!over).then_some(events)] aria-live="polite" {
-                    @for step in &found.timeline { li { (pill(&step.status)) (time(&step.at)) @if let Some(detail) = &step.detail { p { (detail) } } } }
-                } }
-            section.card { h2 { "Facts" }
-                table { tbody {
-                    tr { th scope="row" { "Status" } td { (pill(&delivery.status)) } }
-                    (fact("Number", delivery.to_masked.clone()))
-                    (fact("Country", delivery.country.clone()))
-                    (fact("Attempts", Some(delivery.attempts.to_string())))
-                    (fact("Twilio's call", delivery.call_sid.clone()))
-                    (fact("Request to call", delivery.placed_ms.map(|ms| format!("{ms} ms"))))
-                    (fact("Call to ringing", delivery.to_ring_ms.map(|ms| format!("{ms} ms"))))
-                    (fact("Code good until", Some(delivery.expires_at.clone())))
-                    (fact("Test call", delivery.test_call.then(|| "yes".to_owned())))
-                } } }
-        }
-    };
-    Ok(shown(
-        StatusCode::OK,
-        &whole(&caller, Some(&tenant), At::Deliveries, "Delivery", &content),
-    ))
 }

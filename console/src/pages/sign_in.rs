@@ -3,107 +3,95 @@
 use std::sync::Arc;
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
 use axum::http::header::SET_COOKIE;
+use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse as _, Redirect, Response};
 use maud::{Markup, html};
-use secrecy::ExposeSecret as _;
-use voice_otp_store::access;
 
-use super::{Form, Trouble, fields, layout, shown};
-use crate::console::Console;
-use crate::console::access::{cookie, is_from_elsewhere, session_of};
-use crate::console::problem::Problem;
+use super::layout;
+use super::request::{Fields, SubmittedForm};
+use super::response::{ErrorPage, html_page};
+use crate::access::{expired_cookie, is_cross_site, session_cookie, session_of};
+use crate::problem::Problem;
+use crate::services::sessions::{self, Credential};
+use crate::state::Console;
+
+pub(super) const INVALID_TOKEN: &str =
+    "The token is invalid, expired or revoked. Check it, or ask an operator for a new one.";
+const INVALID_LINK: &str = "The sign-in link has already been used or has expired. Sign in with \
+                            a token.";
 
 pub(super) async fn page() -> Response {
-    shown(StatusCode::OK, &form(None))
+    html_page(
+        StatusCode::OK,
+        &layout::bare_page("Sign in", &content(None)),
+    )
 }
 
-fn form(error: Option<&str>) -> Markup {
-    let content = html! {
+pub(super) fn content(error: Option<&str>) -> Markup {
+    let invalid = error.map(|_| "true");
+    html! {
         div.gate {
             (layout::brand())
             div.card {
                 h1 { "Sign in" }
-                p.lead { "With the token that an operator made for you." }
+                p.lead { "Use the token that an operator created for you." }
                 form method="post" action="/sign-in" data-sign-in {
                     div.field {
                         label for="token" { "Token" }
-                        input #token type="password" name="token" autocomplete="current-password" autofocus
-                            aria-describedby=[error.map(|_| "token-error")] aria-invalid=[error.map(|_| "true")];
-                        @if let Some(error) = error { p.error #token-error role="alert" { (error) } }
-                        p.hint { "It begins with " code { "vot_" } ". Operators: " code { "voice-otp token create" } }
+                        input #token type="password" name="token" autocomplete="current-password"
+                            autofocus aria-describedby=[error.map(|_| "token-error")]
+                            aria-invalid=[invalid];
+                        @if let Some(error) = error {
+                            p.error #token-error role="alert" { (error) }
+                        }
+                        p.hint {
+                            "Starts with " code { "vot_" } ". Operators create tokens with "
+                            code { "voice-otp token create" } "."
+                        }
                     }
                     input type="hidden" name="code" value="";
                     button type="submit" { "Sign in" }
                 }
             }
         }
-    };
-    layout::bare("Sign in", &content)
-}
-
-/// Not from another site, which could sign somebody in as somebody else.
-pub(super) async fn submit(State(console): State<Arc<Console>>, request: Request) -> Response {
-    if is_from_elsewhere(request.headers()) {
-        return Trouble(Problem::forged()).into_response();
-    }
-    let fields = match fields(request, &console).await {
-        Ok(fields) => fields,
-        Err(response) => return response,
-    };
-    let field = |name: &str| {
-        fields
-            .iter()
-            .find(|(field, _)| field == name)
-            .map(|(_, value)| value.trim())
-            .unwrap_or_default()
-    };
-    let (token, code) = (field("token"), field("code"));
-    let who = if code.is_empty() {
-        access::by_token(&console.pool, token).await
-    } else {
-        access::by_code(&console.pool, code).await
-    };
-    let who = match who {
-        Ok(Some(who)) => who,
-        Ok(None) if code.is_empty() => {
-            return shown(
-                StatusCode::UNAUTHORIZED,
-                &form(Some(
-                    "This token is not good: it may be mistyped, revoked or expired.",
-                )),
-            );
-        }
-        Ok(None) => {
-            let why = "This link has been used, or is older than a minute: sign in with a token.";
-            return shown(StatusCode::UNAUTHORIZED, &form(Some(why)));
-        }
-        Err(error) => return Trouble(Problem::from(error)).into_response(),
-    };
-    match access::sign_in(&console.pool, who.token_id).await {
-        Ok(session) => (
-            [(SET_COOKIE, cookie(&console, Some(&session)))],
-            Redirect::to("/"),
-        )
-            .into_response(),
-        Err(error) => Trouble(Problem::from(error)).into_response(),
     }
 }
 
-pub(super) async fn leave(
+/// Signs in. A form from another site is rejected: it could sign a user in to an attacker's
+/// account.
+pub(super) async fn submit(
     State(console): State<Arc<Console>>,
-    headers: axum::http::HeaderMap,
-    _: Form,
-) -> Response {
-    if let Some(session) = session_of(&console, &headers)
-        && let Err(error) = access::sign_out(&console.pool, session.expose_secret()).await
-    {
-        return Trouble(Problem::from(error)).into_response();
+    request: Request,
+) -> Result<Response, ErrorPage> {
+    if is_cross_site(request.headers()) {
+        return Err(ErrorPage(Problem::invalid_csrf_token()));
     }
-    (
-        [(SET_COOKIE, cookie(&console, None))],
-        Redirect::to("/sign-in"),
-    )
-        .into_response()
+    let fields = Fields::read(request, &console).await?;
+    let (credential, error) = match fields.filled("code") {
+        Some(code) => (Credential::Code(code), INVALID_LINK),
+        None => (
+            Credential::Token(fields.filled("token").unwrap_or_default()),
+            INVALID_TOKEN,
+        ),
+    };
+    let Some(session) = sessions::sign_in(&console, credential).await? else {
+        let page = layout::bare_page("Sign in", &content(Some(error)));
+        return Ok(html_page(StatusCode::UNAUTHORIZED, &page));
+    };
+    let cookie = [(SET_COOKIE, session_cookie(&console, &session))];
+    Ok((cookie, Redirect::to("/")).into_response())
+}
+
+/// Ends the session. The form proves that a page of the session asked for it.
+pub(super) async fn sign_out(
+    State(console): State<Arc<Console>>,
+    headers: HeaderMap,
+    _: SubmittedForm,
+) -> Result<Response, ErrorPage> {
+    if let Some(session) = session_of(&console, &headers) {
+        sessions::sign_out(&console, &session).await?;
+    }
+    let cookie = [(SET_COOKIE, expired_cookie(&console))];
+    Ok((cookie, Redirect::to("/sign-in")).into_response())
 }

@@ -1,270 +1,305 @@
-//! The form of the voice provider: its fields, with their hints and errors.
+//! The form of the voice provider's settings.
 
 use maud::{Markup, html};
-use voice_otp::policy::{Outcome, Voicemail};
+use voice_otp::settings::Setting;
+use voice_otp::settings::policy::{RedialOutcome, Voicemail};
 use voice_otp::speech::{EVERY_LOCALE, locales};
 use voice_otp_schemas::TenantId;
 
-use crate::console::access::Caller;
-use crate::console::pages::layout::csrf;
-use crate::console::problem::FieldError;
-use crate::console::voice::{NewVoiceProvider, VoiceProvider};
+use super::input::{Input, error_of, id_of};
+use crate::access::Principal;
+use crate::pages::layout::csrf_field;
+use crate::problem::FieldError;
+use crate::services::provider::{NewVoiceProvider, VoiceProvider};
 
-/// The id of a field's input.
-pub(super) fn id_of(field: &str) -> String {
-    field.replace('.', "-")
+/// The pause before a redial, in a form without one.
+pub(super) const DEFAULT_REDIAL_AFTER_S: u64 = 30;
+
+/// The settings outside of "Advanced".
+const BASIC: [Setting; 3] = [Setting::AccountSid, Setting::AuthToken, Setting::From];
+
+/// What the form shows.
+pub(super) struct Form<'a> {
+    pub(super) tenant: &'a TenantId,
+    /// The saved provider; none before the first save.
+    pub(super) current: Option<&'a VoiceProvider>,
+    /// The values in the fields.
+    pub(super) entered: &'a NewVoiceProvider,
+    /// The version that the fields were filled from, which may no longer be the current one.
+    pub(super) version: Option<&'a str>,
+    pub(super) errors: &'a [FieldError],
 }
 
-/// A field's name for people.
-pub(super) fn name_of(field: &str) -> &str {
-    match field {
-        "account_sid" => "Twilio SID",
-        "auth_token" => "Twilio Auth Token",
-        "from" => "From",
-        "calls_per_second" => "Calls per second",
-        "allowed_countries" => "Allowed countries",
-        "default_locale" => "Language",
-        "ring_timeout_s" => "Ring for",
-        "region" => "Twilio region",
-        "speech.brands" => "Brand",
-        "speech.greetings" => "Greeting",
-        "speech.rate_percent" => "Speaking pace",
-        "speech.pause_ms" => "Pause between digits",
-        "speech.readings" => "Readings",
-        "voicemail" => "Answering machines",
-        "redial" => "Call again",
-        "to" => "Recipient",
-        "sure" => "Confirmation",
-        other => other,
-    }
-}
-
-/// A labelled input with its hint, and its error where there is one.
-#[expect(clippy::struct_field_names, reason = "what a form calls it")]
-pub(super) struct Field<'a> {
-    pub(super) field: &'a str,
-    pub(super) name: &'a str,
-    pub(super) value: &'a str,
-    pub(super) kind: &'a str,
-    pub(super) hint: &'a str,
-    pub(super) required: bool,
-    pub(super) disabled: bool,
-}
-
-impl Default for Field<'_> {
-    fn default() -> Self {
-        Self {
-            field: "",
-            name: "",
-            value: "",
-            kind: "text",
-            hint: "",
-            required: false,
-            disabled: false,
-        }
-    }
-}
-
-pub(super) fn input(field: &Field<'_>, errors: &[FieldError]) -> Markup {
-    let id = id_of(field.field);
-    let error = error_of(field.field, errors);
-    let described = match (field.hint.is_empty(), error.is_some()) {
-        (true, false) => None,
-        (true, true) => Some(format!("{id}-error")),
-        (false, false) => Some(format!("{id}-hint")),
-        (false, true) => Some(format!("{id}-error {id}-hint")),
-    };
-    html! {
-        div.field {
-            label for=(id) { (name_of(field.field)) @if field.required { span aria-hidden="true" { " *" } } }
-            input id=(id) type=(field.kind) name=(field.name) value=(field.value) required[field.required] disabled[field.disabled]
-                aria-describedby=[described] aria-invalid=[error.map(|_| "true")] autocomplete="off" spellcheck="false";
-            @if let Some(error) = error { p.error id={ (id) "-error" } { (error) } }
-            @if !field.hint.is_empty() { p.hint id={ (id) "-hint" } { (field.hint) } }
-        }
-    }
-}
-
-fn error_of<'a>(field: &str, errors: &'a [FieldError]) -> Option<&'a str> {
-    errors
-        .iter()
-        .find(|error| error.field == field)
-        .map(|error| error.message.as_str())
-}
-
-pub(super) fn settings_form(
-    caller: &Caller,
-    tenant: &TenantId,
-    present: Option<&VoiceProvider>,
-    form: &NewVoiceProvider,
-    version: Option<&str>,
-    errors: &[FieldError],
-) -> Markup {
-    let version = version
-        .map(str::to_owned)
-        .or_else(|| present.map(|present| present.version.to_string()))
-        .unwrap_or_default();
-    let since = present
-        .and_then(|present| present.auth_token.since.as_deref())
-        .map(|since| since.chars().take(10).collect::<String>());
-    let token_hint = match (&since, present.is_some()) {
-        (Some(since), _) => {
-            format!("Set, since {since}. It is never shown; leave this empty to keep it.")
-        }
-        (None, true) => "Set. It is never shown; leave this empty to keep it.".to_owned(),
-        (None, false) => {
-            "From the Twilio console. It is stored sealed, and never shown again.".to_owned()
-        }
-    };
-    html! {
-        section.card aria-labelledby="settings" {
-            h2 #settings { "Voice provider" }
-            form method="post" action={ "/t/" (tenant) "/providers/voice" } {
-                (csrf(caller))
-                input type="hidden" name="version" value=(version);
-                div.field {
-                    label for="provider" { "Provider" }
-                    select #provider name="provider" { option value="twilio" selected { "Twilio" } }
-                }
-                (input(&Field { field: "account_sid", name: "account_sid", value: &form.account_sid, required: true,
-                    hint: "AC and 32 digits, from the Twilio console.", ..Field::default() }, errors))
-                (input(&Field { field: "auth_token", name: "auth_token", kind: "password", required: present.is_none(), hint: &token_hint,
-                    ..Field::default() }, errors))
-                (input(&Field { field: "from", name: "from", value: &form.from, kind: "tel", required: true,
-                    hint: "The sender's number registered with Twilio, enabled for voice calls, in E.164: +16175551212.", ..Field::default() }, errors))
-                (advanced(present, form, errors))
-                div.actions { button type="submit" { "Save" } }
-            }
-        }
-    }
-}
-
-fn advanced(
-    present: Option<&VoiceProvider>,
-    form: &NewVoiceProvider,
-    errors: &[FieldError],
-) -> Markup {
-    let basic = ["account_sid", "auth_token", "from"];
-    let open = errors
-        .iter()
-        .any(|error| !basic.contains(&error.field.as_str()));
-    let shared = present.is_some_and(|present| present.account_shared);
-    let shown_pace = present
-        .map(|present| present.calls_per_second.to_string())
-        .unwrap_or_default();
-    let entered_pace = form
-        .calls_per_second
-        .filter(|pace| pace.is_finite())
-        .map(|pace| pace.to_string());
-    let pace = entered_pace.unwrap_or_else(|| shown_pace.clone());
-    let listed = locales().any(|spoken| form.default_locale.as_deref() == Some(spoken.locale));
-    let locale = form.default_locale.clone().unwrap_or_default();
-    let text = |number: u32| number.to_string();
-    let ring = form
-        .ring_timeout_s
-        .map(|seconds| seconds.to_string())
-        .unwrap_or_default();
-    let brand = form
-        .speech
-        .brands
-        .get(EVERY_LOCALE)
-        .cloned()
-        .unwrap_or_default();
-    let greeting = form
-        .speech
-        .greetings
-        .get(&locale)
-        .cloned()
-        .unwrap_or_default();
-    let pace_hint = if shared {
-        "Other tenants use this Twilio account: its pace is changed by an operator."
-    } else {
-        "What Twilio allows the account; 1 where nothing else was agreed with Twilio."
-    };
-    html! {
-        details open[open] {
-            summary { "Advanced: pace, countries, language and greeting, voicemail, calling again" }
-            input type="hidden" name="shown_calls_per_second" value=(shown_pace);
-            input type="hidden" name="greeting_locale" value=(locale);
-            div.row {
-                (input(&Field { field: "calls_per_second", name: "calls_per_second", value: &pace, hint: pace_hint, disabled: shared, ..Field::default() }, errors))
-                (input(&Field { field: "allowed_countries", name: "allowed_countries", value: &form.allowed_countries.join(", "),
-                    hint: "Two letters each, with commas; empty: the From number's own country.", ..Field::default() }, errors))
-                (input(&Field { field: "ring_timeout_s", name: "ring_timeout_s", value: &ring, kind: "number",
-                    hint: "Seconds, 5 to 600; 30 where empty.", ..Field::default() }, errors))
-                (input(&Field { field: "region", name: "region", value: form.region.as_deref().unwrap_or_default(),
-                    hint: "Such as dublin.ie1; empty: the United States.", ..Field::default() }, errors))
-            }
-            div.row {
-                div.field {
-                    label for="default_locale" { "Language" }
-                    select #default_locale name="default_locale" {
-                        option value="" selected[locale.is_empty()] { "That of the number's country" }
-                        @if !locale.is_empty() && !listed { option value=(locale) selected { (locale) } }
-                        @for spoken in locales() { option value=(spoken.locale) selected[spoken.locale == locale] { (spoken.locale) } }
-                    }
-                    @if let Some(error) = error_of("default_locale", errors) { p.error { (error) } }
-                    p.hint { "Where a request names none." }
-                }
-                (input(&Field { field: "speech.brands", name: "brand", value: &brand, hint: "Whose call it is, as the greeting says it.", ..Field::default() }, errors))
-                (input(&Field { field: "speech.greetings", name: "greeting", value: &greeting,
-                    hint: "In that language, instead of ours; {brand} stands for the brand.", ..Field::default() }, errors))
-                (input(&Field { field: "speech.rate_percent", name: "rate_percent", value: &text(form.speech.rate_percent), kind: "number",
-                    hint: "Percent of the voice's own pace, 50 to 120.", ..Field::default() }, errors))
-                (input(&Field { field: "speech.pause_ms", name: "pause_ms", value: &text(form.speech.pause_ms), kind: "number",
-                    hint: "Milliseconds, 200 to 2000.", ..Field::default() }, errors))
-                (input(&Field { field: "speech.readings", name: "readings", value: &text(form.speech.readings), kind: "number",
-                    hint: "How often the code is read, 1 to 5.", ..Field::default() }, errors))
-            }
-            (machines(form, errors))
-            (again(form, errors))
-            label.check { input type="checkbox" name="test_mode" value="yes" checked[form.test_mode];
-                span { "Test mode: calls are only pretended, nobody is called" } }
-        }
-    }
-}
-
-fn machines(form: &NewVoiceProvider, errors: &[FieldError]) -> Markup {
-    let chosen = form
-        .voicemail
-        .clone()
-        .unwrap_or_else(|| Voicemail::Speak.as_str().to_owned());
-    let name = |policy: Voicemail| match policy {
-        Voicemail::Speak => "Speak to whoever or whatever answers",
-        Voicemail::HangUp => "Hang up, without the code",
-        Voicemail::WaitForBeep => "Read the code after the beep",
-        Voicemail::PressKey => "Read the code only to who presses a key",
-    };
-    let error = error_of("voicemail", errors);
-    html! {
-        div.field {
-            label for="voicemail" { "Answering machines" }
-            select #voicemail name="voicemail" aria-invalid=[error.map(|_| "true")] aria-describedby=[error.map(|_| "voicemail-error")] {
-                @for policy in Voicemail::ALL { option value=(policy.as_str()) selected[policy.as_str() == chosen] { (name(policy)) } }
-            }
-            @if let Some(error) = error { p.error #voicemail-error { (error) } }
-        }
-    }
-}
-
-fn again(form: &NewVoiceProvider, errors: &[FieldError]) -> Markup {
-    html! {
-        fieldset #redial {
-            legend { "Call again" }
-            @if let Some(error) = error_of("redial", errors) { p.error { (error) } }
-            div.row {
-                @for outcome in Outcome::ALL {
-                    @let word = outcome.as_str();
-                    @let rule = form.redial.get(word).copied();
-                    @let label = match outcome { Outcome::Busy => "busy", Outcome::NoAnswer => "no answer", Outcome::Failed => "failed", Outcome::Voicemail => "voicemail" };
+impl Form<'_> {
+    pub(super) fn render(&self, principal: &Principal) -> Markup {
+        let current_version = || self.current.map(|current| current.version.to_string());
+        let version = self.version.map(str::to_owned).or_else(current_version);
+        let account_sid = Input::of(Setting::AccountSid, &self.entered.account_sid).required();
+        let from = Input::of(Setting::From, &self.entered.from)
+            .kind("tel")
+            .required();
+        html! {
+            section.card aria-labelledby="settings" {
+                h2 #settings { "Voice provider" }
+                form method="post" action={ "/t/" (self.tenant) "/providers/voice" } {
+                    (csrf_field(principal))
+                    input type="hidden" name="version" value=(version.unwrap_or_default());
                     div.field {
-                        label for={ "redial-" (word) "-times" } { "After " (label) ": times" }
-                        input id={ "redial-" (word) "-times" } type="number" min="0" max="5" name={ "redial_" (word) "_times" } value=(rule.map_or(0, |rule| rule.times));
-                        label for={ "redial-" (word) "-after" } { "Seconds later" }
-                        input id={ "redial-" (word) "-after" } type="number" min="5" max="1800" name={ "redial_" (word) "_after" } value=(rule.map_or(30, |rule| rule.after_s));
+                        label for="provider" { "Provider" }
+                        select #provider name="provider" {
+                            option value="twilio" selected { "Twilio" }
+                        }
                     }
+                    (account_sid.render(self.errors))
+                    (self.auth_token())
+                    (from.render(self.errors))
+                    (self.advanced())
+                    div.actions { button type="submit" { "Save" } }
                 }
             }
         }
+    }
+
+    fn auth_token(&self) -> Markup {
+        let input = Input::of(Setting::AuthToken, "").kind("password");
+        let Some(current) = self.current else {
+            let hint = format!("{} Stored encrypted.", Setting::AuthToken.field().hint());
+            return input.required().hint(hint).render(self.errors);
+        };
+        let since = current
+            .auth_token
+            .since
+            .as_deref()
+            .and_then(|since| since.get(..10));
+        let saved = since.map_or_else(|| "Saved".to_owned(), |day| format!("Saved on {day}"));
+        let hint = format!("{saved}. It is never shown. Leave empty to keep it.");
+        input.hint(hint).render(self.errors)
+    }
+
+    fn advanced(&self) -> Markup {
+        let is_basic = |error: &FieldError| {
+            BASIC
+                .iter()
+                .any(|setting| setting.field().name == error.field)
+        };
+        let open = !self.errors.iter().all(is_basic);
+        html! {
+            details open[open] {
+                summary { "Advanced: rate limit, countries, speech, answering machines, redial" }
+                div.row {
+                    (self.rate_limit())
+                    (self.countries())
+                    (self.ring_timeout())
+                    (self.region())
+                }
+                div.row {
+                    (self.language())
+                    (self.brand())
+                    (self.greeting())
+                    (self.number(Setting::SpeechRate, self.entered.speech.rate_percent))
+                    (self.number(Setting::DigitPause, self.entered.speech.pause_ms))
+                    (self.number(Setting::Readings, self.entered.speech.readings))
+                }
+                (self.answering_machines())
+                (self.redial())
+                (self.test_mode())
+            }
+        }
+    }
+
+    /// The rate limit of the account. The hidden field tells whether it was changed.
+    fn rate_limit(&self) -> Markup {
+        let displayed = self
+            .current
+            .map(|current| current.calls_per_second.to_string());
+        let displayed = displayed.unwrap_or_default();
+        let entered = self
+            .entered
+            .calls_per_second
+            .filter(|rate| rate.is_finite());
+        let value = entered.map_or_else(|| displayed.clone(), |rate| rate.to_string());
+        let mut input = Input::of(Setting::CallsPerSecond, &value);
+        if self.current.is_some_and(|current| current.account_shared) {
+            input.disabled = true;
+            input = input.hint(
+                "Other tenants use this Twilio account. Ask an operator to change its rate limit.",
+            );
+        }
+        html! {
+            input type="hidden" name="displayed_calls_per_second" value=(displayed);
+            (input.render(self.errors))
+        }
+    }
+
+    fn countries(&self) -> Markup {
+        let value = self.entered.allowed_countries.join(", ");
+        let hint = format!(
+            "{} Separate with commas.",
+            Setting::AllowedCountries.field().hint()
+        );
+        Input::of(Setting::AllowedCountries, &value)
+            .hint(hint)
+            .render(self.errors)
+    }
+
+    fn ring_timeout(&self) -> Markup {
+        let value = self
+            .entered
+            .ring_timeout_s
+            .map(|seconds| seconds.to_string());
+        let value = value.unwrap_or_default();
+        Input::of(Setting::RingTimeout, &value)
+            .kind("number")
+            .render(self.errors)
+    }
+
+    fn region(&self) -> Markup {
+        let value = self.entered.region.as_deref().unwrap_or_default();
+        Input::of(Setting::Region, value).render(self.errors)
+    }
+
+    fn language(&self) -> Markup {
+        let field = Setting::DefaultLocale.field();
+        let (id, error) = (id_of(field.name), error_of(field.name, self.errors));
+        let chosen = self.locale();
+        let is_listed = locales().any(|spoken| spoken.locale == chosen);
+        html! {
+            div.field {
+                label for=(id) { (field.label) }
+                select id=(id) name=(field.name) aria-invalid=[error.map(|_| "true")] {
+                    option value="" selected[chosen.is_empty()] {
+                        "Language of the number's country"
+                    }
+                    @if !chosen.is_empty() && !is_listed {
+                        option value=(chosen) selected { (chosen) }
+                    }
+                    @for spoken in locales() {
+                        option value=(spoken.locale) selected[spoken.locale == chosen] {
+                            (spoken.locale)
+                        }
+                    }
+                }
+                @if let Some(error) = error { p.error { (error) } }
+                p.hint { "Language of requests that name none." }
+            }
+        }
+    }
+
+    fn locale(&self) -> &str {
+        self.entered.default_locale.as_deref().unwrap_or_default()
+    }
+
+    fn brand(&self) -> Markup {
+        let brand = self
+            .entered
+            .speech
+            .brands
+            .get(EVERY_LOCALE)
+            .cloned()
+            .unwrap_or_default();
+        Input::of(Setting::Brands, &brand).render(self.errors)
+    }
+
+    /// The greeting of the chosen language. The hidden field tells which language that is.
+    fn greeting(&self) -> Markup {
+        let locale = self.locale();
+        let greeting = self
+            .entered
+            .speech
+            .greetings
+            .get(locale)
+            .cloned()
+            .unwrap_or_default();
+        html! {
+            input type="hidden" name="greeting_locale" value=(locale);
+            (Input::of(Setting::Greetings, &greeting).render(self.errors))
+        }
+    }
+
+    fn number(&self, setting: Setting, value: u32) -> Markup {
+        Input::of(setting, &value.to_string())
+            .kind("number")
+            .render(self.errors)
+    }
+
+    fn answering_machines(&self) -> Markup {
+        let field = Setting::Voicemail.field();
+        let (id, error) = (id_of(field.name), error_of(field.name, self.errors));
+        let chosen = self
+            .entered
+            .voicemail
+            .as_deref()
+            .unwrap_or(Voicemail::Speak.as_str());
+        let described_by = error.map(|_| format!("{id}-error"));
+        html! {
+            div.field {
+                label for=(id) { (field.label) }
+                select id=(id) name=(field.name) aria-invalid=[error.map(|_| "true")]
+                    aria-describedby=[described_by] {
+                    @for policy in Voicemail::ALL {
+                        option value=(policy.as_str()) selected[policy.as_str() == chosen] {
+                            (voicemail_label(policy))
+                        }
+                    }
+                }
+                @if let Some(error) = error { p.error id={ (id) "-error" } { (error) } }
+            }
+        }
+    }
+
+    fn redial(&self) -> Markup {
+        let field = Setting::Redial.field();
+        html! {
+            fieldset id=(id_of(field.name)) {
+                legend { (field.label) }
+                @if let Some(error) = error_of(field.name, self.errors) {
+                    p.error { (error) }
+                }
+                div.row { @for outcome in RedialOutcome::ALL { (self.redial_after(outcome)) } }
+            }
+        }
+    }
+
+    fn redial_after(&self, outcome: RedialOutcome) -> Markup {
+        let word = outcome.as_str();
+        let rule = self.entered.redial.get(word);
+        let times = rule.map_or(0, |rule| rule.times);
+        let after_s = rule.map_or(DEFAULT_REDIAL_AFTER_S, |rule| rule.after_s);
+        let outcome = match outcome {
+            RedialOutcome::Busy => "busy",
+            RedialOutcome::NoAnswer => "no answer",
+            RedialOutcome::Failed => "failed",
+            RedialOutcome::Voicemail => "voicemail",
+        };
+        html! {
+            div.field {
+                label for={ "redial-" (word) "-times" } { "Calls after " (outcome) }
+                input id={ "redial-" (word) "-times" } type="number" min="0" max="5"
+                    name={ "redial_" (word) "_times" } value=(times);
+                label for={ "redial-" (word) "-after" } { "Delay (seconds)" }
+                input id={ "redial-" (word) "-after" } type="number" min="5" max="1800"
+                    name={ "redial_" (word) "_after" } value=(after_s);
+            }
+        }
+    }
+
+    fn test_mode(&self) -> Markup {
+        let field = Setting::TestMode.field();
+        html! {
+            label.check {
+                input type="checkbox" name=(field.name) value="yes"
+                    checked[self.entered.test_mode];
+                span { (field.label) ": calls are simulated, and none is placed" }
+            }
+        }
+    }
+}
+
+fn voicemail_label(policy: Voicemail) -> &'static str {
+    match policy {
+        Voicemail::Speak => "Read the code to any answerer",
+        Voicemail::HangUp => "Hang up without reading the code",
+        Voicemail::WaitForBeep => "Read the code after the beep",
+        Voicemail::PressKey => "Read the code after a key is pressed",
     }
 }
