@@ -1,101 +1,105 @@
-//! The verbs, a file each.
+//! The commands, one file each.
 
 mod account;
 mod console;
+mod database;
+mod demo;
 mod healthcheck;
+mod input;
 mod keys;
 mod migrate;
 mod publish;
 mod simulate;
 mod speech;
-pub(crate) mod tenant;
+mod status_line;
+mod tenant;
 mod token;
 mod watch;
-pub(crate) mod worker;
-
-pub(crate) use publish::now as publish_clock;
+mod worker;
 
 use std::process::ExitCode;
 
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::cli::{Cli, Verb};
-use crate::config::Wrong;
+use crate::args::{Cli, Command};
+use crate::config::UsageError;
+use crate::output::print_error;
 use crate::telemetry;
 
-/// How a verb ended, if not well.
-pub(crate) enum Failed {
-    /// It was asked wrongly: exit 2.
-    Usage(Wrong),
-    /// It didn't go well: exit 1.
-    Error(anyhow::Error),
-    /// It said already what didn't go well: exit 1.
-    Told,
+/// Why a command failed.
+pub(crate) enum CommandError {
+    /// Arguments that can't be used: exit with 2.
+    Usage(UsageError),
+    /// A step failed: exit with 1.
+    Failed(anyhow::Error),
+    /// The command has printed what failed: exit with 1.
+    Reported,
 }
 
-/// Runs a verb to its exit code: 0 done, 1 failed, 2 wrong usage.
+/// Runs a command. Returns the exit code: 0 done, 1 failed, 2 wrong usage.
 pub async fn run(cli: Cli) -> ExitCode {
-    let usual = match &cli.verb {
-        Verb::Worker(_) | Verb::Console(_) | Verb::Simulate(_) => "info",
-        // The statuses tell the story there.
-        Verb::Demo(_) => "error",
+    let default_levels = match &cli.command {
+        Command::Worker(_) | Command::Console(_) | Command::Simulate(_) => "info",
+        // The demo prints statuses; the log would repeat them.
+        Command::Demo(_) => "error",
         _ => "warn",
     };
-    if let Err(problem) = telemetry::start(&cli.log, usual) {
-        telemetry::complain(&problem);
+    if let Err(problem) = telemetry::start(&cli.logging, default_levels) {
+        print_error(&problem);
         return ExitCode::from(2);
     }
-    let result = match cli.verb {
-        Verb::Worker(args) => worker::run(&args).await,
-        Verb::Migrate(args) => migrate::run(&args).await,
-        Verb::Keys(args) => keys::run(args),
-        Verb::Tenant(args) => tenant::run(*args).await,
-        Verb::Account(verb) => account::run(verb).await,
-        Verb::Publish(args) => publish::run(*args).await,
-        Verb::Watch(args) => watch::run(args).await,
-        Verb::Speech(verb) => speech::run(verb).await,
-        Verb::Console(args) => console::run(&args).await,
-        Verb::Token(verb) => token::run(verb).await,
-        Verb::Simulate(args) => simulate::run(args).await,
-        Verb::Demo(args) => crate::demo::run(args).await,
-        Verb::Healthcheck(args) => healthcheck::run(args).await,
+    let result = match cli.command {
+        Command::Worker(args) => worker::run(&args).await,
+        Command::Migrate(args) => migrate::run(&args).await,
+        Command::Keys(args) => keys::run(args),
+        Command::Tenant(args) => tenant::run(*args).await,
+        Command::Account(args) => account::run(args).await,
+        Command::Publish(args) => publish::run(*args).await,
+        Command::Watch(args) => watch::run(args).await,
+        Command::Speech(args) => speech::run(args).await,
+        Command::Console(args) => console::run(&args).await,
+        Command::Token(args) => token::run(args).await,
+        Command::Simulate(args) => simulate::run(args).await,
+        Command::Demo(args) => demo::run(args).await,
+        Command::Healthcheck(args) => healthcheck::run(args).await,
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(Failed::Usage(wrong)) => {
-            telemetry::complain(&wrong.to_string());
+        Err(CommandError::Usage(error)) => {
+            print_error(&error.to_string());
             ExitCode::from(2)
         }
-        Err(Failed::Error(error)) => {
-            telemetry::complain(&format!("error: {error:#}"));
+        Err(CommandError::Failed(error)) => {
+            print_error(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
-        Err(Failed::Told) => ExitCode::FAILURE,
+        Err(CommandError::Reported) => ExitCode::FAILURE,
     }
 }
 
-impl From<Wrong> for Failed {
-    fn from(wrong: Wrong) -> Self {
-        Self::Usage(wrong)
+impl From<UsageError> for CommandError {
+    fn from(error: UsageError) -> Self {
+        Self::Usage(error)
     }
 }
 
-impl From<anyhow::Error> for Failed {
+impl From<anyhow::Error> for CommandError {
     fn from(error: anyhow::Error) -> Self {
-        Self::Error(error)
+        Self::Failed(error)
     }
 }
 
-/// Tokens that signals cancel: the first signal asks to stop, the second to stop at once.
-pub(crate) fn signals() -> (CancellationToken, CancellationToken) {
+/// Tokens that SIGTERM and SIGINT cancel: the first signal cancels the first token, which asks for
+/// a graceful shutdown; the second signal cancels the second, which stops at once.
+pub(crate) fn shutdown_signals() -> (CancellationToken, CancellationToken) {
     let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
-    let (softly, hardly) = (soft.clone(), hard.clone());
+    let tokens = [soft.clone(), hard.clone()];
     TaskTracker::new().spawn(async move {
-        wait_for_signal().await;
-        softly.cancel();
-        wait_for_signal().await;
-        hardly.cancel();
+        for token in tokens {
+            wait_for_signal().await;
+            token.cancel();
+        }
     });
     (soft, hard)
 }

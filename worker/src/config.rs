@@ -1,23 +1,24 @@
-//! Settings, checked: every problem is told, then the program exits with 2.
+//! Settings, checked. Every problem is reported; the program then exits with 2.
 
 use std::time::Duration;
 
 use secrecy::SecretString;
 use url::Url;
 use voice_otp::Tuning;
-use voice_otp_publisher::link;
+use voice_otp_publisher::connection;
 use voice_otp_store::Keyring;
 
-use crate::cli::{Broker, Database, Reach, Sealing, Worker};
+use crate::args::{Broker, Database, EncryptionKeys, TwilioUrls, Worker};
 
-/// Settings that can't be used: a line a problem.
+/// Arguments that can't be used: one line for each problem.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", .0.join("\n"))]
-pub(crate) struct Wrong(pub(crate) Vec<String>);
+pub(crate) struct UsageError(pub(crate) Vec<String>);
 
-/// Collects what is wrong.
+/// Checks arguments and collects their problems. A method that checks a value returns `None` when
+/// it has recorded a problem.
 #[derive(Default)]
-pub(crate) struct Checks {
+pub(crate) struct ArgumentChecker {
     problems: Vec<String>,
 }
 
@@ -26,68 +27,92 @@ pub(crate) struct Checks {
 pub(crate) struct WorkerSettings {
     pub(crate) amqp_url: SecretString,
     pub(crate) database_url: SecretString,
+    /// Decrypts codes, numbers and tenants' secrets, and encrypts new ones with the first key.
     pub(crate) keys: Keyring,
+    /// Replaces Twilio's own hosts.
     pub(crate) twilio_url: Option<Url>,
+    /// The base of callback URLs. Without it calls are polled.
     pub(crate) public_url: Option<Url>,
+    /// The address to listen on; empty if the caller brings its own listener.
     pub(crate) listen: String,
+    /// The time that a graceful shutdown may take.
     pub(crate) grace: Duration,
+    /// Unacknowledged messages of the shared queue; each lane has an eighth of it.
     pub(crate) prefetch: u16,
+    /// The maximum number of database connections.
     pub(crate) database_pool: usize,
-    /// How long what is over is known.
+    /// How long finished deliveries are kept for deduplication.
     pub(crate) retention: Duration,
     pub(crate) tuning: Tuning,
 }
 
-impl Checks {
-    pub(crate) fn wrong(&mut self, problem: impl Into<String>) {
+impl ArgumentChecker {
+    /// Records a problem. The text names the flag or variable, and never shows a secret.
+    pub(crate) fn reject(&mut self, problem: impl Into<String>) {
         self.problems.push(problem.into());
     }
 
-    /// What was checked, if nothing is wrong.
-    pub(crate) fn done<T>(self, checked: Option<T>) -> Result<T, Wrong> {
-        match checked {
+    /// The checked values, unless a problem was recorded. `checked` returns `None` if one of them
+    /// is missing, so it is a row of `?`.
+    pub(crate) fn finish<T>(self, checked: impl FnOnce() -> Option<T>) -> Result<T, UsageError> {
+        match checked() {
             Some(checked) if self.problems.is_empty() => Ok(checked),
-            _ => Err(Wrong(self.problems)),
+            _ => Err(UsageError(self.problems)),
         }
+    }
+
+    /// The value of a flag as `parse` reads it.
+    pub(crate) fn parse<T, E: std::fmt::Display>(
+        &mut self,
+        name: &str,
+        text: &str,
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        parse(text)
+            .map_err(|error| self.reject(format!("{name}: {error}")))
+            .ok()
     }
 
     pub(crate) fn broker(&mut self, broker: &Broker) -> Option<SecretString> {
         let Some(url) = &broker.amqp_url else {
-            self.wrong(
+            self.reject(
                 "VOICE_OTP_AMQP_URL (--amqp-url) is missing: amqp://user:password@host:port/vhost",
             );
             return None;
         };
         let url = SecretString::from(url.as_str());
-        link::check(&url)
-            .map_err(|error| self.wrong(format!("VOICE_OTP_AMQP_URL: {error}")))
+        connection::check_url(&url)
+            .map_err(|error| self.reject(format!("VOICE_OTP_AMQP_URL: {error}")))
             .ok()?;
         Some(url)
     }
 
     pub(crate) fn database(&mut self, database: &Database) -> Option<SecretString> {
         let Some(url) = &database.database_url else {
-            self.wrong("VOICE_OTP_DATABASE_URL (--database-url) is missing: postgres://user:password@host:port/database");
+            self.reject(
+                "VOICE_OTP_DATABASE_URL (--database-url) is missing: \
+                 postgres://user:password@host:port/database",
+            );
             return None;
         };
         let url = SecretString::from(url.as_str());
         voice_otp_store::connect(&url, 1)
-            .map_err(|error| self.wrong(format!("VOICE_OTP_DATABASE_URL: {error}")))
+            .map_err(|error| self.reject(format!("VOICE_OTP_DATABASE_URL: {error}")))
             .ok()?;
         Some(url)
     }
 
-    pub(crate) fn keys(&mut self, sealing: &Sealing) -> Option<Keyring> {
-        let (name, text) = match (&sealing.keys, &sealing.keys_file) {
+    pub(crate) fn keys(&mut self, keys: &EncryptionKeys) -> Option<Keyring> {
+        let (name, text) = match (&keys.keys, &keys.keys_file) {
             (Some(_), Some(_)) => {
-                self.wrong("VOICE_OTP_KEYS and VOICE_OTP_KEYS_FILE: one of the two");
+                self.reject("VOICE_OTP_KEYS and VOICE_OTP_KEYS_FILE: set one of them");
                 return None;
             }
             (None, Some(file)) => match std::fs::read_to_string(file) {
                 Ok(text) => ("VOICE_OTP_KEYS_FILE", SecretString::from(text.trim())),
                 Err(error) => {
-                    self.wrong(format!(
-                        "VOICE_OTP_KEYS_FILE: can't read {}: {error}",
+                    self.reject(format!(
+                        "VOICE_OTP_KEYS_FILE: failed to read {}: {error}",
                         file.display()
                     ));
                     return None;
@@ -95,11 +120,11 @@ impl Checks {
             },
             (keys, None) => (
                 "VOICE_OTP_KEYS",
-                SecretString::from(keys.clone().unwrap_or_default()),
+                SecretString::from(keys.as_deref().unwrap_or_default()),
             ),
         };
         Keyring::parse(&text)
-            .map_err(|error| self.wrong(format!("{name}: {error}")))
+            .map_err(|error| self.reject(format!("{name}: {error}")))
             .ok()
     }
 
@@ -107,131 +132,106 @@ impl Checks {
         &mut self,
         name: &str,
         text: &str,
-        least: Duration,
-        most: Duration,
+        min: Duration,
+        max: Duration,
     ) -> Option<Duration> {
-        let bounds = || {
-            format!(
-                "{name}: a duration from {} to {}, such as 30s",
-                humantime::format_duration(least),
-                humantime::format_duration(most)
-            )
-        };
-        match humantime::parse_duration(text) {
-            Ok(duration) if (least..=most).contains(&duration) => Some(duration),
-            Ok(_) | Err(_) => {
-                self.wrong(bounds());
-                None
-            }
+        let duration = humantime::parse_duration(text).ok();
+        let duration = duration.filter(|duration| (min..=max).contains(duration));
+        if duration.is_none() {
+            self.reject(format!(
+                "{name}: a duration with its unit, from {} to {}",
+                humantime::format_duration(min),
+                humantime::format_duration(max)
+            ));
         }
+        duration
     }
 
-    pub(crate) fn number(&mut self, name: &str, text: &str, least: u64, most: u64) -> Option<u64> {
+    pub(crate) fn number(&mut self, name: &str, text: &str, min: u64, max: u64) -> Option<u64> {
         let number = text
             .parse()
             .ok()
-            .filter(|number| (least..=most).contains(number));
+            .filter(|number| (min..=max).contains(number));
         if number.is_none() {
-            self.wrong(format!("{name}: a number from {least} to {most}"));
+            self.reject(format!("{name}: a number from {min} to {max}"));
         }
         number
     }
 
-    /// Twilio's URL, and the workers'.
-    pub(crate) fn reach(&mut self, reach: &Reach) -> (Option<Url>, Option<Url>) {
-        (
-            self.url("VOICE_OTP_TWILIO_URL", reach.twilio_url.as_ref()),
-            self.public_url(reach),
-        )
+    /// The URL of Twilio's API, and the public URL of the workers.
+    pub(crate) fn twilio_urls(&mut self, urls: &TwilioUrls) -> (Option<Url>, Option<Url>) {
+        let twilio_url = self.url("VOICE_OTP_TWILIO_URL", urls.twilio_url.as_deref());
+        (twilio_url, self.public_url(urls))
     }
 
-    pub(crate) fn url(&mut self, name: &str, text: Option<&String>) -> Option<Url> {
-        // Set to nothing is not set: Compose can't unset a variable.
+    /// An http or https URL. An empty text counts as unset: Compose can't unset a variable.
+    pub(crate) fn url(&mut self, name: &str, text: Option<&str>) -> Option<Url> {
         let text = text.filter(|text| !text.is_empty())?;
-        match Url::parse(text) {
-            Ok(url)
-                if matches!(url.scheme(), "http" | "https")
-                    && url.has_host()
-                    && url.username().is_empty() =>
-            {
-                Some(url)
-            }
-            Ok(_) | Err(_) => {
-                self.wrong(format!("{name}: an http or https URL without a user"));
-                None
-            }
+        let usable = |url: &Url| {
+            matches!(url.scheme(), "http" | "https") && url.has_host() && url.username().is_empty()
+        };
+        let url = Url::parse(text).ok().filter(usable);
+        if url.is_none() {
+            self.reject(format!("{name}: an http or https URL without a user"));
         }
+        url
     }
 
-    fn public_url(&mut self, reach: &Reach) -> Option<Url> {
-        let url = self.url("VOICE_OTP_PUBLIC_URL", reach.public_url.as_ref())?;
-        let allow_http = match reach.allow_http.as_str() {
-            "true" => true,
-            "false" => false,
-            _ => {
-                self.wrong("VOICE_OTP_ALLOW_HTTP: true or false");
-                true
-            }
-        };
-        if url.scheme() != "https" && !allow_http {
-            self.wrong(
-                "VOICE_OTP_PUBLIC_URL: must be https, unless VOICE_OTP_ALLOW_HTTP is true: callbacks tell who is being called",
+    fn public_url(&mut self, urls: &TwilioUrls) -> Option<Url> {
+        let url = self.url("VOICE_OTP_PUBLIC_URL", urls.public_url.as_deref())?;
+        if url.scheme() != "https" && !urls.allow_http {
+            self.reject(
+                "VOICE_OTP_PUBLIC_URL: must be https, unless VOICE_OTP_ALLOW_HTTP is true: \
+                 callbacks contain the numbers that are called",
             );
         }
         if url.host_str().is_some_and(|host| host.contains('_')) {
-            self.wrong("VOICE_OTP_PUBLIC_URL: Twilio refuses a host name with an underscore");
+            self.reject("VOICE_OTP_PUBLIC_URL: Twilio rejects a host name with an underscore");
         }
         if url.query().is_some() || url.fragment().is_some() {
-            self.wrong("VOICE_OTP_PUBLIC_URL: without a query or fragment");
+            self.reject("VOICE_OTP_PUBLIC_URL: without a query or fragment");
         }
         Some(url)
     }
 }
 
 /// Checks a worker's settings.
-pub(crate) fn worker(worker: &Worker) -> Result<WorkerSettings, Wrong> {
-    let mut checks = Checks::default();
-    let seconds = Duration::from_secs;
-    let amqp_url = checks.broker(&worker.broker);
-    let database_url = checks.database(&worker.database);
-    let keys = checks.keys(&worker.sealing);
-    let (twilio_url, public_url) = checks.reach(&worker.reach);
-    let lead = checks.duration("VOICE_OTP_LEAD", &worker.lead, seconds(1), seconds(600));
-    let grace = checks.duration("VOICE_OTP_GRACE", &worker.grace, seconds(1), seconds(600));
-    let post_timeout = checks.duration(
+pub(crate) fn worker(worker: &Worker) -> Result<WorkerSettings, UsageError> {
+    let mut checker = ArgumentChecker::default();
+    let second = Duration::from_secs(1);
+    let day = Duration::from_hours(24);
+    let amqp_url = checker.broker(&worker.broker);
+    let database_url = checker.database(&worker.database);
+    let keys = checker.keys(&worker.keys);
+    let (twilio_url, public_url) = checker.twilio_urls(&worker.twilio);
+    let mut duration = |name, text: &str, min, max| checker.duration(name, text, min, max);
+    let lead = duration("VOICE_OTP_LEAD", &worker.lead, second, second * 600);
+    let grace = duration("VOICE_OTP_GRACE", &worker.grace, second, second * 600);
+    let post_timeout = duration(
         "VOICE_OTP_POST_TIMEOUT",
         &worker.post_timeout,
-        seconds(1),
-        seconds(60),
+        second,
+        second * 60,
     );
-    let settle_after = checks.duration(
+    let settle_after = duration(
         "VOICE_OTP_SETTLE_AFTER",
         &worker.settle_after,
-        seconds(1),
-        seconds(300),
+        second,
+        second * 300,
     );
-    let retention = checks.duration(
-        "VOICE_OTP_RETENTION",
-        &worker.retention,
-        seconds(24 * 3600),
-        seconds(35 * 24 * 3600),
-    );
-    let concurrency = checks.number("VOICE_OTP_CONCURRENCY", &worker.concurrency, 1, 10_000);
-    let prefetch = checks.number("VOICE_OTP_PREFETCH", &worker.prefetch, 1, 10_000);
-    let pool = checks.number("VOICE_OTP_DATABASE_POOL", &worker.database_pool, 3, 100);
+    let retention = duration("VOICE_OTP_RETENTION", &worker.retention, day, day * 35);
+    let concurrency = checker.number("VOICE_OTP_CONCURRENCY", &worker.concurrency, 1, 10_000);
+    let prefetch = checker.number("VOICE_OTP_PREFETCH", &worker.prefetch, 1, 10_000);
+    let pool = checker.number("VOICE_OTP_DATABASE_POOL", &worker.database_pool, 3, 100);
     if let (Some(grace), Some(post_timeout)) = (grace, post_timeout)
         && grace <= post_timeout
     {
-        checks.wrong("VOICE_OTP_GRACE: must be longer than VOICE_OTP_POST_TIMEOUT, or a call in flight can't be finished");
+        checker.reject(
+            "VOICE_OTP_GRACE: must be longer than VOICE_OTP_POST_TIMEOUT, or a call in flight \
+             can't be finished",
+        );
     }
-    let settings = (|| {
-        let tuning = Tuning {
-            lead: lead?,
-            post_timeout: post_timeout?,
-            settle_absent: settle_after?,
-            placing_permits: usize::try_from(concurrency?).ok()?,
-            ..Tuning::default()
-        };
+    checker.finish(|| {
         Some(WorkerSettings {
             amqp_url: amqp_url?,
             database_url: database_url?,
@@ -243,8 +243,13 @@ pub(crate) fn worker(worker: &Worker) -> Result<WorkerSettings, Wrong> {
             prefetch: u16::try_from(prefetch?).ok()?,
             database_pool: usize::try_from(pool?).ok()?,
             retention: retention?,
-            tuning,
+            tuning: Tuning {
+                lead: lead?,
+                post_timeout: post_timeout?,
+                absence_after: settle_after?,
+                attempt_permits: usize::try_from(concurrency?).ok()?,
+                ..Tuning::default()
+            },
         })
-    })();
-    checks.done(settings)
+    })
 }

@@ -1,17 +1,10 @@
-//! The program `voice-otp`: intake, the HTTP side, wiring, one file per verb.
+//! The program `voice-otp`: its arguments, its commands, and the service of a worker.
 
-pub mod cli;
-mod clock;
+pub mod args;
+mod commands;
 mod config;
-mod console;
-mod dead;
-mod demo;
-mod http;
-mod intake;
-mod metrics;
-pub mod sink;
-mod tail;
-pub mod telemetry;
-mod verb;
+pub mod output;
+pub mod service;
+mod telemetry;
 
-pub use verb::run;
+pub use commands::run;

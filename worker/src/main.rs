@@ -3,15 +3,16 @@
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use voice_otp_worker::cli::Cli;
+use voice_otp_worker::args::Cli;
+use voice_otp_worker::output::print_error;
 
-/// The C library's took a third of a busy worker's time.
+/// The C library's allocator took a third of a busy worker's time.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    // One TLS provider for everything that speaks TLS here. It fails only if there is one already.
+    // One TLS provider for every client in this process. The call fails only if one is installed.
     drop(rustls::crypto::ring::default_provider().install_default());
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
@@ -19,7 +20,7 @@ fn main() -> ExitCode {
     {
         Ok(runtime) => runtime,
         Err(error) => {
-            voice_otp_worker::telemetry::complain(&format!("can't start: {error}"));
+            print_error(&format!("error: start the runtime: {error}"));
             return ExitCode::FAILURE;
         }
     };

@@ -1,28 +1,27 @@
-//! `voice-otp healthcheck`: for a container that has nothing else to ask with.
+//! `voice-otp healthcheck`: for a container image without any other HTTP client.
 
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow};
 
-use crate::cli::Healthcheck;
-use crate::verb::Failed;
+use super::CommandError;
+use crate::args::Healthcheck;
 
-pub(crate) async fn run(args: Healthcheck) -> Result<(), Failed> {
-    let port = args.listen.rsplit(':').next().unwrap_or_default();
-    let host = args
-        .listen
-        .strip_suffix(&format!(":{port}"))
-        .unwrap_or_default();
+const TIMEOUT: Duration = Duration::from_secs(3);
+
+pub(super) async fn run(args: Healthcheck) -> Result<(), CommandError> {
+    let (host, port) = args.listen.rsplit_once(':').unwrap_or(("", &args.listen));
+    // A worker that listens on every address is asked on the loopback one.
     let host = if matches!(host, "0.0.0.0" | "[::]" | "") {
         "127.0.0.1"
     } else {
         host
     };
     let client = reqwest::Client::builder()
-        .timeout(Duration::from_secs(3))
+        .timeout(TIMEOUT)
         .no_proxy()
         .build()
-        .context("make a client")?;
+        .context("make an HTTP client")?;
     let answer = client
         .get(format!("http://{host}:{port}/readyz"))
         .send()
@@ -31,9 +30,9 @@ pub(crate) async fn run(args: Healthcheck) -> Result<(), Failed> {
     if answer.status().is_success() {
         return Ok(());
     }
-    let text = answer.text().await.unwrap_or_default();
-    Err(Failed::Error(anyhow!(
-        "the worker is not ready: {}",
-        text.trim().replace('\n', ", ")
+    let text = answer.text().await.context("read the worker's answer")?;
+    let parts = text.trim().replace('\n', ", ");
+    Err(CommandError::Failed(anyhow!(
+        "the worker is not ready: {parts}"
     )))
 }

@@ -2,23 +2,33 @@
 
 use anyhow::Context as _;
 
-use crate::cli::Migrate;
-use crate::config::Checks;
-use crate::telemetry::say;
-use crate::verb::Failed;
+use super::CommandError;
+use crate::args::Migrate;
+use crate::config::ArgumentChecker;
+use crate::output::print_line;
 
-pub(crate) async fn run(args: &Migrate) -> Result<(), Failed> {
-    let mut checks = Checks::default();
-    let url = checks.database(&args.database);
-    let url = checks.done(url)?;
+pub(super) async fn run(args: &Migrate) -> Result<(), CommandError> {
+    let mut checker = ArgumentChecker::default();
+    let url = checker.database(&args.database);
+    let url = checker.finish(|| url)?;
     let pool = voice_otp_store::connect(&url, 1).context("use the database URL")?;
     let applied = voice_otp_store::migrate::apply(&pool)
         .await
         .context("migrate the database")?;
-    say(&match applied {
-        0 => "the database is up to date".to_owned(),
-        1 => "1 migration applied".to_owned(),
-        n => format!("{n} migrations applied"),
+    let counted = |n: usize, what: &str| match n {
+        0 => None,
+        1 => Some(format!("1 {what}")),
+        n => Some(format!("{n} {what}s")),
+    };
+    let parts = [
+        counted(applied.migrations, "migration"),
+        counted(applied.functions, "function"),
+    ];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    print_line(&if parts.is_empty() {
+        "the database is up to date".to_owned()
+    } else {
+        format!("{} applied", parts.join(" and "))
     })?;
     Ok(())
 }

@@ -2,21 +2,22 @@
 
 use anyhow::Context as _;
 use tokio::net::TcpListener;
-use voice_otp_twilio::simulator::{Account, Settings, Simulator};
+use voice_otp_simulator::{Account, Settings, Simulator};
 
-use crate::cli::Simulate;
-use crate::config::Wrong;
-use crate::telemetry::say;
-use crate::verb::{Failed, signals};
+use super::{CommandError, shutdown_signals};
+use crate::args::Simulate;
+use crate::config::UsageError;
+use crate::output::print_line;
 
-/// The account that stands for itself where no file names others. Not a secret: it opens nothing but the simulator.
-pub(crate) const ACCOUNT_SID: &str = "ACdddddddddddddddddddddddddddddddd";
-pub(crate) const AUTH_TOKEN: &str = "dddddddddddddddddddddddddddddddd";
-pub(crate) const FROM: &str = "+12025550100";
+/// The account of a simulator without `--accounts`. Its token is no secret: it is valid in the
+/// simulator only.
+const ACCOUNT_SID: &str = "ACdddddddddddddddddddddddddddddddd";
+const AUTH_TOKEN: &str = "dddddddddddddddddddddddddddddddd";
+const FROM: &str = "+12025550100";
 
-pub(crate) async fn run(args: Simulate) -> Result<(), Failed> {
+pub(super) async fn run(args: Simulate) -> Result<(), CommandError> {
     if !(args.speed.is_finite() && (0.01..=1000.0).contains(&args.speed)) {
-        return Err(Failed::Usage(Wrong(vec![
+        return Err(CommandError::Usage(UsageError(vec![
             "--speed: 0.01 to 1000".to_owned(),
         ])));
     }
@@ -27,21 +28,25 @@ pub(crate) async fn run(args: Simulate) -> Result<(), Failed> {
             serde_json::from_str(&text)
                 .with_context(|| format!("{} is not a JSON array of accounts", file.display()))?
         }
-        None => vec![account()],
+        None => vec![Account {
+            numbers: vec![FROM.to_owned()],
+            ..Account::new(ACCOUNT_SID, AUTH_TOKEN)
+        }],
     };
     let listener = TcpListener::bind(&args.listen)
         .await
         .with_context(|| format!("listen on {}", args.listen))?;
     let address = listener.local_addr().context("read the address")?;
-    say(&format!(
-        "Twilio simulated at http://{address} (VOICE_OTP_TWILIO_URL); what was said: GET /simulator/calls"
+    print_line(&format!(
+        "Twilio simulator at http://{address} (VOICE_OTP_TWILIO_URL); calls and what was heard: \
+         GET /simulator/calls"
     ))?;
     if args.accounts.is_none() {
-        say(&format!(
+        print_line(&format!(
             "account {ACCOUNT_SID}, auth token {AUTH_TOKEN}, from {FROM}"
         ))?;
     }
-    let (soft, _) = signals();
+    let (soft, _) = shutdown_signals();
     let simulator = Simulator::new(Settings {
         accounts,
         seed: args.seed,
@@ -49,11 +54,4 @@ pub(crate) async fn run(args: Simulate) -> Result<(), Failed> {
     });
     simulator.serve(listener, soft).await.context("serve")?;
     Ok(())
-}
-
-fn account() -> Account {
-    Account {
-        numbers: vec![FROM.to_owned()],
-        ..Account::new(ACCOUNT_SID, AUTH_TOKEN)
-    }
 }

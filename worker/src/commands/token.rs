@@ -6,20 +6,21 @@ use anyhow::{Context as _, anyhow};
 use secrecy::ExposeSecret as _;
 use serde_json::json;
 use uuid::Uuid;
+use voice_otp_publisher::clock;
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::request::rfc3339;
-use voice_otp_store::access::{self, Role, Token as Known};
-use voice_otp_store::audit::{self, COMMAND_LINE};
+use voice_otp_store::access::{self, Role};
 
-use crate::cli::{Database, Token};
-use crate::config::Checks;
-use crate::telemetry::say;
-use crate::verb::{Failed, publish_clock, tenant::open};
+use super::CommandError;
+use super::database::{open, open_only, write_audit};
+use crate::args::{Database, Token};
+use crate::config::ArgumentChecker;
+use crate::output::{print_json, print_line};
 
-const LONGEST_NAME: usize = 100;
+const MAX_NAME_CHARS: usize = 100;
 
-pub(super) async fn run(verb: Token) -> Result<(), Failed> {
-    match verb {
+pub(super) async fn run(command: Token) -> Result<(), CommandError> {
+    match command {
         Token::Create {
             role,
             tenant,
@@ -38,93 +39,87 @@ async fn create(
     expires: &str,
     name: &str,
     database: &Database,
-) -> Result<(), Failed> {
-    let mut checks = Checks::default();
-    let role = match (role, tenant) {
-        ("operator", None) => Some(Role::Operator),
-        ("operator", Some(_)) => {
-            checks.wrong("--tenant: an operator's token is for every tenant");
-            None
-        }
-        ("tenant-admin", Some(tenant)) => TenantId::parse(tenant)
-            .map(Role::TenantAdmin)
-            .map_err(|error| checks.wrong(format!("--tenant: {error}")))
-            .ok(),
-        ("tenant-admin", None) => {
-            checks.wrong("--tenant is missing: whose administrator?");
-            None
-        }
-        _ => {
-            checks.wrong("--role: operator or tenant-admin");
-            None
-        }
-    };
-    let life = checks.duration(
+) -> Result<(), CommandError> {
+    let mut checker = ArgumentChecker::default();
+    let role = parse_role(&mut checker, role, tenant);
+    let validity = checker.duration(
         "--expires",
         expires,
         Duration::from_mins(1),
         access::LONGEST,
     );
-    if name.is_empty() || name.chars().count() > LONGEST_NAME || name.chars().any(char::is_control)
-    {
-        checks.wrong("--name: 1 to 100 characters");
+    let length = name.chars().count();
+    if !(1..=MAX_NAME_CHARS).contains(&length) || name.chars().any(char::is_control) {
+        checker.reject("--name: 1 to 100 characters");
     }
-    let url = checks.database(database);
-    let (role, life, url) = checks.done(
-        role.zip(life)
-            .zip(url)
-            .map(|((role, life), url)| (role, life, url)),
-    )?;
-    let pool = open(Checks::default(), Some(url)).await?;
-    let (id, text) = access::create(&pool, name, &role, life)
+    let url = checker.database(database);
+    let (role, validity, url) = checker.finish(|| Some((role?, validity?, url?)))?;
+    let pool = open(&url).await?;
+    let (id, text) = access::create(&pool, name, &role, validity)
         .await
-        .context("make the token")?;
-    let of = match &role {
-        Role::Operator => None,
-        Role::TenantAdmin(tenant) => Some(tenant),
-    };
+        .context("create the token")?;
     let detail = json!({ "id": id, "name": name, "role": role.as_str() });
-    audit::write(&pool, COMMAND_LINE, of, "token.created", &detail)
-        .await
-        .context("write the audit log")?;
-    say(text.expose_secret())?;
+    write_audit(&pool, tenant_of(&role), "token.created", &detail).await?;
+    print_line(text.expose_secret())?;
     Ok(())
 }
 
-async fn list(as_json: bool, database: &Database) -> Result<(), Failed> {
-    let mut checks = Checks::default();
-    let url = checks.database(database);
-    let pool = open(checks, url).await?;
-    let tokens = access::list(&pool).await.context("list the tokens")?;
-    let of = |token: &Known| match &token.role {
+fn parse_role(checker: &mut ArgumentChecker, role: &str, tenant: Option<&str>) -> Option<Role> {
+    match (role, tenant) {
+        ("operator", None) => Some(Role::Operator),
+        ("operator", Some(_)) => {
+            checker.reject("--tenant: an operator's token is valid for every tenant");
+            None
+        }
+        ("tenant-admin", Some(tenant)) => checker
+            .parse("--tenant", tenant, TenantId::parse)
+            .map(Role::TenantAdmin),
+        ("tenant-admin", None) => {
+            checker.reject("--tenant is missing: a tenant-admin administers one tenant");
+            None
+        }
+        _ => {
+            checker.reject("--role: operator or tenant-admin");
+            None
+        }
+    }
+}
+
+fn tenant_of(role: &Role) -> Option<&TenantId> {
+    match role {
         Role::Operator => None,
-        Role::TenantAdmin(tenant) => Some(tenant.to_string()),
-    };
+        Role::TenantAdmin(tenant) => Some(tenant),
+    }
+}
+
+async fn list(as_json: bool, database: &Database) -> Result<(), CommandError> {
+    let pool = open_only(database).await?;
+    let tokens = access::list(&pool).await.context("list the tokens")?;
     if as_json {
-        let shown = |token: &Known| {
+        let shown = |token: &access::Token| {
             json!({
-                "id": token.id, "name": token.name, "role": token.role.as_str(), "tenant_id": of(token),
+                "id": token.id, "name": token.name, "role": token.role.as_str(),
+                "tenant_id": tenant_of(&token.role),
                 "created_at": rfc3339(token.created_at), "expires_at": rfc3339(token.expires_at),
                 "revoked_at": token.revoked_at.map(rfc3339), "used_at": token.used_at.map(rfc3339),
             })
         };
-        let all: Vec<_> = tokens.iter().map(shown).collect();
-        say(&serde_json::to_string_pretty(&all).context("write JSON")?)?;
+        print_json(&tokens.iter().map(shown).collect::<Vec<_>>())?;
         return Ok(());
     }
-    let now = publish_clock();
+    let now = clock::now();
     for token in &tokens {
         let state = match token.revoked_at {
             Some(_) => "revoked",
             None if token.expires_at <= now => "expired",
-            None => "good",
+            None => "valid",
         };
-        say(&format!(
+        print_line(&format!(
             "{}  {:<8} {:<12} {:<20} until {}  {}",
             token.id,
             state,
             token.role.as_str(),
-            of(token).unwrap_or_default(),
+            tenant_of(&token.role).map_or("", TenantId::as_str),
             rfc3339(token.expires_at),
             token.name
         ))?;
@@ -132,29 +127,24 @@ async fn list(as_json: bool, database: &Database) -> Result<(), Failed> {
     Ok(())
 }
 
-async fn revoke(id: &str, database: &Database) -> Result<(), Failed> {
-    let mut checks = Checks::default();
-    let id = Uuid::try_parse(id)
-        .map_err(|_| checks.wrong("the token's id: as voice-otp token list shows it"))
-        .ok();
-    let url = checks.database(database);
-    let (id, url) = checks.done(id.zip(url))?;
-    let pool = open(Checks::default(), Some(url)).await?;
+async fn revoke(id: &str, database: &Database) -> Result<(), CommandError> {
+    let mut checker = ArgumentChecker::default();
+    let id = Uuid::try_parse(id).ok();
+    if id.is_none() {
+        checker.reject("the token's id: as voice-otp token list prints it");
+    }
+    let url = checker.database(database);
+    let (id, url) = checker.finish(|| Some((id?, url?)))?;
+    let pool = open(&url).await?;
     if !access::revoke(&pool, id)
         .await
         .context("revoke the token")?
     {
-        return Err(Failed::Error(anyhow!("there is no good token {id}")));
+        return Err(CommandError::Failed(anyhow!(
+            "there is no token {id}, or it is revoked already"
+        )));
     }
-    audit::write(
-        &pool,
-        COMMAND_LINE,
-        None,
-        "token.revoked",
-        &json!({ "id": id }),
-    )
-    .await
-    .context("write the audit log")?;
-    say(&format!("revoked {id}"))?;
+    write_audit(&pool, None, "token.revoked", &json!({ "id": id })).await?;
+    print_line(&format!("revoked {id}"))?;
     Ok(())
 }

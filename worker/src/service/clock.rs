@@ -1,16 +1,18 @@
-//! The machine's steady clock.
+//! The machine's monotonic clock.
 
 use std::time::Duration;
 
 use rustix::time::{ClockId, clock_gettime};
-use voice_otp::clock::Steady;
+use voice_otp::engine::clock::MonotonicClock;
 
-/// `CLOCK_BOOTTIME`: goes on while the machine is suspended, so a lease that ran out meanwhile is seen to have.
-pub(crate) struct Boot;
+/// `CLOCK_BOOTTIME`. Unlike `CLOCK_MONOTONIC` it advances while the machine is suspended, so a
+/// lease that expired meanwhile is seen as expired.
+pub(super) struct BootClock;
 
-impl Steady for Boot {
+impl MonotonicClock for BootClock {
     fn elapsed(&self) -> Duration {
         let time = clock_gettime(ClockId::Boottime);
+        // The kernel's time since boot is never negative, and nanoseconds are below 10^9.
         Duration::new(
             u64::try_from(time.tv_sec).unwrap_or(0),
             u32::try_from(time.tv_nsec).unwrap_or(0),

@@ -1,41 +1,44 @@
-//! Dead letters: what no status can answer, described without what it held.
+//! Dead letters: descriptions of messages that no status can answer, without their content.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lapin::message::Delivery;
+use lapin::types::ShortString;
 use serde_json::json;
-use voice_otp::delivery::Key;
 use voice_otp_publisher::{Message, PublishError, Publisher, topology};
+use voice_otp_schemas::DeliveryKey;
 use voice_otp_store::Keyring;
 use zeroize::Zeroizing;
 
-/// Where dead letters go.
+/// Publishes dead letters.
 #[derive(Clone)]
-pub(crate) struct DeadLetters {
-    pub(crate) publisher: Publisher,
-    pub(crate) keys: Keyring,
+pub(super) struct DeadLetters {
+    pub(super) publisher: Publisher,
+    /// The first of these keys makes the keyed hash of a body.
+    pub(super) keys: Keyring,
 }
 
-/// Why a message is dead.
-pub(crate) struct Cause {
-    /// A constant word.
-    pub(crate) reason: &'static str,
-    /// A sentence for people; never shows what the message held.
-    pub(crate) detail: String,
-    /// Whose it was, where that could be read.
-    pub(crate) key: Option<Key>,
+/// Why a message is dead-lettered.
+pub(super) struct Cause {
+    /// One of the reasons in `schemas/README.md`.
+    pub(super) reason: &'static str,
+    /// A sentence for people; it never shows content of the message.
+    pub(super) detail: String,
+    /// The delivery that the message names, if that could be read.
+    pub(super) key: Option<DeliveryKey>,
 }
 
-/// What is told of a body.
-pub(crate) struct Fingerprint {
+/// What a dead letter says of a body: enough to see whether two dead letters had the same body, and
+/// nothing of its content.
+pub(super) struct Fingerprint {
     bytes: usize,
     key_id: String,
+    /// A keyed hash, in base64.
     mac: String,
 }
 
 impl DeadLetters {
-    /// A body's length and keyed hash: to find out whether two dead letters are one message, and nothing else.
-    pub(crate) fn fingerprint(&self, body: &[u8]) -> Fingerprint {
+    pub(super) fn fingerprint(&self, body: &[u8]) -> Fingerprint {
         let (key_id, mac) = self.keys.hash("dead letter", &STANDARD.encode(body));
         Fingerprint {
             bytes: body.len(),
@@ -44,34 +47,31 @@ impl DeadLetters {
         }
     }
 
-    /// Puts a message with the dead letters. Only when this is confirmed may it be acknowledged.
-    pub(crate) async fn bury(
+    /// Publishes the dead letter of a message. The message may be acknowledged only after this
+    /// succeeded.
+    pub(super) async fn publish(
         &self,
         delivery: &Delivery,
         body: &Fingerprint,
         cause: &Cause,
     ) -> Result<(), PublishError> {
+        let tenant_id = cause.key.as_ref().map(|key| &key.tenant_id);
+        let delivery_id = cause.key.as_ref().map(|key| &key.delivery_id);
         tracing::warn!(
             reason = cause.reason,
             detail = cause.detail,
-            tenant.id = cause
-                .key
-                .as_ref()
-                .map(|key| tracing::field::display(&key.tenant_id)),
-            delivery.id = cause
-                .key
-                .as_ref()
-                .map(|key| tracing::field::display(&key.delivery_id)),
-            "a message goes to the dead letters"
+            tenant.id = tenant_id.map(tracing::field::display),
+            delivery.id = delivery_id.map(tracing::field::display),
+            "message dead-lettered"
         );
         let letter = json!({
             "reason": cause.reason,
             "detail": cause.detail,
-            "tenant_id": cause.key.as_ref().map(|key| key.tenant_id.as_str()),
-            "delivery_id": cause.key.as_ref().map(|key| key.delivery_id.as_str()),
+            "tenant_id": tenant_id,
+            "delivery_id": delivery_id,
             "body_bytes": body.bytes,
             "body_hmac": { "key_id": body.key_id, "sha256": body.mac },
-            "user_id": delivery.properties.user_id().as_ref().map(lapin::types::ShortString::as_str),
+            "user_id": delivery.properties.user_id().as_ref().map(ShortString::as_str),
             "redelivered": delivery.redelivered,
         });
         let message = Message {

@@ -1,127 +1,184 @@
-//! Metrics for Prometheus, read from the engine's counts whenever they are asked for.
+//! Metrics for Prometheus, read from the engine's counts at every scrape.
 //!
-//! | metric | kind | what |
-//! |---|---|---|
-//! | `voice_otp_deliveries_admitted_total` | counter | deliveries that became durable here |
-//! | `voice_otp_calls_placed_total` | counter | calls that Twilio took from here |
-//! | `voice_otp_deliveries_ended_total` | counter | final statuses said by this worker |
-//! | `voice_otp_redials_total` | counter | calls to be placed again, since one reached nobody |
-//! | `voice_otp_prices_total` | counter | prices of calls that were told |
-//! | `voice_otp_stray_calls_total` | counter | calls that were no delivery's any more, hung up: somebody should look |
-//! | `voice_otp_account_circuits_total` | counter | circuits opened here for an account whose calls met trouble at Twilio |
-//! | `voice_otp_credential_circuits_total` | counter | circuits opened here for a tenant whose credentials Twilio refused |
-//! | `voice_otp_placements_in_flight` | gauge | places taken by calls being placed, of `VOICE_OTP_CONCURRENCY` |
-//! | `voice_otp_deliveries_held` | gauge | deliveries in this worker's hands |
-//! | `voice_otp_finals_missing` | gauge | deliveries of all workers without an ending long after their codes' ends: must be 0 |
-//! | `voice_otp_finals_double_total` | counter | deliveries of which a second final status was published: must be 0 |
+//! Counters are of this process and start at 0; each series exists from the start. All names begin
+//! with `voice_otp_`.
+//!
+//! | event | metric | kind | labels |
+//! |---|---|---|---|
+//! | a delivery is admitted by this process | `deliveries_admitted_total` | counter | |
+//! | Twilio accepts a call | `calls_placed_total` | counter | |
+//! | a final status is saved by this process | `final_statuses_total` | counter | |
+//! | a redial is scheduled | `redials_total` | counter | |
+//! | Twilio reports the price of a call | `call_prices_received_total` | counter | |
+//! | a call that belongs to no delivery is hung up | `orphaned_calls_total` | counter | |
+//! | a circuit opens: consecutive failures at Twilio, or rejected credentials | `circuits_opened_total` | counter | `kind`: `account`, `credentials` |
+//! | a permit of `VOICE_OTP_CONCURRENCY` is acquired or released | `attempts_in_flight` | gauge | |
+//! | this worker acquires or releases a delivery | `deliveries_owned` | gauge | |
+//! | a delivery of any worker has no final status long after its code's expiry; must be 0 | `overdue_deliveries` | gauge | |
+//! | a second final status of a delivery is published; must be 0 | `duplicate_final_statuses_total` | counter | |
 
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric, text};
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric as _, text};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 use prometheus_client::registry::Registry;
-use voice_otp::engine::Engine;
+use voice_otp::engine::{Counts, Engine};
 use voice_otp::ports::Ports;
 
 /// The content type of `OpenMetrics` text.
-pub(crate) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-struct Counts<P: Ports>(Arc<Engine<P>>);
-
-/// All metrics as text.
-pub(crate) fn text<P: Ports>(engine: &Arc<Engine<P>>) -> Result<String, fmt::Error> {
-    let mut registry = Registry::with_prefix("voice_otp");
-    registry.register_collector(Box::new(Counts(Arc::clone(engine))));
-    let mut text = String::new();
-    text::encode(&mut text, &registry)?;
-    Ok(text)
+/// The values of all metrics at one moment.
+#[derive(Debug)]
+struct Snapshot {
+    deliveries_admitted: u64,
+    calls_placed: u64,
+    final_statuses: u64,
+    redials: u64,
+    call_prices_received: u64,
+    orphaned_calls: u64,
+    account_circuits: u64,
+    credential_circuits: u64,
+    duplicate_final_statuses: u64,
+    overdue_deliveries: u64,
+    attempts_in_flight: usize,
+    deliveries_owned: usize,
 }
 
-impl<P: Ports> Collector for Counts<P> {
+/// All metrics as text.
+pub(super) fn text<P: Ports>(engine: &Arc<Engine<P>>) -> Result<String, fmt::Error> {
+    Snapshot::new(
+        engine.counts(),
+        engine.attempts_in_flight(),
+        engine.deliveries_owned(),
+    )
+    .text()
+}
+
+impl Snapshot {
+    fn new(counts: &Counts, attempts_in_flight: usize, deliveries_owned: usize) -> Self {
+        let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+        Self {
+            deliveries_admitted: read(&counts.admitted),
+            calls_placed: read(&counts.placed),
+            final_statuses: read(&counts.final_statuses),
+            redials: read(&counts.redials),
+            call_prices_received: read(&counts.call_prices),
+            orphaned_calls: read(&counts.orphaned_calls),
+            account_circuits: read(&counts.account_circuits),
+            credential_circuits: read(&counts.credential_circuits),
+            duplicate_final_statuses: read(&counts.duplicate_final_statuses),
+            overdue_deliveries: read(&counts.overdue_deliveries),
+            attempts_in_flight,
+            deliveries_owned,
+        }
+    }
+
+    fn text(self) -> Result<String, fmt::Error> {
+        let mut registry = Registry::with_prefix("voice_otp");
+        registry.register_collector(Box::new(self));
+        let mut text = String::new();
+        text::encode(&mut text, &registry)?;
+        Ok(text)
+    }
+}
+
+impl Collector for Snapshot {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let counts = self.0.counts();
-        let counters: [(&str, &str, &AtomicU64); 9] = [
+        let counters = [
             (
                 "deliveries_admitted",
-                "Deliveries that became durable here",
-                &counts.admitted,
+                "Deliveries admitted by this process",
+                self.deliveries_admitted,
             ),
             (
                 "calls_placed",
-                "Calls that Twilio took from here",
-                &counts.placed,
+                "Calls accepted by Twilio",
+                self.calls_placed,
             ),
             (
-                "deliveries_ended",
-                "Final statuses said by this worker",
-                &counts.ended,
+                "final_statuses",
+                "Final statuses published",
+                self.final_statuses,
+            ),
+            ("redials", "Redials scheduled", self.redials),
+            (
+                "call_prices_received",
+                "Prices of calls reported by Twilio",
+                self.call_prices_received,
             ),
             (
-                "redials",
-                "Calls to be placed again, since one reached nobody",
-                &counts.redials,
-            ),
-            ("prices", "Prices of calls that were told", &counts.prices),
-            (
-                "stray_calls",
-                "Calls that were no delivery's any more, hung up",
-                &counts.strays,
+                "orphaned_calls",
+                "Calls that belonged to no delivery and were hung up",
+                self.orphaned_calls,
             ),
             (
-                "account_circuits",
-                "Circuits opened for an account whose calls met trouble at Twilio",
-                &counts.account_circuits,
-            ),
-            (
-                "credential_circuits",
-                "Circuits opened for a tenant whose credentials Twilio refused",
-                &counts.credential_circuits,
-            ),
-            (
-                "finals_double",
-                "Deliveries of which a second final status was published: must be 0",
-                &counts.finals_double,
+                "duplicate_final_statuses",
+                "Deliveries with a second final status, must be 0",
+                self.duplicate_final_statuses,
             ),
         ];
-        for (name, help, count) in counters {
-            let counter = ConstCounter::new(count.load(Ordering::Relaxed));
-            counter.encode(encoder.encode_descriptor(name, help, None, MetricType::Counter)?)?;
+        for (name, help, value) in counters {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            ConstCounter::new(value).encode(metric)?;
         }
-        let missing =
-            i64::try_from(counts.finals_missing.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
-        let held = i64::try_from(self.0.holds()).unwrap_or(i64::MAX);
-        let in_flight = i64::try_from(self.0.places()).unwrap_or(i64::MAX);
-        for (name, help, value) in [
-            (
-                "placements_in_flight",
-                "Places taken by calls being placed",
-                in_flight,
-            ),
-            ("deliveries_held", "Deliveries in this worker's hands", held),
-            (
-                "finals_missing",
-                "Deliveries without an ending long after their codes' ends: must be 0",
-                missing,
-            ),
+        let help = "Circuits opened for failures at Twilio (account) or rejected credentials";
+        let mut circuits =
+            encoder.encode_descriptor("circuits_opened", help, None, MetricType::Counter)?;
+        for (kind, value) in [
+            ("account", self.account_circuits),
+            ("credentials", self.credential_circuits),
         ] {
-            ConstGauge::new(value).encode(encoder.encode_descriptor(
-                name,
-                help,
-                None,
-                MetricType::Gauge,
-            )?)?;
+            ConstCounter::new(value).encode(circuits.encode_family(&[("kind", kind)])?)?;
+        }
+        let gauges = [
+            (
+                "attempts_in_flight",
+                "Attempts in flight, of VOICE_OTP_CONCURRENCY",
+                gauge(self.attempts_in_flight),
+            ),
+            (
+                "deliveries_owned",
+                "Deliveries owned by this worker",
+                gauge(self.deliveries_owned),
+            ),
+            (
+                "overdue_deliveries",
+                "Deliveries of all workers without a final status long after expiry, must be 0",
+                gauge(self.overdue_deliveries),
+            ),
+        ];
+        for (name, help, value) in gauges {
+            let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(metric)?;
         }
         Ok(())
     }
 }
 
-impl<P: Ports> fmt::Debug for Counts<P> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Counts")
+/// The library's gauges are signed.
+fn gauge(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_series_exists_from_the_start() {
+        let text = Snapshot::new(&Counts::default(), 0, 0).text().unwrap();
+        insta::with_settings!({
+            snapshot_path => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots"),
+            prepend_module_to_snapshot => false,
+            omit_expression => true,
+        }, {
+            insta::assert_snapshot!("metrics", text);
+        });
     }
 }

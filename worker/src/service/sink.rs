@@ -1,8 +1,5 @@
 //! Statuses to RabbitMQ.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-
 use voice_otp::event::Event;
 use voice_otp::ports::{SinkError, StatusSink};
 use voice_otp_publisher::publisher::trace_headers;
@@ -10,41 +7,35 @@ use voice_otp_publisher::{Message, PublishError, Publisher, topology};
 use voice_otp_schemas::envelope::STRUCTURED;
 use zeroize::Zeroizing;
 
-/// Publishes statuses, confirmed.
+/// Publishes statuses with publisher confirms.
 #[derive(Clone)]
 pub struct Sink {
     publisher: Publisher,
-    unbound: Arc<AtomicU64>,
 }
 
 impl Sink {
     /// A sink over a publisher, which keeps the connection.
     pub fn new(publisher: Publisher) -> Self {
-        Self {
-            publisher,
-            unbound: Arc::default(),
-        }
+        Self { publisher }
     }
 }
 
 impl StatusSink for Sink {
     async fn publish(&self, events: &[Event]) -> Vec<Result<(), SinkError>> {
-        let mut posted = Vec::with_capacity(events.len());
+        // All are sent before the first confirm is awaited.
+        let mut queued = Vec::with_capacity(events.len());
         for event in events {
-            posted.push(self.publisher.post(message(event)).await);
+            queued.push(self.publisher.enqueue(message(event)).await);
         }
         let mut results = Vec::with_capacity(events.len());
-        for one in posted {
-            let result = match one {
-                Ok(answered) => answered.await.unwrap_or(Err(PublishError::Closed)),
+        for confirm in queued {
+            let result = match confirm {
+                Ok(confirmed) => confirmed.await.unwrap_or(Err(PublishError::Closed)),
                 Err(error) => Err(error),
             };
             results.push(match result {
-                // Nobody has bound this status, which is the dashboards' affair.
-                Err(PublishError::Unroutable(_)) => {
-                    self.unbound.fetch_add(1, Ordering::Relaxed);
-                    Ok(())
-                }
+                // No queue is bound for this status: consumers choose what they receive.
+                Err(PublishError::Unroutable(_)) => Ok(()),
                 result => result.map_err(|error| SinkError(Box::new(error))),
             });
         }

@@ -1,4 +1,4 @@
-//! The demo's requests, of every fate.
+//! The demo's requests: one or more of every outcome.
 
 use std::time::Duration;
 
@@ -8,79 +8,73 @@ use voice_otp_schemas::request::Requested;
 use voice_otp_schemas::status::Status;
 use voice_otp_schemas::{Context, DeliveryId, Locale, OtpCode, PhoneNumber, TenantId, Timestamp};
 
-use crate::verb::publish_clock;
+use voice_otp_publisher::clock;
 
-/// One request, and how it must end.
+/// A request, and how it must end.
 pub(super) struct Case {
-    pub(super) what: &'static str,
+    pub(super) description: &'static str,
     pub(super) request: Requested,
-    pub(super) deed: Deed,
-    pub(super) ends: (Status, Option<ReasonCode>),
+    pub(super) action: Action,
+    pub(super) expected: (Status, Option<ReasonCode>),
 }
 
-/// What is done beside publishing it.
-#[derive(Debug, Clone)]
-pub(super) enum Deed {
+/// What the demo does with a request besides publishing it at the start.
+#[derive(Debug)]
+pub(super) enum Action {
     None,
-    /// It is published a second time.
-    Repeat,
-    /// Another request is published under its id.
-    Conflict(Box<Requested>),
-    /// It is taken back at this status.
+    /// Publish it a second time.
+    PublishDuplicate,
+    /// Publish this other request, which has the same id.
+    PublishConflict(Box<Requested>),
+    /// Cancel it at this status.
     CancelAt(Status),
-    /// It is published once every other request of its tenant has a status: two workers share the queue, and the order in which they
-    /// admit is nobody's. Its code lives for this long from then.
-    AfterOthers(Duration),
+    /// Publish it only when each other request of its tenant has a status, with this time to live.
+    /// Two workers share the queue, so the order of publishing is not the order of admission.
+    PublishAfterOthers(Duration),
 }
 
-/// The unreadable message, and the conflicting duplicate.
+/// The dead letters of a demo: the unreadable message, and the conflicting duplicate.
 pub(super) const DEAD_LETTERS: u32 = 2;
 
 pub(super) const ACME: &str = "demo-acme";
+/// Its account places one call a second.
 pub(super) const GLOBEX: &str = "demo-globex";
+/// In test mode.
 pub(super) const INITECH: &str = "demo-initech";
-/// Reads codes only to who presses a key, and calls busy lines again, once.
+/// Its calls ask for a key before they read the code, and busy numbers are redialled once.
 pub(super) const UMBRELLA: &str = "demo-umbrella";
-/// A machine that is asked for a key.
+/// The number of an answering machine that is asked for a key.
 pub(super) const MACHINE: &str = "+13035550104";
 
+/// The time to live of most codes.
+const TIME_TO_LIVE: Duration = Duration::from_mins(3);
 /// Area codes of the numbers that answer.
 const AREAS: [u32; 8] = [212, 213, 312, 415, 617, 702, 713, 808];
 
 impl Case {
-    /// How often its number is called at the most.
-    pub(super) fn calls(&self) -> usize {
-        if self.request.tenant_id.as_str() == UMBRELLA && self.ends.0 == Status::Busy {
+    /// The maximum number of calls to its number.
+    pub(super) fn max_calls(&self) -> usize {
+        if self.request.tenant_id.as_str() == UMBRELLA && self.expected.0 == Status::Busy {
             2
         } else {
             1
         }
     }
 
-    pub(super) fn id(&self) -> String {
-        self.request.delivery_id.as_str().to_owned()
+    pub(super) fn id(&self) -> &str {
+        self.request.delivery_id.as_str()
     }
 }
 
-impl PartialEq for Deed {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::None, Self::None) | (Self::Repeat, Self::Repeat) => true,
-            (Self::CancelAt(one), Self::CancelAt(another)) => one == another,
-            (Self::AfterOthers(one), Self::AfterOthers(another)) => one == another,
-            _ => false,
-        }
-    }
-}
-
-struct Writer {
+/// Numbers the requests and collects them.
+struct CaseList {
     run: String,
     now: Timestamp,
     cases: Vec<Case>,
 }
 
-impl Writer {
-    fn request(&self, tenant: &str, to: &str, life: Duration) -> Option<Requested> {
+impl CaseList {
+    fn request(&self, tenant: &str, to: &str, time_to_live: Duration) -> Option<Requested> {
         let number = self.cases.len() + 1;
         Some(Requested {
             tenant_id: TenantId::parse(tenant).ok()?,
@@ -91,7 +85,7 @@ impl Writer {
                 (number * 7_654_321 + 493_027) % 1_000_000
             ))
             .ok()?,
-            expires_at: self.now + life,
+            expires_at: self.now + time_to_live,
             locale: None,
             user_ref: None,
             extension: None,
@@ -103,217 +97,229 @@ impl Writer {
 
     fn add(
         &mut self,
-        what: &'static str,
+        description: &'static str,
         tenant: &str,
         to: &str,
-        ends: (Status, Option<ReasonCode>),
-    ) -> &mut Self {
-        self.add_with(what, tenant, to, Duration::from_mins(3), Deed::None, ends)
+        expected: (Status, Option<ReasonCode>),
+    ) {
+        self.add_with(
+            description,
+            tenant,
+            to,
+            TIME_TO_LIVE,
+            Action::None,
+            expected,
+        );
     }
 
     fn add_with(
         &mut self,
-        what: &'static str,
+        description: &'static str,
         tenant: &str,
         to: &str,
-        life: Duration,
-        deed: Deed,
-        ends: (Status, Option<ReasonCode>),
-    ) -> &mut Self {
-        if let Some(request) = self.request(tenant, to, life) {
+        time_to_live: Duration,
+        action: Action,
+        expected: (Status, Option<ReasonCode>),
+    ) {
+        if let Some(request) = self.request(tenant, to, time_to_live) {
             self.cases.push(Case {
-                what,
+                description,
                 request,
-                deed,
-                ends,
+                action,
+                expected,
             });
         }
-        self
     }
 }
 
-/// All of them. The simulator knows a fate by a number's last two digits.
+const DELIVERED: (Status, Option<ReasonCode>) = (Status::Delivered, None);
+
+fn because(status: Status, code: ReasonCode) -> (Status, Option<ReasonCode>) {
+    (status, Some(code))
+}
+
+/// All requests. The simulator takes a call's outcome from the number's last two digits.
 pub(super) fn all(run: &str) -> Vec<Case> {
-    let mut w = Writer {
+    let mut list = CaseList {
         run: run.to_owned(),
-        now: publish_clock(),
+        now: clock::now(),
         cases: Vec::new(),
     };
-    let delivered = (Status::Delivered, None);
-    let because = |status, code| (status, Some(code));
-    let life = Duration::from_mins(3);
+    list.add_calls();
+    list.add_refusals();
+    list.add_actions();
+    list.add_policies();
+    list.add_conflict();
+    list.add_queued();
+    list.cases
+}
 
-    w.add("answered", ACME, "+14155550171", delivered);
-    for (area, line) in AREAS
-        .into_iter()
-        .flat_map(|area| [area].into_iter().zip([20]).chain([(area, 31), (area, 47)]))
-    {
-        w.add("answered", ACME, &format!("+1{area}55501{line}"), delivered);
-    }
-    for (what, line, ends) in [
-        ("busy", "01", because(Status::Busy, ReasonCode::Busy)),
-        (
-            "no answer",
-            "02",
-            because(Status::NoAnswer, ReasonCode::NoAnswer),
-        ),
-        (
-            "carrier can't",
-            "03",
-            because(Status::Failed, ReasonCode::CarrierFailed),
-        ),
-        ("a machine answers, and the code is spoken", "04", delivered),
-        (
-            "hung up after a second",
-            "05",
-            because(Status::HungUp, ReasonCode::HungUp),
-        ),
-        (
-            "declined",
-            "06",
-            because(Status::NoAnswer, ReasonCode::NoAnswer),
-        ),
-        ("429, then taken", "11", delivered),
-        ("429 with Retry-After, then taken", "12", delivered),
-        ("500 before taking it, then taken", "13", delivered),
-        ("500 although taken", "14", delivered),
-        ("taken, and no answer to the POST", "15", delivered),
-        ("taken, after a long while", "16", delivered),
-        ("taken, and the connection cut", "17", delivered),
-        (
-            "503 each time",
-            "18",
-            because(Status::Failed, ReasonCode::ProviderTrouble),
-        ),
-        ("taken, and an unreadable answer", "19", delivered),
-    ] {
-        w.add(what, ACME, &format!("+120255501{line}"), ends);
-    }
-    w.add(
-        "not a number, says Twilio",
-        ACME,
-        "+15005550001",
-        because(Status::Failed, ReasonCode::DestinationInvalid),
-    )
-    .add(
-        "can't be reached, says Twilio",
-        ACME,
-        "+15005550002",
-        because(Status::Failed, ReasonCode::DestinationInvalid),
-    )
-    .add(
-        "country blocked at Twilio",
-        ACME,
-        "+15005550003",
-        because(Status::Failed, ReasonCode::DestinationBlocked),
-    )
-    .add(
-        "blocked by Twilio",
-        ACME,
-        "+15005550004",
-        because(Status::Failed, ReasonCode::DestinationBlocked),
-    )
-    .add(
-        "country not allowed",
-        ACME,
-        "+34911234567",
-        because(Status::Rejected, ReasonCode::DestinationNotAllowed),
-    )
-    .add(
-        "unknown tenant",
-        "demo-nobody",
-        "+16465550120",
-        because(Status::Rejected, ReasonCode::UnknownTenant),
-    )
-    .add("test mode", INITECH, "+16465550121", delivered)
-    .add_with(
-        "expired on arrival",
-        ACME,
-        "+16465550122",
-        Duration::from_secs(5),
-        Deed::None,
-        because(Status::Expired, ReasonCode::ExpiredOnArrival),
-    )
-    .add_with(
-        "published twice",
-        ACME,
-        "+16465550123",
-        life,
-        Deed::Repeat,
-        delivered,
-    )
-    .add_with(
-        "cancelled while ringing",
-        ACME,
-        "+16465550102",
-        life,
-        Deed::CancelAt(Status::Ringing),
-        because(Status::Cancelled, ReasonCode::CancelledByRequest),
-    );
-    w.add(
-        "asked for a key, and pressed it",
-        UMBRELLA,
-        "+13035550120",
-        delivered,
-    )
-    .add(
-        "asked for a key, and wanted it again",
-        UMBRELLA,
-        "+13035550107",
-        delivered,
-    )
-    .add(
-        "a machine is asked for a key, and the code kept from it",
-        UMBRELLA,
-        MACHINE,
-        because(Status::HungUp, ReasonCode::NoKey),
-    )
-    .add(
-        "busy, and busy again when called once more",
-        UMBRELLA,
-        "+13035550101",
-        because(Status::Busy, ReasonCode::Busy),
-    );
-    if let Some(other) = w.request(ACME, "+16465550125", life) {
-        w.add_with(
-            "its id taken again",
-            ACME,
-            "+16465550124",
-            life,
-            Deed::Conflict(Box::new(other)),
-            delivered,
-        );
-    }
-    // Globex' account places one call a second: these wait for their turn, in Spanish.
-    for line in 20..26 {
-        w.add(
-            "in Spanish, a second apart",
-            GLOBEX,
-            &format!("+3491123{line}67"),
-            delivered,
-        );
-        if let (Some(case), Ok(locale)) = (w.cases.last_mut(), Locale::parse("es-ES")) {
-            case.request.locale = Some(locale);
+impl CaseList {
+    /// Calls that are placed at once: answered, not answered, and placed in spite of errors.
+    fn add_calls(&mut self) {
+        self.add("answered", ACME, "+14155550171", DELIVERED);
+        for area in AREAS {
+            for line in [20, 31, 47] {
+                self.add("answered", ACME, &format!("+1{area}55501{line}"), DELIVERED);
+            }
+        }
+        let carrier_failed = because(Status::Failed, ReasonCode::CarrierFailed);
+        let unavailable = because(Status::Failed, ReasonCode::ProviderTrouble);
+        let no_answer = because(Status::NoAnswer, ReasonCode::NoAnswer);
+        for (description, line, expected) in [
+            ("busy", "01", because(Status::Busy, ReasonCode::Busy)),
+            ("no answer", "02", no_answer),
+            ("the carrier fails", "03", carrier_failed),
+            ("a machine answers and hears the code", "04", DELIVERED),
+            (
+                "hung up after a second",
+                "05",
+                because(Status::HungUp, ReasonCode::HungUp),
+            ),
+            ("declined", "06", no_answer),
+            ("429, then accepted", "11", DELIVERED),
+            ("429 with Retry-After, then accepted", "12", DELIVERED),
+            ("500 without a call, then accepted", "13", DELIVERED),
+            ("500 with a call", "14", DELIVERED),
+            ("accepted, and no answer to the POST", "15", DELIVERED),
+            ("accepted, after a long while", "16", DELIVERED),
+            ("accepted, and the connection cut", "17", DELIVERED),
+            ("503 each time", "18", unavailable),
+            ("accepted, and an unreadable answer", "19", DELIVERED),
+        ] {
+            self.add(description, ACME, &format!("+120255501{line}"), expected);
         }
     }
-    w.add_with(
-        "cancelled while it waits",
-        GLOBEX,
-        "+34911239967",
-        life,
-        Deed::CancelAt(Status::Accepted),
-        because(Status::Cancelled, ReasonCode::CancelledByRequest),
-    );
-    let short = Duration::from_millis(32_500);
-    for line in 30..32 {
-        w.add_with(
-            "no slot before the code expires",
-            GLOBEX,
-            &format!("+3491123{line}67"),
-            short,
-            Deed::AfterOthers(short),
-            because(Status::Expired, ReasonCode::AccountBacklog),
+
+    /// Requests that Twilio or the worker refuses, and test mode.
+    fn add_refusals(&mut self) {
+        let invalid = because(Status::Failed, ReasonCode::DestinationInvalid);
+        let blocked = because(Status::Failed, ReasonCode::DestinationBlocked);
+        let not_allowed = because(Status::Rejected, ReasonCode::DestinationNotAllowed);
+        let unknown_tenant = because(Status::Rejected, ReasonCode::UnknownTenant);
+        self.add("an invalid number at Twilio", ACME, "+15005550001", invalid);
+        self.add(
+            "an unreachable number at Twilio",
+            ACME,
+            "+15005550002",
+            invalid,
+        );
+        self.add("a country blocked at Twilio", ACME, "+15005550003", blocked);
+        self.add("a number blocked by Twilio", ACME, "+15005550004", blocked);
+        self.add(
+            "a country that the tenant does not allow",
+            ACME,
+            "+34911234567",
+            not_allowed,
+        );
+        self.add(
+            "an unknown tenant",
+            "demo-unknown",
+            "+16465550120",
+            unknown_tenant,
+        );
+        self.add("test mode", INITECH, "+16465550121", DELIVERED);
+        self.add_with(
+            "expired on arrival",
+            ACME,
+            "+16465550122",
+            Duration::from_secs(5),
+            Action::None,
+            because(Status::Expired, ReasonCode::ExpiredOnArrival),
         );
     }
-    w.cases
+
+    fn add_actions(&mut self) {
+        self.add_with(
+            "published twice",
+            ACME,
+            "+16465550123",
+            TIME_TO_LIVE,
+            Action::PublishDuplicate,
+            DELIVERED,
+        );
+        self.add_with(
+            "cancelled while ringing",
+            ACME,
+            "+16465550102",
+            TIME_TO_LIVE,
+            Action::CancelAt(Status::Ringing),
+            because(Status::Cancelled, ReasonCode::CancelledByRequest),
+        );
+    }
+
+    /// A tenant that asks for a key, and redials busy numbers.
+    fn add_policies(&mut self) {
+        let no_key = because(Status::HungUp, ReasonCode::NoKey);
+        let busy = because(Status::Busy, ReasonCode::Busy);
+        self.add(
+            "asked for a key, and pressed",
+            UMBRELLA,
+            "+13035550120",
+            DELIVERED,
+        );
+        self.add(
+            "asked for a key, and asked to repeat",
+            UMBRELLA,
+            "+13035550107",
+            DELIVERED,
+        );
+        self.add(
+            "a machine is asked for a key, and hears no code",
+            UMBRELLA,
+            MACHINE,
+            no_key,
+        );
+        self.add(
+            "busy, and busy again at the redial",
+            UMBRELLA,
+            "+13035550101",
+            busy,
+        );
+    }
+
+    fn add_conflict(&mut self) {
+        // The request that is added next has the same id.
+        if let Some(other) = self.request(ACME, "+16465550125", TIME_TO_LIVE) {
+            self.add_with(
+                "its id used by another request",
+                ACME,
+                "+16465550124",
+                TIME_TO_LIVE,
+                Action::PublishConflict(Box::new(other)),
+                DELIVERED,
+            );
+        }
+    }
+
+    /// Globex's account places one call a second, so its requests are queued.
+    fn add_queued(&mut self) {
+        for line in 20..26 {
+            let to = format!("+3491123{line}67");
+            self.add("in Spanish, a second apart", GLOBEX, &to, DELIVERED);
+            if let (Some(case), Ok(locale)) = (self.cases.last_mut(), Locale::parse("es-ES")) {
+                case.request.locale = Some(locale);
+            }
+        }
+        self.add_with(
+            "cancelled while queued",
+            GLOBEX,
+            "+34911239967",
+            TIME_TO_LIVE,
+            Action::CancelAt(Status::Accepted),
+            because(Status::Cancelled, ReasonCode::CancelledByRequest),
+        );
+        // Less than the requests before them need.
+        let short = Duration::from_millis(32_500);
+        for line in 30..32 {
+            self.add_with(
+                "no slot before the code expires",
+                GLOBEX,
+                &format!("+3491123{line}67"),
+                short,
+                Action::PublishAfterOthers(short),
+                because(Status::Expired, ReasonCode::AccountBacklog),
+            );
+        }
+    }
 }

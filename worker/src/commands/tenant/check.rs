@@ -2,73 +2,64 @@
 
 use std::time::Duration;
 
-use anyhow::{Context as _, anyhow};
-use voice_otp_store::settings;
+use anyhow::Context as _;
 use voice_otp_twilio::check::{Finding, Verdict, check};
 use voice_otp_twilio::client::{self, Client};
 
-use super::{open, tenant_id};
-use crate::cli::{Database, Reach, Sealing};
-use crate::config::Checks;
-use crate::telemetry::say;
-use crate::verb::Failed;
+use crate::args::{Database, EncryptionKeys, TwilioUrls};
+use crate::commands::CommandError;
+use crate::commands::database::{load_tenant, open};
+use crate::commands::input::tenant_id;
+use crate::config::ArgumentChecker;
+use crate::output::{print_json, print_line};
 
-/// The longest an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(15);
+/// The timeout of a connection to Twilio, and of a request.
+const TIMEOUT: Duration = Duration::from_secs(15);
 
 pub(super) async fn run(
     id: &str,
     json: bool,
-    reach: &Reach,
+    twilio: &TwilioUrls,
     database: &Database,
-    sealing: &Sealing,
-) -> Result<(), Failed> {
-    let mut checks = Checks::default();
-    let id = tenant_id(&mut checks, id);
-    let (keys, url) = (checks.keys(sealing), checks.database(database));
-    let (base_url, public_url) = checks.reach(reach);
-    let (id, keys, url) = checks.done(
-        id.zip(keys)
-            .zip(url)
-            .map(|((id, keys), url)| (id, keys, url)),
-    )?;
-    let pool = open(Checks::default(), Some(url)).await?;
-    let found = settings::load_one(&pool, &keys, &id)
-        .await
-        .context("read the settings")?;
-    let settings =
-        found.ok_or_else(|| anyhow!("there is no tenant {id}; voice-otp tenant set makes one"))?;
+    keys: &EncryptionKeys,
+) -> Result<(), CommandError> {
+    let mut checker = ArgumentChecker::default();
+    let id = tenant_id(&mut checker, id);
+    let (keys, url) = (checker.keys(keys), checker.database(database));
+    let (base_url, public_url) = checker.twilio_urls(twilio);
+    let (id, keys, url) = checker.finish(|| Some((id?, keys?, url?)))?;
+    let settings = load_tenant(&open(&url).await?, &keys, &id).await?;
     let client = Client::new(client::Settings {
         base_url,
         public_url,
-        connect_timeout: PATIENCE,
-        timeout: PATIENCE,
+        connect_timeout: TIMEOUT,
+        timeout: TIMEOUT,
     })
     .context("make an HTTP client")?;
     let findings = check(&client, &settings).await;
     if json {
-        say(&serde_json::to_string_pretty(&findings).context("write JSON")?)?;
+        print_json(&findings)?;
     } else {
         for finding in &findings {
-            say(&lines(finding))?;
+            print_line(&lines(finding))?;
         }
         if !settings.enabled {
-            say("voice is switched off for the tenant: voice-otp tenant set --enable")?;
+            print_line("The tenant is disabled: voice-otp tenant set --enable")?;
         }
     }
     if findings.iter().any(Finding::is_bad) {
-        Err(Failed::Told)
+        Err(CommandError::Reported)
     } else {
         Ok(())
     }
 }
 
-/// A finding for a person.
+/// A finding as text: the verdict and what was found, then what to do.
 fn lines(finding: &Finding) -> String {
     let (word, style) = match finding.verdict {
         Verdict::Ok => ("ok", console::Style::new().green()),
         Verdict::Warning => ("warning", console::Style::new().yellow()),
-        Verdict::Fault => ("fault", console::Style::new().red()),
+        Verdict::Fault => ("failed", console::Style::new().red()),
         Verdict::Unknown => ("unknown", console::Style::new().dim()),
     };
     let mut text = format!(
