@@ -1,4 +1,4 @@
-//! A vhost of its own on the broker that `./dev` has started.
+//! A vhost for one measurement, on the broker that `./dev` starts.
 
 use anyhow::Context as _;
 use lapin::options::QueueDeclareOptions;
@@ -15,21 +15,21 @@ pub(crate) struct Vhost {
 }
 
 impl Vhost {
-    /// A new vhost with the whole topology.
+    /// Creates a vhost with the whole topology.
     pub(crate) async fn fresh() -> anyhow::Result<Self> {
         let (base, api) = (
             from_environment("VOICE_OTP_AMQP_URL")?,
             from_environment("VOICE_OTP_TEST_RABBITMQ_API")?,
         );
         let name = format!("bench-{}", uuid::Uuid::new_v4().simple());
-        let made = reqwest::Client::new()
+        let created = reqwest::Client::new()
             .put(format!("{api}/api/vhosts/{name}"))
             .send()
             .await?;
         anyhow::ensure!(
-            made.status().is_success(),
-            "make a vhost: {}",
-            made.status()
+            created.status().is_success(),
+            "create a vhost: {}",
+            created.status()
         );
         let authority = base
             .split('/')
@@ -46,15 +46,15 @@ impl Vhost {
         })
     }
 
-    /// How many messages a queue holds.
+    /// The number of messages in a queue.
     pub(crate) async fn depth(&self, queue: &str) -> anyhow::Result<u32> {
         let channel = self.connection.create_channel().await?;
-        let look = QueueDeclareOptions {
+        let passive = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()
         };
         let depth = channel
-            .queue_declare(queue.into(), look, FieldTable::default())
+            .queue_declare(queue.into(), passive, FieldTable::default())
             .await?
             .message_count();
         channel.close(200, "done".into()).await?;

@@ -1,4 +1,4 @@
-//! A Postgres schema of its own, migrated, with as many tenants as asked for.
+//! A migrated Postgres schema for one measurement, with its tenants.
 
 use anyhow::Context as _;
 use futures_util::{TryStreamExt as _, stream};
@@ -18,29 +18,29 @@ pub(crate) struct Database {
     /// The schema's name.
     pub(crate) schema: String,
     pub(crate) pool: Pool,
-    /// What seals the tenants' secrets.
+    /// The keys that seal the tenants' secrets.
     pub(crate) keys_text: SecretString,
     keys: Keyring,
 }
 
-/// What every account signs in with.
+/// The auth token of every account.
 pub(crate) const AUTH_TOKEN: &str = "0123456789abcdef0123456789abcdef";
-/// The number that all call from.
+/// The From number of every tenant.
 pub(crate) const FROM: &str = "+12025550190";
-/// Connections of the bench itself.
+/// The connections of this program.
 const CONNECTIONS: usize = 4;
 
 /// A Twilio account and its tenants.
 pub(crate) struct Account {
     pub(crate) number: usize,
     pub(crate) calls_per_second: f64,
-    /// Their ids.
+    /// The tenants' ids.
     pub(crate) tenants: Vec<String>,
 }
 
 impl Account {
     /// The account with this number, and one tenant `t<number>`.
-    pub(crate) fn alone(number: usize, calls_per_second: f64) -> Self {
+    pub(crate) fn with_one_tenant(number: usize, calls_per_second: f64) -> Self {
         Self {
             number,
             calls_per_second,
@@ -81,7 +81,7 @@ impl Database {
         })
     }
 
-    /// Saves tenants whose credentials Twilio has taken, and the peers' table of them.
+    /// Saves tenants with verified credentials, and the peers' table of them.
     pub(crate) async fn tenants(&self, accounts: &[Account]) -> anyhow::Result<()> {
         let drafts = accounts
             .iter()
@@ -108,23 +108,23 @@ impl Database {
                 .await?)
             })
             .await?;
-        let sql = "update voice_settings set proven = true; \
-                   create table if not exists bench_tenants (tenant_id text primary key, account_sid text, auth_token text, \
-                     from_number text); \
-                   insert into bench_tenants select tenant_id, account_sid, '0123456789abcdef0123456789abcdef', '+12025550190' \
+        let sql = "update voice_settings set credentials_verified = true; \
+                   create table if not exists bench_tenants (tenant_id text primary key, \
+                     account_sid text, auth_token text, from_number text); \
+                   insert into bench_tenants select tenant_id, account_sid, \
+                     '0123456789abcdef0123456789abcdef', '+12025550190' \
                      from voice_settings on conflict do nothing; \
                    analyze";
         Ok(self.pool.get().await?.batch_execute(sql).await?)
     }
 
-    /// A number that a query gives.
+    /// The number that a query returns.
     pub(crate) async fn count(&self, sql: &str) -> anyhow::Result<i64> {
         Ok(self.pool.get().await?.query_one(sql, &[]).await?.get(0))
     }
 
     pub(crate) async fn drop_schema(self) -> anyhow::Result<()> {
         let client = self.pool.get().await.context("connect to Postgres")?;
-        // Partitions are tables as well, so that many locks may be needed.
         Ok(client
             .batch_execute(&format!("drop schema {} cascade", self.schema))
             .await?)

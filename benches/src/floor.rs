@@ -1,5 +1,5 @@
-//! The floor: what consuming, posting, telling and acknowledging cost on these servers when nothing is remembered and
-//! nothing is promised. A bare loop over the same queue, prefetch, body and statuses.
+//! The floor: a bare loop that consumes, posts, publishes and acknowledges, with the same queue,
+//! prefetch, body and statuses, but with no database and no guarantees.
 
 use std::sync::Arc;
 
@@ -18,7 +18,7 @@ use voice_otp_publisher::topology;
 
 use crate::broker::{Vhost, from_environment};
 
-/// POSTs in flight, and the broker's window: as our worker's defaults.
+/// The permits for POSTs in flight, and the prefetch.
 const CONCURRENCY: usize = 256;
 const PREFETCH: u16 = 1000;
 
@@ -28,13 +28,13 @@ struct Floor {
     statuses: Channel,
 }
 
-/// Runs as a process of its own, `voice-otp-bench floor-worker`, until it is killed.
+/// Runs as a separate process, `voice-otp-bench floor-worker`, until it is killed.
 pub(crate) async fn run() -> anyhow::Result<()> {
     let (amqp_url, twilio_url) = (
         from_environment("AMQP_URL")?,
         from_environment("TWILIO_URL")?,
     );
-    // As the worker: one connection to consume on, one to publish on.
+    // Like the worker: one connection to consume on, one to publish on.
     let consuming =
         lapin::Connection::connect(&amqp_url, lapin::ConnectionProperties::default()).await?;
     let publishing =
@@ -71,7 +71,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         let permit = Arc::clone(&permits).acquire_owned().await?;
         let floor = Arc::clone(&floor);
         drop(tasks.spawn(async move {
-            let done = floor.work(delivery).await;
+            let done = floor.process(delivery).await;
             drop(permit);
             done
         }));
@@ -80,7 +80,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
 }
 
 impl Floor {
-    async fn work(&self, delivery: Delivery) -> anyhow::Result<()> {
+    async fn process(&self, delivery: Delivery) -> anyhow::Result<()> {
         let event: serde_json::Value = serde_json::from_slice(&delivery.data)?;
         let text = |at: &str| {
             event
@@ -124,8 +124,8 @@ impl Floor {
             .and_then(serde_json::Value::as_str)
             .unwrap_or_default();
         let (accepted, placed) = tokio::try_join!(
-            self.tell(&id, &tenant, "accepted", 1, ""),
-            self.tell(&id, &tenant, "placed", 2, sid)
+            self.publish_status(&id, &tenant, "accepted", 1, ""),
+            self.publish_status(&id, &tenant, "placed", 2, sid)
         )?;
         accepted.await?;
         placed.await?;
@@ -136,7 +136,7 @@ impl Floor {
         Ok(())
     }
 
-    async fn tell(
+    async fn publish_status(
         &self,
         id: &str,
         tenant: &str,
@@ -145,12 +145,15 @@ impl Floor {
         sid: &str,
     ) -> anyhow::Result<lapin::PublisherConfirm> {
         let body = serde_json::json!({
-            "specversion": "1.0", "id": format!("{id}/{sequence}"), "source": format!("/voice-otp/{tenant}"),
-            "type": "dev.voiceotp.delivery.status.v1", "subject": id, "time": "2026-11-25T12:00:00.000Z",
+            "specversion": "1.0", "id": format!("{id}/{sequence}"),
+            "source": format!("/voice-otp/{tenant}"),
+            "type": "dev.voiceotp.delivery.status.v1", "subject": id,
+            "time": "2026-11-25T12:00:00.000Z",
             "datacontenttype": "application/json",
             "data": {
-                "delivery_id": id, "tenant_id": tenant, "status": status, "final": false, "sequence": sequence, "attempt": 1,
-                "to_masked": "+1415*****71", "call_sid": sid, "timings": { "admitted_ms": 3, "due_ms": 3, "placed_ms": 9 },
+                "delivery_id": id, "tenant_id": tenant, "status": status, "final": false,
+                "sequence": sequence, "attempt": 1, "to_masked": "+1415*****71", "call_sid": sid,
+                "timings": { "admitted_ms": 3, "due_ms": 3, "placed_ms": 9 },
                 "context": {}, "test": false,
             },
         });
@@ -175,7 +178,7 @@ impl Floor {
     }
 }
 
-/// The floor on a vhost, as a process.
+/// Starts the floor on a vhost, as a process.
 pub(crate) fn spawn(vhost: &Vhost, twilio_url: &str) -> anyhow::Result<tokio::process::Child> {
     Ok(tokio::process::Command::new(std::env::current_exe()?)
         .arg("floor-worker")

@@ -1,4 +1,4 @@
-//! Requests to work on, and statuses to count.
+//! Requests to process, and statuses to count.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,12 +16,12 @@ use voice_otp_schemas::{TenantId, Timestamp};
 
 use crate::broker::Vhost;
 
-/// Where statuses are counted.
+/// The queue in which statuses are counted.
 const COUNTED: &str = "bench.statuses";
-/// Publishes on their way at once.
+/// The number of unconfirmed publishes.
 const WINDOW: usize = 512;
 
-/// The `n`th number of those that may be called.
+/// The `n`th of the numbers that may be called.
 pub(crate) fn number(n: usize) -> String {
     const AREAS: [u32; 12] = [212, 213, 312, 415, 617, 702, 713, 808, 305, 404, 503, 602];
     let area = AREAS.get(n % AREAS.len()).copied().unwrap_or(212);
@@ -41,7 +41,10 @@ pub(crate) fn request(id: &str, tenant: &str, to: &str, life: Duration) -> Strin
         rfc3339(Timestamp::from(now + life)),
     );
     format!(
-        r#"{{"specversion":"1.0","id":"{id}","source":"/bench","type":"dev.voiceotp.delivery.requested.v1","time":"{time}","data":{{"tenant_id":"{tenant}","to":"{to}","code":"493027","expires_at":"{expires_at}"}}}}"#
+        "{{\"specversion\":\"1.0\",\"id\":\"{id}\",\"source\":\"/bench\",\
+         \"type\":\"dev.voiceotp.delivery.requested.v1\",\"time\":\"{time}\",\
+         \"data\":{{\"tenant_id\":\"{tenant}\",\"to\":\"{to}\",\"code\":\"493027\",\
+         \"expires_at\":\"{expires_at}\"}}}}"
     )
 }
 
@@ -53,16 +56,16 @@ pub(crate) fn routing_key(tenant: &str) -> anyhow::Result<String> {
     ))
 }
 
-/// How a worker wants its messages.
+/// The format of messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// CloudEvents, as they are.
+    /// CloudEvents, as voice-otp takes them.
     CloudEvents,
     /// Celery's protocol, version 2, around the event.
     Celery,
 }
 
-/// Puts messages into the queue of requests: they wait there for the worker under test.
+/// Publishes messages to the queue of requests, where they wait for the measured worker.
 pub(crate) async fn publish(
     vhost: &Vhost,
     format: Format,
@@ -114,7 +117,7 @@ pub(crate) async fn publish(
     Ok(())
 }
 
-/// A queue that every status goes to, as to a dashboard that is away.
+/// Declares a queue for statuses, as a dashboard has one.
 pub(crate) async fn count_statuses(vhost: &Vhost, binding: &str) -> anyhow::Result<()> {
     let channel = vhost.connection.create_channel().await?;
     let durable = QueueDeclareOptions {
@@ -138,36 +141,36 @@ pub(crate) async fn count_statuses(vhost: &Vhost, binding: &str) -> anyhow::Resu
     Ok(())
 }
 
-/// Waits until `total` statuses have come, and says how many came a second: from the moment that a twentieth had come
-/// until the last, so that a program's start doesn't count.
+/// Waits for `total` statuses. Returns the statuses per second, from the moment when a twentieth
+/// had arrived until the last, so that a program's start doesn't count.
 pub(crate) async fn statuses_per_second(
     vhost: &Vhost,
     total: u32,
     longest: Duration,
 ) -> anyhow::Result<f64> {
     let channel = vhost.connection.create_channel().await?;
-    let look = QueueDeclareOptions {
+    let passive = QueueDeclareOptions {
         passive: true,
         ..QueueDeclareOptions::default()
     };
-    let began = Instant::now();
+    let start = Instant::now();
     let mut first: Option<(Instant, u32)> = None;
     loop {
         let count = channel
-            .queue_declare(COUNTED.into(), look, FieldTable::default())
+            .queue_declare(COUNTED.into(), passive, FieldTable::default())
             .await?
             .message_count();
         if first.is_none() && count >= total / 20 {
             first = Some((Instant::now(), count));
         }
         if count >= total {
-            let (since, had) = first.unwrap_or((began, 0));
+            let (since, before) = first.unwrap_or((start, 0));
             channel.close(200, "done".into()).await?;
-            return Ok(f64::from(total - had) / since.elapsed().as_secs_f64());
+            return Ok(f64::from(total - before) / since.elapsed().as_secs_f64());
         }
         anyhow::ensure!(
-            began.elapsed() < longest,
-            "only {count} of {total} statuses came in {longest:?}"
+            start.elapsed() < longest,
+            "only {count} of {total} statuses arrived in {longest:?}"
         );
         tokio::time::sleep(Duration::from_millis(10)).await;
     }

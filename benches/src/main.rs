@@ -1,9 +1,9 @@
-//! Measurements on real servers, each against something else in the same run: machines are noisy, ratios less so.
-//! `./dev bench` starts the servers and runs them all; an argument picks one.
+//! Measurements on real servers, each beside a baseline in the same run: machines are noisy, ratios
+//! less so. `./dev bench` starts the servers and runs all measurements; an argument selects one.
 #![expect(
     clippy::print_stdout,
     clippy::disallowed_methods,
-    reason = "it prints a table for people, and has clocks, time-outs and an environment of its own"
+    reason = "a measurement prints tables, and reads clocks and the environment itself"
 )]
 
 mod broker;
@@ -16,22 +16,22 @@ mod process;
 mod publisher;
 mod report;
 mod scenarios;
-mod steady;
+mod steady_load;
 mod throughput;
 mod twilio;
 
 use std::process::ExitCode;
 
-/// As the worker's: the floor must not be lower for it.
+/// The worker's allocator, so that the floor is comparable.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    // In a process that speaks TLS nowhere there may be no provider yet.
+    // The process may not have used TLS yet, and then has no provider. An error means that it has.
     drop(rustls::crypto::ring::default_provider().install_default());
-    let (verb, argument) = (std::env::args().nth(1), std::env::args().nth(2));
-    let right = match verb.as_deref() {
+    let (name, argument) = (std::env::args().nth(1), std::env::args().nth(2));
+    let succeeded = match name.as_deref() {
         None => all().await?,
         Some("publisher") => publisher::run().await?,
         Some("throughput") => !throughput::run(3, argument.as_deref()).await?.is_empty(),
@@ -42,20 +42,21 @@ async fn main() -> anyhow::Result<ExitCode> {
         Some("hopeless") => scenarios::hopeless().await.map(|()| true)?,
         Some("viewers") => scenarios::viewers().await.map(|()| true)?,
         Some("growth") => scenarios::growth().await.map(|()| true)?,
-        // Not for people: the floor runs as a process of its own.
+        // Internal: the floor runs as a separate process.
         Some("floor-worker") => floor::run().await.map(|()| true)?,
         Some(other) => anyhow::bail!(
-            "there is no measurement '{other}': throughput, latency, pace, flood, neighbours, hopeless, growth, viewers, publisher"
+            "unknown measurement '{other}'; choose one of throughput, latency, pace, flood, \
+             neighbours, hopeless, growth, viewers, publisher"
         ),
     };
-    Ok(if right {
+    Ok(if succeeded {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
 }
 
-/// Everything, one after the other.
+/// Runs every measurement, one after the other.
 async fn all() -> anyhow::Result<bool> {
     throughput::run(5, None).await?;
     scenarios::latency().await?;

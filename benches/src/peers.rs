@@ -1,4 +1,5 @@
-//! Workers of the usual kind, in other languages: what is under `benches/peers`, installed by `./dev bench`.
+//! Conventional workers in other languages, for comparison. They stand under `benches/peers`, and
+//! `./dev bench` installs them.
 
 use std::path::PathBuf;
 
@@ -14,9 +15,9 @@ use crate::database::Database;
 /// A worker to compare with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Peer {
-    /// amqplib, undici, pg.
+    /// Node.js with amqplib, undici and pg.
     Node,
-    /// Celery prefork, requests, psycopg2.
+    /// Celery with prefork, requests and psycopg2.
     Celery,
 }
 
@@ -29,7 +30,7 @@ impl Peer {
     }
 }
 
-/// Celery declares its queue by itself, with no other arguments than these.
+/// Celery's queue, which Celery itself declares with the same arguments.
 pub(crate) const CELERY_QUEUE: &str = "bench.celery";
 
 pub(crate) async fn declare_celery_queue(channel: &lapin::Channel) -> anyhow::Result<()> {

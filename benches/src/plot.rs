@@ -1,4 +1,4 @@
-//! The throughput as a picture.
+//! The chart of the throughput.
 
 use std::path::Path;
 
@@ -14,9 +14,9 @@ use crate::report::{Series, median, share};
 const OURS: RGBColor = RGBColor(32, 96, 160);
 const OTHERS: RGBColor = RGBColor(150, 150, 150);
 
-/// Draws a bar for each, its median, with a line from the least to the most.
+/// Draws one bar per series: its median, with a box from minimum to maximum.
 pub(crate) fn bars(series: &[Series], title: &str, file: &Path) -> anyhow::Result<()> {
-    std::fs::create_dir_all(file.parent().context("the picture has a folder")?)?;
+    std::fs::create_dir_all(file.parent().context("the chart's path has a folder")?)?;
     let most = series
         .iter()
         .flat_map(|series| series.values.iter().copied())

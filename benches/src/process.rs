@@ -1,4 +1,4 @@
-//! The programs measured, as processes. Each is stopped by its process id.
+//! The measured programs, as processes.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -10,15 +10,14 @@ use tokio::process::{Child, Command};
 
 use crate::broker::Vhost;
 use crate::database::Database;
-use crate::twilio::free_port;
 
-/// A worker of ours.
+/// A voice-otp worker.
 pub(crate) struct Worker {
     child: Child,
     address: String,
 }
 
-/// `voice-otp`, built beside the bench.
+/// The path of `voice-otp`, which is built beside this program.
 pub(crate) fn program() -> anyhow::Result<PathBuf> {
     let path = std::env::current_exe()?.with_file_name("voice-otp");
     anyhow::ensure!(
@@ -30,7 +29,7 @@ pub(crate) fn program() -> anyhow::Result<PathBuf> {
 }
 
 impl Worker {
-    /// Starts one and waits until it is ready.
+    /// Starts a worker, and waits until it is ready.
     pub(crate) async fn start(
         vhost: &Vhost,
         database: &Database,
@@ -42,7 +41,7 @@ impl Worker {
         Ok(worker)
     }
 
-    /// Starts one.
+    /// Starts a worker.
     pub(crate) fn spawn(
         vhost: &Vhost,
         database: &Database,
@@ -83,7 +82,7 @@ impl Worker {
         anyhow::bail!("the worker does not become ready")
     }
 
-    /// The largest its memory has been, in bytes.
+    /// The worker's peak memory, in bytes.
     pub(crate) fn peak_memory_bytes(&self) -> anyhow::Result<u64> {
         peak_memory_bytes(&self.child)
     }
@@ -92,15 +91,22 @@ impl Worker {
         terminate(&mut self.child).await
     }
 
-    /// Kills it, as a crash would.
+    /// Sends SIGKILL, as a crash.
     pub(crate) async fn kill(mut self) -> anyhow::Result<()> {
         Ok(self.child.kill().await?)
     }
 }
 
-/// The largest a program's memory has been, in bytes.
+/// A port that is free now.
+pub(crate) fn free_port() -> anyhow::Result<u16> {
+    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
+        .local_addr()?
+        .port())
+}
+
+/// A program's peak memory, in bytes.
 pub(crate) fn peak_memory_bytes(child: &Child) -> anyhow::Result<u64> {
-    let pid = child.id().context("it runs")?;
+    let pid = child.id().context("the process is running")?;
     let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
     let line = status
         .lines()
@@ -110,7 +116,7 @@ pub(crate) fn peak_memory_bytes(child: &Child) -> anyhow::Result<u64> {
     Ok(kilobytes * 1024)
 }
 
-/// Asks a program to stop, waits, and kills it if it doesn't.
+/// Sends SIGTERM, waits, and kills the program if it doesn't stop.
 pub(crate) async fn terminate(child: &mut Child) -> anyhow::Result<()> {
     if let Some(pid) = child.id() {
         Command::new("kill")

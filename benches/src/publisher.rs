@@ -1,9 +1,9 @@
-//! How fast sixteen tasks get requests confirmed by a quorum queue, and whether any is told a lie.
+//! How fast 16 tasks get requests confirmed by a quorum queue, and whether any report is false.
 //!
-//! Two ways of publishing, several rounds of each in turn: every task waits for each confirm before its next request
-//! ([`Publisher::request`]), or has a window of requests on their way ([`Publisher::post`]). Every fifth message of the
-//! windowed rounds has a routing key that leads nowhere: what was reported as stored is compared with what is told from
-//! the message itself, and with what the queue holds at the end.
+//! Two ways of publishing, in turn for several rounds: every task waits for each confirm before its
+//! next request ([`Publisher::request`]), or has a window of unconfirmed requests
+//! ([`Publisher::enqueue`]). Every fifth message of the windowed rounds is unroutable. The reports
+//! are compared with the messages, and with the queue at the end.
 
 use std::time::{Duration, Instant, SystemTime};
 
@@ -19,15 +19,15 @@ use crate::broker::Vhost;
 
 const ROUNDS: usize = 5;
 const TASKS: usize = 16;
-const REQUESTS_A_TASK: usize = 2_000;
-/// Requests of one task on their way at once, where it doesn't wait for each.
+const REQUESTS_PER_TASK: usize = 2_000;
+/// The unconfirmed requests of one task, where it doesn't wait for each confirm.
 const WINDOW: usize = 32;
 
-/// What a round showed.
+/// The result of a round.
 struct Round {
     stored: usize,
-    /// Reported as stored, and not; or the other way round.
-    lies: usize,
+    /// Messages that were reported as stored and were not, or the other way round.
+    false_reports: usize,
     taken: Duration,
 }
 
@@ -41,7 +41,7 @@ pub(crate) async fn run() -> anyhow::Result<bool> {
         windowed.push(in_windows(&publisher, round).await?);
     }
     publisher.close().await;
-    // The queue's own count lags behind its confirms a little.
+    // The queue's count lags a little behind its confirms.
     tokio::time::sleep(Duration::from_secs(1)).await;
     let queued = usize::try_from(
         vhost
@@ -57,14 +57,14 @@ pub(crate) async fn run() -> anyhow::Result<bool> {
         .chain(&windowed)
         .map(|round| round.stored)
         .sum::<usize>();
-    let lies = one_by_one
+    let false_reports = one_by_one
         .iter()
         .chain(&windowed)
-        .map(|round| round.lies)
+        .map(|round| round.false_reports)
         .sum::<usize>();
     println!(
-        "{TASKS} tasks, one publisher, quorum queue, {} messages a round, {ROUNDS} rounds",
-        TASKS * REQUESTS_A_TASK
+        "{TASKS} tasks, one publisher, quorum queue, {} messages per round, {ROUNDS} rounds",
+        TASKS * REQUESTS_PER_TASK
     );
     println!(
         "{:<58} {:>8} {:>8} {:>8}  confirmed/s",
@@ -73,7 +73,7 @@ pub(crate) async fn run() -> anyhow::Result<bool> {
     for (what, rounds) in [
         ("each task waits for each confirm", &one_by_one),
         (
-            "each task has 32 on their way, every fifth unroutable",
+            "each task has 32 unconfirmed, every fifth unroutable",
             &windowed,
         ),
     ] {
@@ -87,15 +87,17 @@ pub(crate) async fn run() -> anyhow::Result<bool> {
             at(rates.len() - 1)
         );
     }
-    println!("reported as stored: {stored}; in the queue: {queued}; lies: {lies}");
-    Ok(lies == 0 && stored == queued)
+    println!(
+        "reported as stored: {stored}; in the queue: {queued}; false reports: {false_reports}"
+    );
+    Ok(false_reports == 0 && stored == queued)
 }
 
 impl Round {
-    /// Answers a second, whatever they say: an unroutable message is answered by the broker like any other.
+    /// Answers per second, of any kind: the broker also answers unroutable messages.
     #[expect(clippy::cast_precision_loss, reason = "a few thousand messages")]
     fn rate(&self) -> f64 {
-        (TASKS * REQUESTS_A_TASK) as f64 / self.taken.as_secs_f64()
+        (TASKS * REQUESTS_PER_TASK) as f64 / self.taken.as_secs_f64()
     }
 }
 
@@ -105,7 +107,7 @@ async fn waiting_for_each(publisher: &Publisher, round: usize) -> anyhow::Result
         .map(|task| {
             let publisher = publisher.clone();
             tasks.spawn(async move {
-                for n in 0..REQUESTS_A_TASK {
+                for n in 0..REQUESTS_PER_TASK {
                     publisher
                         .request(&request(&format!("each-{round}-{task}-{n}"), n)?)
                         .await?;
@@ -118,8 +120,8 @@ async fn waiting_for_each(publisher: &Publisher, round: usize) -> anyhow::Result
         task.await??;
     }
     Ok(Round {
-        stored: TASKS * REQUESTS_A_TASK,
-        lies: 0,
+        stored: TASKS * REQUESTS_PER_TASK,
+        false_reports: 0,
         taken: start.elapsed(),
     })
 }
@@ -136,13 +138,13 @@ async fn in_windows(publisher: &Publisher, round: usize) -> anyhow::Result<Round
         .collect();
     let mut sum = Round {
         stored: 0,
-        lies: 0,
+        false_reports: 0,
         taken: Duration::ZERO,
     };
     for task in running {
-        let (stored, lies) = task.await??;
+        let (stored, false_reports) = task.await??;
         sum.stored += stored;
-        sum.lies += lies;
+        sum.false_reports += false_reports;
     }
     Ok(Round {
         taken: start.elapsed(),
@@ -150,36 +152,37 @@ async fn in_windows(publisher: &Publisher, round: usize) -> anyhow::Result<Round
     })
 }
 
-/// Publishes one task's share; gives what was reported as stored, and the lies.
+/// Publishes one task's share. Returns the number of messages reported as stored, and that of false
+/// reports.
 async fn window_of(publisher: &Publisher, name: &str) -> anyhow::Result<(usize, usize)> {
-    let (mut stored, mut lies) = (0, 0);
-    let mut under_way = FuturesUnordered::new();
-    for n in 0..REQUESTS_A_TASK {
+    let (mut stored, mut false_reports) = (0, 0);
+    let mut unconfirmed = FuturesUnordered::new();
+    for n in 0..REQUESTS_PER_TASK {
         let mut message = message(&format!("{name}-{n}"), n)?;
         let routable = !n.is_multiple_of(5);
         if !routable {
-            "leads.nowhere".clone_into(&mut message.routing_key);
+            "unroutable".clone_into(&mut message.routing_key);
         }
-        let answer = publisher.post(message).await?;
-        under_way.push(async move { (routable, answer.await) });
-        if under_way.len() >= WINDOW {
-            note(under_way.next().await, &mut stored, &mut lies);
+        let answer = publisher.enqueue(message).await?;
+        unconfirmed.push(async move { (routable, answer.await) });
+        if unconfirmed.len() >= WINDOW {
+            count(unconfirmed.next().await, &mut stored, &mut false_reports);
         }
     }
-    while let Some(answered) = under_way.next().await {
-        note(Some(answered), &mut stored, &mut lies);
+    while let Some(answered) = unconfirmed.next().await {
+        count(Some(answered), &mut stored, &mut false_reports);
     }
-    Ok((stored, lies))
+    Ok((stored, false_reports))
 }
 
 type Answered<E> = (bool, Result<Result<(), PublishError>, E>);
 
-fn note<E>(answered: Option<Answered<E>>, stored: &mut usize, lies: &mut usize) {
+fn count<E>(answered: Option<Answered<E>>, stored: &mut usize, false_reports: &mut usize) {
     let Some((routable, answer)) = answered else {
         return;
     };
     *stored += usize::from(matches!(answer, Ok(Ok(()))));
-    *lies += usize::from(!matches!(
+    *false_reports += usize::from(!matches!(
         (routable, answer),
         (true, Ok(Ok(()))) | (false, Ok(Err(PublishError::Unroutable(_))))
     ));

@@ -1,6 +1,6 @@
-//! Tables, and what they are made of.
+//! Series of measurements, and tables of them.
 
-/// What several rounds gave.
+/// The results of several rounds.
 #[derive(Debug, Clone)]
 pub(crate) struct Series {
     pub(crate) name: String,
@@ -16,7 +16,7 @@ impl Series {
     }
 }
 
-/// The middle one.
+/// The median.
 pub(crate) fn median(series: &Series) -> f64 {
     share(&series.values, 0.5)
 }
@@ -35,7 +35,7 @@ pub(crate) fn share(values: &[f64], share: f64) -> f64 {
     sorted.get(place).copied().unwrap_or_default()
 }
 
-/// Prints minimum, median and maximum of each.
+/// Prints the minimum, median and maximum of each series.
 pub(crate) fn table(series: &[Series], unit: &str) {
     println!(
         "  {:<28} {:>10} {:>10} {:>10}  {unit}",

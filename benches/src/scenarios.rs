@@ -1,4 +1,4 @@
-//! What the numbers in the design are about: latency, the account's pace, floods, bad neighbours, growth.
+//! The measurements besides throughput: latency, rate limits, isolation and growth.
 
 mod flood;
 mod growth;
@@ -21,26 +21,27 @@ pub(crate) use viewers::run as viewers;
 use crate::database::Account;
 use crate::report::share;
 
-/// No moods.
-fn calm() -> HashMap<String, crate::twilio::Mood> {
+/// No account with a special behaviour.
+fn default_behaviours() -> HashMap<String, crate::twilio::Behaviour> {
     HashMap::new()
 }
 
-/// So many accounts, a tenant each, none of which its pace holds.
-fn alone(accounts: usize) -> Vec<Account> {
+/// Accounts with one tenant each, whose rate limits are higher than the load.
+fn one_tenant_each(accounts: usize) -> Vec<Account> {
     (0..accounts)
-        .map(|number| Account::alone(number, 100.0))
+        .map(|number| Account::with_one_tenant(number, 100.0))
         .collect()
 }
 
-fn tell(what: &str, waits_ms: &[f64], wanted: usize) {
-    let at = |place| share(waits_ms, place);
+/// Prints the percentiles of latencies, of which `wanted` were expected.
+fn print_latencies(what: &str, latencies_ms: &[f64], wanted: usize) {
+    let at = |place| share(latencies_ms, place);
     println!(
         "  {what:<44} p50 {:>8.1}  p99 {:>8.1}  p99.9 {:>8.1}  max {:>8.1} ms   {} of {wanted}",
         at(0.5),
         at(0.99),
         at(0.999),
         at(1.0),
-        waits_ms.len()
+        latencies_ms.len()
     );
 }

@@ -1,6 +1,6 @@
-//! How many calls a second, side by side: the floor, workers of the usual kind, and ours with everything on. Each has
-//! the same queue of waiting requests, the same Twilio and the same servers, all on the same cores, in turn, several
-//! rounds.
+//! Calls per second, side by side: the floor, conventional workers, and voice-otp with all
+//! guarantees. Each runs on the same queue of waiting requests, the same Twilio, servers and cores,
+//! in turn, for several rounds.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,21 +16,21 @@ use crate::report::{Series, median};
 use crate::twilio::{Simulated, Static};
 use crate::{floor, plot, report};
 
-/// Accounts, a tenant each: the load of many, none of which is held by its pace.
+/// Accounts with one tenant each, whose rate limits are higher than the load.
 const ACCOUNTS: usize = 1000;
-/// The longest a round may take.
-const LONGEST: Duration = Duration::from_mins(1);
+/// The longest time that a round may take.
+const ROUND_TIMEOUT: Duration = Duration::from_mins(1);
 
-/// Who is measured.
+/// A measured worker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Contender {
     Floor,
     Peer(Peer),
-    Ours {
+    VoiceOtp {
         workers: usize,
     },
-    /// One worker of ours, and calls that ring, are answered and end, told by callbacks.
-    FullLife,
+    /// One voice-otp worker, with calls that ring, are answered and end, reported by callbacks.
+    CompleteCalls,
 }
 
 impl Contender {
@@ -38,33 +38,33 @@ impl Contender {
         match self {
             Self::Floor => "floor (no database)".to_owned(),
             Self::Peer(peer) => peer.name().to_owned(),
-            Self::Ours { workers: 1 } => "voice-otp, one worker".to_owned(),
-            Self::Ours { workers } => format!("voice-otp, {workers} workers"),
-            Self::FullLife => "voice-otp, full life".to_owned(),
+            Self::VoiceOtp { workers: 1 } => "voice-otp, one worker".to_owned(),
+            Self::VoiceOtp { workers } => format!("voice-otp, {workers} workers"),
+            Self::CompleteCalls => "voice-otp, complete calls".to_owned(),
         }
     }
 
-    /// Requests a round: about as long a round for each.
+    /// The requests of one round, so that rounds take about equally long.
     fn requests(self) -> usize {
         match self {
-            Self::Floor | Self::Ours { .. } => 30_000,
+            Self::Floor | Self::VoiceOtp { .. } => 30_000,
             Self::Peer(Peer::Node) => 12_000,
             Self::Peer(Peer::Celery) => 4_000,
-            Self::FullLife => 6_000,
+            Self::CompleteCalls => 6_000,
         }
     }
 }
 
-/// Measures all, or only the ones whose names contain `only`.
+/// Measures all workers, or those whose name contains `only`.
 pub(crate) async fn run(rounds: usize, only: Option<&str>) -> anyhow::Result<Vec<Series>> {
     let twilio = Static::start().await?;
     let all = [
         Contender::Floor,
         Contender::Peer(Peer::Node),
         Contender::Peer(Peer::Celery),
-        Contender::Ours { workers: 1 },
-        Contender::Ours { workers: 4 },
-        Contender::FullLife,
+        Contender::VoiceOtp { workers: 1 },
+        Contender::VoiceOtp { workers: 4 },
+        Contender::CompleteCalls,
     ];
     let chosen: Vec<Contender> = all
         .into_iter()
@@ -81,17 +81,18 @@ pub(crate) async fn run(rounds: usize, only: Option<&str>) -> anyhow::Result<Vec
     }
     twilio.stop().await?;
     println!(
-        "calls placed a second, {ACCOUNTS} accounts, a status queue bound, all on this machine; {rounds} rounds in turn"
+        "calls placed per second, {ACCOUNTS} accounts, a status queue bound, all on this machine; \
+         {rounds} rounds in turn"
     );
     report::table(&series, "calls/s");
     if only.is_none() {
         let file = PathBuf::from("target/bench/throughput.svg");
         plot::bars(
             &series,
-            "calls placed a second, two cores, everything on one machine",
+            "calls placed per second, two cores, everything on one machine",
             &file,
         )?;
-        println!("  drawn in {}", file.display());
+        println!("  chart: {}", file.display());
     }
     if let Some(floor) = series
         .iter()
@@ -113,13 +114,13 @@ pub(crate) async fn run(rounds: usize, only: Option<&str>) -> anyhow::Result<Vec
 async fn round(contender: Contender, twilio_url: &str) -> anyhow::Result<f64> {
     let (vhost, database) = (Vhost::fresh().await?, Database::fresh().await?);
     let accounts: Vec<Account> = (0..ACCOUNTS)
-        .map(|number| Account::alone(number, 10_000.0))
+        .map(|number| Account::with_one_tenant(number, 10_000.0))
         .collect();
     database.tenants(&accounts).await?;
-    let full_life = contender == Contender::FullLife;
+    let complete_calls = contender == Contender::CompleteCalls;
     load::count_statuses(
         &vhost,
-        if full_life {
+        if complete_calls {
             "status.delivered.#"
         } else {
             "status.#"
@@ -141,11 +142,11 @@ async fn round(contender: Contender, twilio_url: &str) -> anyhow::Result<f64> {
         Format::CloudEvents
     };
     load::publish(&vhost, format, topology::REQUESTED_KEY, bodies).await?;
-    let each = if full_life { 1 } else { 2 };
+    let each = if complete_calls { 1 } else { 2 };
     let total = u32::try_from(requests * each)?;
     let measured = async {
-        let rate = load::statuses_per_second(&vhost, total, LONGEST).await?;
-        Ok::<_, anyhow::Error>(if full_life { rate } else { rate / 2.0 })
+        let rate = load::statuses_per_second(&vhost, total, ROUND_TIMEOUT).await?;
+        Ok::<_, anyhow::Error>(if complete_calls { rate } else { rate / 2.0 })
     };
     let rate = match contender {
         Contender::Floor => {
@@ -160,7 +161,7 @@ async fn round(contender: Contender, twilio_url: &str) -> anyhow::Result<f64> {
             terminate(&mut child).await?;
             rate
         }
-        Contender::FullLife => {
+        Contender::CompleteCalls => {
             let simulator = Simulated::start(&accounts).await?;
             let worker = Worker::spawn(&vhost, &database, &simulator.url, &[])?;
             let rate = measured.await;
@@ -168,7 +169,7 @@ async fn round(contender: Contender, twilio_url: &str) -> anyhow::Result<f64> {
             simulator.stop().await?;
             rate
         }
-        Contender::Ours { workers } => {
+        Contender::VoiceOtp { workers } => {
             let workers: Vec<Worker> = (0..workers)
                 .map(|_| Worker::spawn(&vhost, &database, twilio_url, &[]))
                 .collect::<Result<_, _>>()?;

@@ -1,5 +1,5 @@
-//! Twilios that cost next to nothing: nginx with a static answer and a fresh SID each, for throughput; and a small
-//! server that notes when which POST came, for times.
+//! Twilio stand-ins: nginx with a static answer for throughput, a server that records the arrival
+//! of POSTs for latency, and the simulator for complete calls.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -18,30 +18,35 @@ use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 
 use crate::database::{AUTH_TOKEN, Account, FROM};
+use crate::process::{free_port, program, terminate};
 
-/// nginx, which answers every POST with 201 and a SID.
+/// nginx, which answers every POST with 201 and a new SID.
 pub(crate) struct Static {
     pub(crate) url: String,
     child: Child,
     _directory: tempfile::TempDir,
 }
 
-/// One worker process, no log, connections kept alive as long as anybody likes.
+/// One worker process, no access log, connections kept alive.
 fn nginx_configuration(directory: &std::path::Path, port: u16) -> String {
     let at = directory.display();
     format!(
         "worker_processes 1; pid {at}/pid; error_log {at}/log crit; daemon off;
 events {{ worker_connections 8192; }}
 http {{
-    access_log off; keepalive_requests 1000000000; keepalive_timeout 3600; client_body_in_single_buffer on;
-    client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/fastcgi;
-    uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi; default_type application/json;
+    access_log off; keepalive_requests 1000000000; keepalive_timeout 3600;
+    client_body_in_single_buffer on; client_body_temp_path {at}/body; proxy_temp_path {at}/proxy;
+    fastcgi_temp_path {at}/fastcgi; uwsgi_temp_path {at}/uwsgi; scgi_temp_path {at}/scgi;
+    default_type application/json;
     server {{
         listen 127.0.0.1:{port} backlog=4096;
         location ~ \"/Calls/(CA[0-9a-f]+).json$\" {{
             return 200 '{{\"sid\":\"$1\",\"status\":\"ringing\",\"direction\":\"outbound-api\"}}';
         }}
-        location / {{ return 201 '{{\"sid\":\"CA$request_id\",\"status\":\"queued\",\"direction\":\"outbound-api\",\"queue_time\":\"0\"}}'; }}
+        location / {{
+            return 201 '{{\"sid\":\"CA$request_id\",\"status\":\"queued\",\
+\"direction\":\"outbound-api\",\"queue_time\":\"0\"}}';
+        }}
     }}
 }}
 "
@@ -80,12 +85,12 @@ impl Static {
     }
 
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        // SIGTERM, so that nginx stops its worker too.
-        crate::process::terminate(&mut self.child).await
+        // SIGTERM, so that nginx also stops its worker process.
+        terminate(&mut self.child).await
     }
 }
 
-/// Our simulator, whose calls live a hundred times as fast as life.
+/// The simulator, at a hundred times real time.
 pub(crate) struct Simulated {
     pub(crate) url: String,
     child: Child,
@@ -100,13 +105,14 @@ impl Simulated {
             .iter()
             .map(|account| {
                 serde_json::json!({
-                    "sid": account.sid(), "auth_token": AUTH_TOKEN, "numbers": [FROM], "calls_per_second": account.calls_per_second,
+                    "sid": account.sid(), "auth_token": AUTH_TOKEN, "numbers": [FROM],
+                    "calls_per_second": account.calls_per_second,
                 })
             })
             .collect();
         std::fs::write(&file, serde_json::to_vec(&accounts)?)?;
         let address = format!("127.0.0.1:{}", free_port()?);
-        let child = Command::new(crate::process::program()?)
+        let child = Command::new(program()?)
             .args([
                 "simulate",
                 "--speed",
@@ -143,59 +149,54 @@ impl Simulated {
     }
 
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
-        crate::process::terminate(&mut self.child).await
+        terminate(&mut self.child).await
     }
 }
 
-pub(crate) fn free_port() -> anyhow::Result<u16> {
-    Ok(std::net::TcpListener::bind("127.0.0.1:0")?
-        .local_addr()?
-        .port())
-}
-
-/// A Twilio that notes when what came, and may be slow or refuse.
+/// A Twilio that records the arrival of each POST. Accounts may answer slowly, or with an error.
 #[derive(Clone)]
 pub(crate) struct Recorder {
     pub(crate) url: String,
     inner: Arc<Inner>,
-    curtain: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 struct Inner {
     posts: Mutex<Vec<Post>>,
-    moods: HashMap<String, Mood>,
+    behaviours: HashMap<String, Behaviour>,
 }
 
-/// A POST that came.
+/// A received POST.
 pub(crate) struct Post {
     /// The number called.
     pub(crate) to: String,
+    /// When it arrived.
     pub(crate) at: Instant,
 }
 
 /// How an account answers.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Mood {
-    /// Only after a while.
+pub(crate) enum Behaviour {
+    /// With 201, after a delay.
     Slow(Duration),
-    /// 401: it knows nobody.
-    BrokenCredentials,
+    /// With 401.
+    WrongCredentials,
 }
 
 impl Recorder {
-    /// A Twilio in which some accounts, by SID, have moods of their own.
-    pub(crate) async fn start(moods: HashMap<String, Mood>) -> anyhow::Result<Self> {
+    /// Starts a Twilio in which some accounts, by SID, have a special behaviour.
+    pub(crate) async fn start(behaviours: HashMap<String, Behaviour>) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let inner = Arc::new(Inner {
             posts: Mutex::default(),
-            moods,
+            behaviours,
         });
-        let curtain = CancellationToken::new();
+        let shutdown = CancellationToken::new();
         let router = Router::new()
             .route("/2010-04-01/Accounts/{account}/Calls.json", post(place))
             .with_state(Arc::clone(&inner));
-        let stop = curtain.clone();
+        let stop = shutdown.clone();
         tokio_util::task::TaskTracker::new().spawn(async move {
             drop(
                 axum::serve(listener, router)
@@ -206,22 +207,22 @@ impl Recorder {
         Ok(Self {
             url,
             inner,
-            curtain,
+            shutdown,
         })
     }
 
-    /// What has come since it was asked last.
-    pub(crate) fn take(&self) -> Vec<Post> {
+    /// Takes the POSTs that have arrived since the last call.
+    pub(crate) fn take_posts(&self) -> Vec<Post> {
         std::mem::take(&mut *self.lock())
     }
 
-    /// How many have come since they were taken.
+    /// The number of POSTs that have arrived since they were last taken.
     pub(crate) fn len(&self) -> usize {
         self.lock().len()
     }
 
     pub(crate) fn stop(self) {
-        self.curtain.cancel();
+        self.shutdown.cancel();
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Vec<Post>> {
@@ -249,12 +250,12 @@ async fn place(
             to: to.unwrap_or_default(),
             at,
         });
-    match inner.moods.get(&account) {
-        Some(Mood::BrokenCredentials) => {
+    match inner.behaviours.get(&account) {
+        Some(Behaviour::WrongCredentials) => {
             let body = r#"{"code":20003,"message":"Authenticate","more_info":"","status":401}"#;
             return (StatusCode::UNAUTHORIZED, body).into_response();
         }
-        Some(Mood::Slow(wait)) => tokio::time::sleep(*wait).await,
+        Some(Behaviour::Slow(wait)) => tokio::time::sleep(*wait).await,
         None => {}
     }
     let sid = uuid::Uuid::new_v4().simple();

@@ -1,7 +1,8 @@
-// Walks the console in headless Chromium, as an administrator would: the whole of the product page, with its errors. Screenshots
-// go to the directory that is given; every page must be without accessibility violations, and no page may hold a secret.
+// Walks through the console in headless Chromium as an administrator would: every step of the
+// setup, with its errors. Screenshots go to the given directory. Every page must be free of
+// accessibility violations, and no page may contain a secret.
 //
-//   node walk.mjs PROGRAM DIRECTORY        with VOICE_OTP_AMQP_URL and VOICE_OTP_DATABASE_URL set
+//   node walk.mjs PROGRAM DIRECTORY    with VOICE_OTP_AMQP_URL and VOICE_OTP_DATABASE_URL set
 
 import assert from "node:assert/strict";
 import { execFileSync, spawn } from "node:child_process";
@@ -13,10 +14,10 @@ import puppeteer from "puppeteer-core";
 const [program, directory] = process.argv.slice(2);
 const axe = readFileSync(createRequire(import.meta.url).resolve("axe-core/axe.min.js"), "utf8");
 const tenant = `walk-${Date.now().toString(36)}`;
-// Of the demo's simulator.
+// An account of the demo's simulator.
 const account = { sid: "AC" + "a".repeat(32), token: "a".repeat(32), from: "+12025550190" };
 const answers = "+12125550142";
-const looks = [
+const viewports = [
   { name: "desk-light", width: 1280, height: 900, scheme: "light" },
   { name: "desk-dark", width: 1280, height: 900, scheme: "dark" },
   { name: "phone-light", width: 390, height: 844, scheme: "light" },
@@ -27,43 +28,68 @@ mkdirSync(directory, { recursive: true });
 const demo = spawn(program, ["demo"], { stdio: ["ignore", "pipe", "inherit"] });
 const lines = createInterface({ input: demo.stdout });
 const link = await new Promise((resolve, reject) => {
-  lines.on("line", (line) => { const found = line.match(/http:\S+#code=\S+/); if (found) resolve(found[0]); });
+  lines.on("line", (line) => {
+    const found = line.match(/http:\S+#code=\S+/);
+    if (found) resolve(found[0]);
+  });
   demo.on("exit", () => reject(new Error("the demo ended")));
 });
 const origin = new URL(link).origin;
-const browser = await puppeteer.launch({ executablePath: process.env.CHROMIUM || "/usr/bin/chromium", args: ["--no-sandbox", "--disable-dev-shm-usage"], protocolTimeout: 40_000 });
+const browser = await puppeteer.launch({
+  executablePath: process.env.CHROMIUM || "/usr/bin/chromium",
+  args: ["--no-sandbox", "--disable-dev-shm-usage"],
+  protocolTimeout: 40_000,
+});
 
 let shots = 0;
 async function open(context = browser.defaultBrowserContext()) {
   const page = await context.newPage();
   page.on("pageerror", (error) => { throw error; });
-  page.on("console", (message) => { if (message.type() === "error" && !/status of 4\d\d/.test(message.text())) throw new Error(message.text()); });
+  page.on("console", (message) => {
+    const isError = message.type() === "error" && !/status of 4\d\d/.test(message.text());
+    if (isError) throw new Error(message.text());
+  });
   return page;
 }
 
-/// Looks at a page in each way: a picture, axe, nothing that overflows, no secret.
-async function look(page, name) {
+/// Checks a page in every viewport: takes a screenshot, runs axe, and finds overflow and secrets.
+async function inspect(page, name) {
   shots += 1;
   await page.bringToFront();
-  // The account's SID has the same letters.
-  assert(!(await page.content()).replaceAll(account.sid, "").includes(account.token), `${name}: the auth token is on the page`);
-  for (const { name: way, width, height, scheme } of looks) {
+  // The account SID consists of the same letters as the token.
+  const content = (await page.content()).replaceAll(account.sid, "");
+  assert(!content.includes(account.token), `${name}: the auth token is on the page`);
+  for (const { name: viewport, width, height, scheme } of viewports) {
     await page.setViewport({ width, height });
-    await page.emulateMediaFeatures([{ name: "prefers-color-scheme", value: scheme }, { name: "prefers-reduced-motion", value: "reduce" }]);
-    const wide = await page.evaluate(() => document.documentElement.scrollWidth - document.documentElement.clientWidth);
-    await page.screenshot({ path: `${directory}/${String(shots).padStart(2, "0")}-${name}-${way}.png`, fullPage: true });
-    assert(wide <= 0, `${name} ${way}: the page is ${wide} px too wide`);
-    // The page's policy lets no script in; the debugger may.
+    await page.emulateMediaFeatures([
+      { name: "prefers-color-scheme", value: scheme },
+      { name: "prefers-reduced-motion", value: "reduce" },
+    ]);
+    const overflow = await page.evaluate(() => {
+      const root = document.documentElement;
+      return root.scrollWidth - root.clientWidth;
+    });
+    const file = `${String(shots).padStart(2, "0")}-${name}-${viewport}.png`;
+    await page.screenshot({ path: `${directory}/${file}`, fullPage: true });
+    assert(overflow <= 0, `${name} ${viewport}: the page overflows by ${overflow} px`);
+    // The content policy blocks injected scripts; the debugger evaluates them.
     await page.evaluate(axe);
-    const { violations } = await page.evaluate(() => globalThis.axe.run(document, { resultTypes: ["violations"] }));
-    const told = violations.map((each) => `${each.id}: ${each.help}: ${each.nodes.map((node) => node.html).join(" ")}`);
-    assert.deepEqual(told, [], `${name} ${way}`);
+    const { violations } = await page.evaluate(
+      () => globalThis.axe.run(document, { resultTypes: ["violations"] }),
+    );
+    const found = violations.map((violation) => {
+      const elements = violation.nodes.map((node) => node.html).join(" ");
+      return `${violation.id}: ${violation.help}: ${elements}`;
+    });
+    assert.deepEqual(found, [], `${name} ${viewport}`);
   }
   await page.setViewport({ width: 1280, height: 900 });
 }
 
 async function go(page, path) { await page.goto(origin + path); }
-async function text(page, selector = "main") { return page.$eval(selector, (found) => found.innerText); }
+async function text(page, selector = "main") {
+  return page.$eval(selector, (found) => found.innerText);
+}
 async function fill(page, selector, value) {
   await page.$eval(selector, (input) => { input.value = ""; });
   if (value) await page.type(selector, value);
@@ -76,107 +102,111 @@ async function press(page, name) {
 }
 async function says(page, pattern) { assert.match(await text(page), pattern); }
 async function until(page, pattern, selector = "main") {
-  await page.waitForFunction((selector, source) => new RegExp(source).test(document.querySelector(selector).innerText), { timeout: 40_000 }, selector, pattern.source);
+  const matches = (selector, source) =>
+    new RegExp(source).test(document.querySelector(selector).innerText);
+  await page.waitForFunction(matches, { timeout: 40_000 }, selector, pattern.source);
 }
 
 try {
   const page = await open();
   await go(page, "/sign-in");
-  await look(page, "sign-in");
-  await fill(page, "#token", "vot_nobody");
+  await inspect(page, "sign-in");
+  await fill(page, "#token", "vot_unknown");
   await press(page, "Sign in");
-  await says(page, /not good/);
-  await look(page, "sign-in-refused");
+  await says(page, /invalid, expired or revoked/);
+  await inspect(page, "sign-in-rejected");
 
   const began = Date.now();
   await page.goto(link);
   await page.waitForSelector("h1");
   await until(page, /Tenants/);
-  await look(page, "tenants");
-  const again = await open(await browser.createBrowserContext());
-  await again.goto(link);
-  await until(again, /has been used/);
+  await inspect(page, "tenants");
+  const reused = await open(await browser.createBrowserContext());
+  await reused.goto(link);
+  await until(reused, /already been used/);
 
-  // Configuring a tenant from nothing.
+  // Configure a new tenant.
   await fill(page, "#tenant", tenant);
   await press(page, "Open");
   await says(page, /Message Providers[^]*Voice provider/);
-  await look(page, "voice-empty");
+  await inspect(page, "voice-empty");
   await go(page, `/t/${tenant}/methods`);
   await page.click("#voice_otp");
   await press(page, "Save");
   await says(page, /Configure a voice provider/);
-  await look(page, "methods-refused");
-  await Promise.all([page.waitForNavigation(), page.click('a[href$="/providers/voice"]:not(nav a)')]);
+  await inspect(page, "methods-not-configured");
+  const configure = 'a[href$="/providers/voice"]:not(nav a)';
+  await Promise.all([page.waitForNavigation(), page.click(configure)]);
   await page.$eval('form[action$="/providers/voice"]', (form) => { form.noValidate = true; });
   await fill(page, "#account_sid", "AC1");
   await fill(page, "#from", "6175551212");
   await press(page, "Save");
   await says(page, /Twilio SID[^]*Twilio Auth Token[^]*From/);
   assert.equal(await page.$eval("#from", (input) => input.getAttribute("aria-invalid")), "true");
-  await look(page, "voice-errors");
+  await inspect(page, "voice-errors");
   await fill(page, "#account_sid", account.sid);
   await fill(page, "#auth_token", account.token);
   await fill(page, "#from", account.from);
   await press(page, "Save");
   await says(page, /Saved/);
-  await look(page, "voice-saved");
+  await inspect(page, "voice-saved");
 
-  // Trying it out.
+  // Make a test call.
   await fill(page, "#to", "12125550142");
   await press(page, "Make test call");
   assert.equal(await page.$eval("#to", (input) => input.getAttribute("aria-invalid")), "true");
-  await look(page, "test-call-error");
+  await inspect(page, "test-call-error");
   await fill(page, "#to", answers);
   await press(page, "Make test call");
   await until(page, /Answered/, "ol.timeline");
   const seconds = (Date.now() - began) / 1000;
   await until(page, /Delivered/, "ol.timeline");
-  await look(page, "test-call");
+  await inspect(page, "test-call");
   await press(page, "Check with Twilio");
   await says(page, /OK/);
-  await look(page, "check");
+  await inspect(page, "check");
   await page.$eval("details", (details) => { details.open = true; });
-  await look(page, "advanced");
+  await inspect(page, "advanced");
 
-  // SMS is another service's.
+  // SMS is another service.
   await go(page, `/t/${tenant}/providers/sms`);
   await says(page, /SMS service/);
-  await look(page, "sms");
+  await inspect(page, "sms");
 
-  // Enabling the method.
+  // Enable the method.
   await go(page, `/t/${tenant}/methods`);
   assert.equal(await page.$eval("#voice_otp", (box) => box.checked), false);
   await page.click("#voice_otp");
   await press(page, "Save");
   await says(page, /Saved/);
   assert.equal(await page.$eval("#voice_otp", (box) => box.checked), true);
-  await look(page, "methods");
+  await inspect(page, "methods");
 
-  // Deliveries, live.
+  // Deliveries that update themselves.
   await go(page, `/t/${tenant}/deliveries`);
-  const publish = ["publish", "--tenant", tenant, "--to", answers, "--code", "493027", "--id", `${tenant}-live`];
-  execFileSync(program, publish, { stdio: "ignore" });
+  const live = `${tenant}-live`;
+  const request = ["--tenant", tenant, "--to", answers, "--code", "493027", "--id", live];
+  execFileSync(program, ["publish", ...request], { stdio: "ignore" });
   await page.waitForSelector(`tr[data-delivery="${tenant}-live"]`);
   await until(page, /Delivered/, `tr[data-delivery="${tenant}-live"]`);
-  await look(page, "deliveries");
+  await inspect(page, "deliveries");
   await fill(page, "#to", answers);
   await press(page, "Filter");
   await says(page, /-live/);
-  assert(!page.url().includes(answers.slice(1)), "the whole number stands in the address");
+  assert(!page.url().includes(answers.slice(1)), "the whole number is in the address");
   await go(page, `/t/${tenant}/deliveries?status=busy`);
-  await says(page, /Nothing fits/);
+  await says(page, /No matching deliveries/);
   await go(page, `/t/${tenant}/deliveries?since=yesterday`);
-  await says(page, /a time such as/);
+  await says(page, /must be a time such as/);
   await go(page, `/t/${tenant}/deliveries/${tenant}-live`);
   await says(page, /Timeline[^]*Accepted[^]*Placed[^]*Delivered/);
   assert(!(await page.content()).includes(answers), "the whole number is on the page");
-  await look(page, "delivery");
+  await inspect(page, "delivery");
   await go(page, "/t/demo-acme/overview");
   await says(page, /By hour/);
-  await look(page, "overview");
+  await inspect(page, "overview");
 
-  // Two administrators at once.
+  // Two administrators change the same settings.
   const other = await open();
   await go(other, `/t/${tenant}/providers/voice`);
   await go(page, `/t/${tenant}/providers/voice`);
@@ -184,43 +214,57 @@ try {
   await press(page, "Save");
   await fill(other, "#from", "+12025550191");
   await press(other, "Save");
-  await says(other, /Changed meanwhile/);
-  assert.equal(await other.$eval("#from", (input) => input.value), "+12025550191", "what was entered is not lost");
+  await says(other, /Conflict/);
+  const kept = await other.$eval("#from", (input) => input.value);
+  assert.equal(kept, "+12025550191", "the entered value is kept");
   await press(other, "Save");
-  await says(other, /Changed meanwhile/);
-  await look(other, "conflict");
+  await says(other, /Conflict/);
+  await inspect(other, "conflict");
 
   await go(page, `/t/${tenant}/audit`);
   await says(page, /voice_provider.created[^]*/);
-  await look(page, "audit");
+  await inspect(page, "audit");
   for (const [path, name] of [["/operate/accounts", "accounts"], ["/operate/system", "system"]]) {
     await go(page, path);
-    await look(page, name);
+    await inspect(page, name);
   }
 
-  // A tenant's administrator, and nobody else's.
-  const made = execFileSync(program, ["token", "create", "--role", "tenant-admin", "--tenant", tenant, "--name", "walk"]).toString().trim();
+  // A tenant administrator has access to that tenant alone.
+  const role = ["--role", "tenant-admin", "--tenant", tenant, "--name", "walk"];
+  const made = execFileSync(program, ["token", "create", ...role]).toString().trim();
   const admin = await open(await browser.createBrowserContext());
   await go(admin, "/sign-in");
   await fill(admin, "#token", made);
   await press(admin, "Sign in");
   await says(admin, /Overview/);
-  for (const path of ["/t/demo-acme/providers/voice", "/t/demo-acme/deliveries", "/operate/tenants", "/operate/system"]) {
+  const forbidden = [
+    "/t/demo-acme/providers/voice",
+    "/t/demo-acme/deliveries",
+    "/operate/tenants",
+    "/operate/system",
+  ];
+  for (const path of forbidden) {
     await go(admin, path);
     await says(admin, /Not found/);
   }
-  await look(admin, "not-found");
+  await inspect(admin, "not-found");
   await go(admin, "/");
-  // By keyboard alone.
+  // The first stop of the keyboard is the skip link.
   await admin.keyboard.press("Tab");
   assert.equal(await admin.evaluate(() => document.activeElement.className), "skip");
   await press(admin, "Sign out");
   await go(admin, "/");
   await says(admin, /Sign in/);
 
-  console.log(`the console: ${shots} pages in ${looks.length} ways without a violation; from the sign-in link to an answered test call ${seconds.toFixed(1)} s, pictures included`);
+  console.log(
+    `console: ${shots} pages in ${viewports.length} viewports without violations; ` +
+    `${seconds.toFixed(1)} s from the sign-in link to an answered test call, screenshots included`,
+  );
 } finally {
   await browser.close();
   demo.kill("SIGTERM");
-  await new Promise((resolve) => { if (demo.exitCode !== null) resolve(); else demo.on("exit", resolve); });
+  await new Promise((resolve) => {
+    if (demo.exitCode !== null) resolve();
+    else demo.on("exit", resolve);
+  });
 }

@@ -1,4 +1,4 @@
-//! A Postgres schema of its own for every test.
+//! A separate Postgres schema for every test.
 
 use secrecy::{ExposeSecret as _, SecretString};
 use uuid::Uuid;
@@ -6,7 +6,7 @@ use voice_otp::settings::{Draft, VoiceSettings};
 use voice_otp_schemas::{TenantId, Timestamp};
 use voice_otp_store::{Keyring, Pool, migrate, settings};
 
-/// A migrated schema. A test that fails leaves it behind, to be looked at.
+/// A migrated schema. A test that fails leaves it behind, for inspection.
 pub(crate) struct Database {
     /// Connections whose search path is the schema.
     pub(crate) pool: Pool,
@@ -32,10 +32,11 @@ impl Database {
         Self::empty("").await
     }
 
-    /// A new schema, migrated, in which time stands still until [`set_time`](Self::set_time).
+    /// A new schema, migrated, in which time only advances by [`set_time`](Self::set_time).
     ///
-    /// All SQL of the store reads the time by an unqualified `clock_timestamp()`. Here a function of that name stands
-    /// in the schema, and the schema stands before `pg_catalog` in the search path: so it is the one that is found.
+    /// All SQL of the store reads the time by an unqualified `clock_timestamp()`. This schema has a
+    /// function of that name and precedes `pg_catalog` in the search path, so its function is found
+    /// first.
     pub(crate) async fn with_clock(now: Timestamp) -> Self {
         let database = Self::empty(",pg_catalog").await;
         let client = database.pool.get().await.expect("Postgres answers");
@@ -47,7 +48,7 @@ impl Database {
             .await
             .expect("the clock can be made");
         client
-            .execute("insert into test_clock values ($1)", &[&now])
+            .execute("insert into test_clock (moment) values ($1)", &[&now])
             .await
             .expect("the clock can be set");
         drop(client);
@@ -67,7 +68,7 @@ impl Database {
         assert_eq!(set, 1, "the schema has a clock");
     }
 
-    /// Connections of their own, as another process would have.
+    /// A second pool, as another process would have.
     pub(crate) fn another_pool(&self) -> Pool {
         voice_otp_store::connect_worker(&self.url, CONNECTIONS)
             .expect("the URL has been used before")
@@ -91,7 +92,7 @@ impl Database {
             .expect("they are there")
     }
 
-    /// Throws the schema away: the last thing a test does.
+    /// Drops the schema, at the end of a test.
     pub(crate) async fn drop_schema(self) {
         let client = self.pool.get().await.expect("Postgres answers");
         client
@@ -102,7 +103,7 @@ impl Database {
 
     async fn empty(rest_of_path: &str) -> Self {
         let server = std::env::var("VOICE_OTP_DATABASE_URL")
-            .expect("VOICE_OTP_DATABASE_URL must name a Postgres to test on; `./dev test` starts one and sets it");
+            .expect("VOICE_OTP_DATABASE_URL must name a Postgres for tests; `./dev test` sets it");
         let schema = format!("t_{}", Uuid::new_v4().simple());
         let admin = voice_otp_store::connect(&SecretString::from(server.as_str()), 1)
             .expect("it is a Postgres URL");
@@ -133,13 +134,14 @@ fn with_search_path(server: &str, path: &str) -> SecretString {
 }
 
 #[tokio::test]
-async fn every_test_has_a_migrated_schema_of_its_own() {
+async fn every_test_has_its_own_migrated_schema() {
     let (one, two) = tokio::join!(Database::fresh(), Database::fresh());
     assert_ne!(one.url.expose_secret(), two.url.expose_secret());
     for database in [&one, &two] {
+        let applied = migrate::apply(&database.pool).await.unwrap();
         assert_eq!(
-            migrate::apply(&database.pool).await.unwrap(),
-            0,
+            (applied.migrations, applied.functions),
+            (0, 0),
             "nothing is left to apply"
         );
         migrate::check(&database.pool).await.unwrap();
@@ -149,18 +151,18 @@ async fn every_test_has_a_migrated_schema_of_its_own() {
 }
 
 #[tokio::test]
-async fn a_schema_with_a_clock_has_the_time_that_it_is_told() {
+async fn a_schema_with_a_clock_has_the_time_that_was_set() {
     let noon = chrono::DateTime::from_timestamp(1_770_000_000, 0).unwrap();
     let database = Database::with_clock(noon).await;
     let later = noon + std::time::Duration::from_secs(61);
     database.set_time(later).await;
     let client = database.another_pool().get().await.unwrap();
-    let told: Timestamp = client
+    let read: Timestamp = client
         .query_one("select clock_timestamp()", &[])
         .await
         .unwrap()
         .get(0);
-    assert_eq!(told, later);
+    assert_eq!(read, later);
     drop(client);
     database.drop_schema().await;
 }

@@ -1,7 +1,7 @@
-//! The ledger on Postgres and the one in memory, driven side by side by the same random operations.
+//! The ledger on Postgres and the one in memory, driven by the same random operations.
 //!
-//! Both are told the time, so every answer and every row must be the same to the microsecond. A simulation on the
-//! ledger in memory is worth what this test is worth.
+//! The test sets the time of both, so every answer and every row must be the same to the
+//! microsecond. This test is the reason to trust simulations on the ledger in memory.
 
 mod operation;
 mod side;
@@ -13,10 +13,10 @@ use crate::ledger_contract::stage::{MemoryStage, PgStage};
 use operation::Operation;
 use side::Side;
 
-/// Operations a seed.
+/// Operations per seed.
 const OPERATIONS: u32 = 60;
-/// All rows are compared after every so many operations.
-const LOOK_EVERY: u32 = 5;
+/// All rows are compared after this many operations.
+const COMPARE_EVERY: u32 = 5;
 
 #[tokio::test]
 async fn postgres_and_memory_agree_whatever_happens() {
@@ -35,7 +35,7 @@ async fn postgres_and_memory_agree_whatever_happens() {
     }
 }
 
-/// A bug in SQL: what it is, and the statement that plants it, or a function and what of its text becomes what.
+/// How a bug is planted in SQL: by a statement, or by replacing a part of a function.
 enum Plant {
     Statement(&'static str),
     Text(&'static str, &'static str, &'static str),
@@ -43,7 +43,7 @@ enum Plant {
 
 const BUGS: [(&str, Plant); 4] = [
     (
-        "the pace isn't kept",
+        "the rate isn't kept",
         Plant::Text(
             "admit",
             "update pacing p set tat = m.next",
@@ -52,20 +52,21 @@ const BUGS: [(&str, Plant); 4] = [
     ),
     (
         "void slots are used",
-        Plant::Text("begin_attempts", "d.slot_at >= t - in_slot_late", "true"),
+        Plant::Text("start_attempts", "d.slot_at >= t - in_slot_late", "true"),
     ),
     (
         "writes aren't fenced",
         Plant::Statement(
             "create function unfence() returns trigger language plpgsql as \
              $$ begin new.revision := old.revision; return new; end $$; \
-             create trigger unfence before update on deliveries for each row execute function unfence()",
+             create trigger unfence before update on deliveries \
+               for each row execute function unfence()",
         ),
     ),
     (
         "a newer request doesn't supersede",
         Plant::Text(
-            "begin_attempts",
+            "start_attempts",
             "(n.user_time, n.delivery_id) > (d.user_time, d.delivery_id)",
             "false",
         ),
@@ -81,7 +82,7 @@ async fn bugs_planted_in_sql_are_found() {
             match plant {
                 Plant::Statement(statement) => on_postgres.execute(statement).await,
                 Plant::Text(function, from, to) => {
-                    on_postgres.change_function(function, from, to).await
+                    on_postgres.change_function(function, from, to).await;
                 }
             }
             let compared = compare(
@@ -109,16 +110,16 @@ async fn compare(
     let mut rng = StdRng::seed_from_u64(seed);
     for step in 0..OPERATIONS {
         let operation = Operation::random(&mut rng, step);
-        let told = (
+        let answers = (
             on_postgres.perform(&operation).await,
             in_memory.perform(&operation).await,
         );
-        same(seed, &format!("step {step}, {operation:#?}"), told)?;
-        if step % LOOK_EVERY == LOOK_EVERY - 1 {
+        same(seed, &format!("step {step}, {operation:#?}"), answers)?;
+        if step % COMPARE_EVERY == COMPARE_EVERY - 1 {
             same(
                 seed,
                 &format!("after step {step}, {operation:#?}"),
-                (on_postgres.picture().await, in_memory.picture().await),
+                (on_postgres.snapshot().await, in_memory.snapshot().await),
             )?;
         }
     }
@@ -134,7 +135,7 @@ fn same(seed: u64, what: &str, (on_postgres, in_memory): (String, String)) -> Re
         return Ok(());
     }
     Err(format!(
-        "seed {seed}: {what}\n\n--- Postgres says ---\n{on_postgres}\n\n--- memory says ---\n{in_memory}\n"
+        "seed {seed}: {what}\n\n--- Postgres ---\n{on_postgres}\n\n--- memory ---\n{in_memory}\n"
     ))
 }
 
@@ -154,7 +155,7 @@ fn seeds() -> Vec<u64> {
     }
 }
 
-/// Says which seed it was, whatever panics.
+/// Prints the seed when anything panics.
 struct SeedGuard(u64);
 
 impl Drop for SeedGuard {

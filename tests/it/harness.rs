@@ -1,4 +1,5 @@
-//! A system of its own for each test: a vhost, a schema, a simulated Twilio, and workers as processes.
+//! A separate system for each test: a vhost, a schema, a simulated Twilio, and workers as
+//! processes.
 
 mod broker;
 mod program;
@@ -13,9 +14,9 @@ use tokio_util::sync::CancellationToken;
 use voice_otp::settings::Draft;
 use voice_otp_publisher::{Publisher, Settings};
 use voice_otp_schemas::TenantId;
+use voice_otp_simulator::{self as simulator, Account, Simulator};
 use voice_otp_store::Keyring;
 use voice_otp_store::settings;
-use voice_otp_twilio::simulator::{self, Account, Simulator};
 
 pub(crate) use broker::{Broker, Statuses};
 pub(crate) use program::{Console, Program, Worker};
@@ -24,11 +25,11 @@ pub(crate) use servers::Servers;
 
 use crate::database::Database;
 
-/// The account that tests call from.
+/// The account of the tests' tenants.
 pub(crate) const ACCOUNT: &str = "ACaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
-/// Its auth token: a canary, looked for in every sink.
+/// The account's auth token: a canary that must not appear in any sink.
 pub(crate) const AUTH_TOKEN: &str = "c4naryc4naryc4naryc4naryc4nary00";
-/// Its number.
+/// The account's number.
 pub(crate) const FROM: &str = "+12025550190";
 
 /// One test's system.
@@ -40,13 +41,15 @@ pub(crate) struct System {
     pub(crate) keys_text: SecretString,
     pub(crate) keys: Keyring,
     pub(crate) publisher: Publisher,
-    curtain: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 impl System {
-    /// A system with a tenant `acme` at this many calls a second. Twilio's time runs 20 times as fast as life.
+    /// A system with a tenant `acme` at this many calls per second. The simulated Twilio runs 20
+    /// times as fast as real time.
     pub(crate) async fn start(calls_per_second: f64) -> Self {
-        // In a process that speaks TLS nowhere there may be no provider yet.
+        // The process may not have used TLS yet, and then has no provider. An error means that it
+        // has.
         drop(rustls::crypto::ring::default_provider().install_default());
         let (database, broker) = (Database::fresh().await, Broker::fresh().await);
         let keys_text = Keyring::generate("test");
@@ -63,9 +66,9 @@ impl System {
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let twilio_url = format!("http://{}", listener.local_addr().unwrap());
-        let curtain = CancellationToken::new();
+        let shutdown = CancellationToken::new();
         tokio_util::task::TaskTracker::new()
-            .spawn(simulator.clone().serve(listener, curtain.clone()));
+            .spawn(simulator.clone().serve(listener, shutdown.clone()));
         let publisher = Publisher::start(Settings::new(broker.url.clone(), "/test")).unwrap();
         let system = Self {
             database,
@@ -75,13 +78,13 @@ impl System {
             keys_text,
             keys,
             publisher,
-            curtain,
+            shutdown,
         };
         system.tenant("acme", calls_per_second, |_| {}).await;
         system
     }
 
-    /// Saves a tenant of the account, proven.
+    /// Saves a tenant of the account, with verified credentials.
     pub(crate) async fn tenant(
         &self,
         id: &str,
@@ -110,7 +113,9 @@ impl System {
             .await
             .unwrap()
             .unwrap();
-        settings::prove(&self.database.pool, &saved).await.unwrap();
+        settings::mark_credentials_verified(&self.database.pool, &saved)
+            .await
+            .unwrap();
     }
 
     /// The environment of a program in this system.
@@ -132,12 +137,12 @@ impl System {
         ]
     }
 
-    /// A worker with callbacks, ready.
+    /// Starts a worker with callbacks, and waits until it is ready.
     pub(crate) async fn worker(&self) -> Worker {
         self.worker_with(&[]).await
     }
 
-    /// A worker with callbacks and settings of its own, ready.
+    /// Starts a worker with callbacks and further settings, and waits until it is ready.
     pub(crate) async fn worker_with(&self, settings: &[(&'static str, String)]) -> Worker {
         let worker = Worker::start(self.environment(), true, settings).await;
         worker.ready().await;
@@ -151,7 +156,7 @@ impl System {
             .await;
     }
 
-    /// How often a number was called.
+    /// The number of calls to a number.
     pub(crate) fn calls_to(&self, to: &str) -> usize {
         self.simulator
             .calls()
@@ -160,16 +165,16 @@ impl System {
             .count()
     }
 
-    /// Takes the system down.
+    /// Shuts the system down and deletes its vhost and schema.
     pub(crate) async fn stop(self) {
         self.publisher.close().await;
-        self.curtain.cancel();
+        self.shutdown.cancel();
         self.broker.delete().await;
         self.database.drop_schema().await;
     }
 }
 
-/// A request as an auth service writes it.
+/// A request as an auth service writes it, whose code expires after `life`.
 pub(crate) fn request(id: &str, to: &str, code: &str, life: Duration) -> serde_json::Value {
     let expires_at = std::time::SystemTime::now() + life;
     serde_json::json!({
@@ -182,12 +187,12 @@ pub(crate) fn request(id: &str, to: &str, code: &str, life: Duration) -> serde_j
     })
 }
 
-/// A time as events carry it.
+/// A time in the format of events.
 pub(crate) fn rfc3339(time: std::time::SystemTime) -> String {
     voice_otp_schemas::request::rfc3339(voice_otp_schemas::Timestamp::from(time))
 }
 
-/// The `n`th number of the kind that answers.
+/// The `n`th of the numbers whose calls are answered.
 pub(crate) fn number(n: usize) -> String {
     const AREAS: [u32; 12] = [212, 213, 312, 415, 617, 702, 713, 808, 305, 404, 503, 602];
     format!(

@@ -1,5 +1,6 @@
-//! Against other people's software: clients in other languages, AsyncAPI's parser, Twilio's helper libraries, and a mock
-//! made from Twilio's own `OpenAPI` description. `./dev interop` installs it all and runs these.
+//! Tests against third-party software: clients in other languages, AsyncAPI's parser, Twilio's
+//! helper libraries, and a mock made from Twilio's own `OpenAPI` description. `./dev interop`
+//! installs it and runs these tests.
 
 mod clients;
 mod prism;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use tokio::process::Command;
 
-/// Where `./dev interop` has installed everything.
+/// Where `./dev interop` has installed the third-party software.
 fn folder() -> PathBuf {
     PathBuf::from(
         std::env::var_os("VOICE_OTP_INTEROP")
@@ -27,7 +28,8 @@ fn repository() -> PathBuf {
         .to_owned()
 }
 
-/// A script in Node.js. It finds its modules beside itself, so it lies where they were installed.
+/// A Node.js script. It finds its modules beside itself, so it is in the folder of the
+/// installation.
 fn node(script: &str) -> Command {
     let mut command = Command::new("node");
     command
@@ -37,18 +39,18 @@ fn node(script: &str) -> Command {
     command
 }
 
-/// A script in Python.
+/// A Python script.
 fn python(script: &Path) -> Command {
     let mut command = Command::new(folder().join("venv/bin/python"));
     command.arg(script).stdin(Stdio::null()).kill_on_drop(true);
     command
 }
 
-/// Runs something to its end, which must be a good one; gives what it printed.
+/// Runs a command, which must succeed, and returns its output.
 async fn run(mut command: Command) -> String {
     let output = tokio::time::timeout(Duration::from_mins(1), command.output())
         .await
-        .expect("it ends")
+        .expect("the command ends before the timeout")
         .unwrap();
     assert!(
         output.status.success(),
@@ -59,7 +61,7 @@ async fn run(mut command: Command) -> String {
 }
 
 #[tokio::test]
-async fn asyncapis_own_parser_is_content_with_the_document() {
+async fn asyncapis_own_parser_accepts_the_document() {
     let mut command = node("asyncapi.mjs");
     command.arg(repository().join("schemas/asyncapi.json"));
     assert_eq!(run(command).await, "6 channels, 5 operations");

@@ -1,4 +1,4 @@
-//! What a ledger must do: one suite, run on the ledger in memory and on the one on Postgres.
+//! The contract of a ledger: one suite, run on the ledger in memory and on the one on Postgres.
 
 /// Runs every named check on both ledgers.
 macro_rules! contract {
@@ -26,14 +26,15 @@ macro_rules! contract {
 }
 
 mod admitting;
-mod beginning;
+mod archiving;
+mod circuits;
 mod looking_up;
 mod outbox;
 mod pacing;
 mod racing;
-mod retaining;
 mod saving;
 mod settings;
 mod sharing;
 pub(crate) mod stage;
+mod starting;
 mod workers;

@@ -1,1 +1,1 @@
-//! Holds the integration binary `it`; there is nothing to link against.
+//! An empty library: the package holds the integration tests `it`.

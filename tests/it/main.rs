@@ -1,8 +1,8 @@
-//! The whole system under test.
+//! The integration tests.
 //!
-//! The core runs on in-memory ports under a paused clock; each port's contract runs on the in-memory and the real
-//! implementation; the program runs as itself on a real RabbitMQ and a real Postgres, with Twilio simulated.
-//! `./dev test` starts the servers.
+//! The core runs on in-memory ports under a paused clock, the contract of each port runs on its
+//! in-memory and its real implementation, and the program runs on a real RabbitMQ and a real
+//! Postgres with a simulated Twilio. `./dev test` starts the servers.
 #![expect(
     clippy::unwrap_used,
     clippy::expect_used,
@@ -12,7 +12,9 @@
     clippy::print_stderr,
     clippy::disallowed_methods,
     clippy::cast_precision_loss,
-    reason = "a test fails by panicking, its helpers too; it plays outside parties, with clocks of their own"
+    clippy::too_many_lines,
+    reason = "tests and their helpers fail by panicking, play outside parties with clocks of \
+              their own, and keep the steps of one test in one function"
 )]
 
 mod database;
@@ -25,5 +27,6 @@ mod memory;
 mod pipeline;
 mod port_contract;
 mod simulation;
+mod sql;
 mod system;
 mod tidy;

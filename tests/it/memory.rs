@@ -1,26 +1,29 @@
-//! The core's ports in memory: for simulation under a paused clock, and as one side of the differential test.
+//! The core's ports in memory, for tests under a paused clock.
 //!
-//! [`MemoryLedger`] is meant to do exactly what the ledger on Postgres does, statement by statement. The suite in
-//! `ledger_contract` runs on both, and `differential` drives both side by side: that keeps it honest.
+//! [`MemoryLedger`] must do exactly what the ledger on Postgres does, statement by statement. The
+//! suite in `ledger_contract` runs on both, and `differential` runs the same operations on both and
+//! compares the results.
 
 mod admit;
-mod begin;
-mod caller;
+mod archive;
 pub(crate) mod clock;
 mod directory;
 mod ledger;
-mod lives;
+mod outbox;
 pub(crate) mod sample;
 mod save;
 mod sink;
+mod start;
 mod tables;
+mod telephony;
+mod workers;
 
 use voice_otp::ports::Ports;
 
-pub(crate) use caller::{Answer, Life, MemoryCaller, Then};
 pub(crate) use directory::MemoryDirectory;
-pub(crate) use ledger::{MemoryLedger, Trouble};
+pub(crate) use ledger::{MemoryLedger, Outage};
 pub(crate) use sink::MemorySink;
+pub(crate) use telephony::{Answer, CallEnd, CallTimeline, MemoryTelephony};
 
 /// All ports in memory.
 pub(crate) struct MemoryPorts;
@@ -28,6 +31,6 @@ pub(crate) struct MemoryPorts;
 impl Ports for MemoryPorts {
     type Ledger = MemoryLedger;
     type Directory = MemoryDirectory;
-    type Caller = MemoryCaller;
+    type Telephony = MemoryTelephony;
     type Sink = MemorySink;
 }

@@ -1,19 +1,19 @@
-//! The engine on the ports in memory, under tokio's paused clock: hours in no time.
+//! The engine on the ports in memory, under tokio's paused clock: hours pass in milliseconds.
 
-mod answering;
-mod bench;
+mod authorization;
+mod call_instructions;
 mod cancelling;
-mod changing;
-mod failing;
-mod following;
-mod living;
-mod losing;
-mod pacing;
+mod delivering;
+mod failed_posts;
+mod failover;
+mod isolation;
+mod lost_answers;
+mod polling;
 mod publishing;
+mod random_faults;
+mod rate_limits;
 mod redialling;
+mod settings_changes;
 mod settling;
-mod sharing;
-mod speaking;
-mod stopping;
 mod superseding;
-mod weather;
+mod test_bench;

@@ -1,7 +1,7 @@
-//! What a directory, a caller and a status sink must do: a suite for each, run on the port in memory and on the real
-//! one. The ledger's suite is `ledger_contract`.
+//! The contracts of the directory, telephony and status sink ports: a suite for each, run on the
+//! in-memory port and on the real one. The ledger's contract is `ledger_contract`.
 
-/// Runs every named check on two stages, each made anew for it.
+/// Runs every named check on both stages, a new one for each check.
 macro_rules! on_both {
     ($in_memory:ty, $real:ty: $($check:ident),+ $(,)?) => {
         mod in_memory {
@@ -26,6 +26,6 @@ macro_rules! on_both {
     };
 }
 
-mod caller;
 mod directory;
 mod sink;
+mod telephony;

@@ -1,38 +1,42 @@
-//! The core under every kind of failure, by chance and by the clock's book: seeded runs on the in-memory ports under a paused
-//! clock, with crashes at every await on the outside world, lost answers, workers that stand still for longer than their lease,
-//! clocks that differ, redeliveries, repeats, disorder, callbacks that come early, late, twice or never.
+//! Deterministic simulation: seeded runs of the core on the in-memory ports under a paused clock,
+//! with every kind of fault.
 //!
-//! After each run the invariants are checked. A failure names its seed: `VOICE_OTP_SIMULATE=<seed>..<seed + 1>`.
+//! The faults: crashes at every await on a port, lost answers, workers that stall for longer than
+//! their lease, clocks that differ, redeliveries, duplicates, reordering, and callbacks that arrive
+//! early, late, twice or never. After each run the invariants are checked. A failure names its
+//! seed, which `VOICE_OTP_SIMULATE=<seed>..<seed + 1>` runs alone.
 
 mod broker;
 mod bug;
-mod check;
+mod fault_injector;
+mod invariants;
+mod plan;
 mod ports;
-mod seat;
+mod worker;
 mod world;
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use bug::Bug;
-use world::{Plan, Stats};
+use plan::{Plan, Stats};
 
-/// Seeds of a usual run.
+/// The seeds of a usual run.
 const SEEDS: u64 = 10_000;
-/// A planted bug must show within so many.
+/// A planted bug must be found within this many seeds.
 const SEEDS_FOR_A_BUG: u64 = 2_000;
 
-/// Runs one seed to its end.
+/// Runs one plan to its end.
 fn run(plan: &Plan) -> Result<Stats, String> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)
         .build()
         .unwrap();
-    runtime.block_on(world::play(plan))
+    runtime.block_on(world::run(plan))
 }
 
-/// Runs seeds on all cores; gives the sums, or the first failure.
+/// Runs seeds on all cores. Returns the sums, or the first failure.
 fn run_all(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> Result<Stats, String> {
     let (next, sum, failed) = (
         AtomicU64::new(seeds.start),
@@ -61,7 +65,7 @@ fn run_all(seeds: std::ops::Range<u64>, bug: Option<Bug>) -> Result<Stats, Strin
     }
 }
 
-/// `VOICE_OTP_SIMULATE` is a range of seeds.
+/// The seeds to run: `VOICE_OTP_SIMULATE`, or the usual ones.
 fn seeds() -> std::ops::Range<u64> {
     let Ok(text) = std::env::var("VOICE_OTP_SIMULATE") else {
         return 0..SEEDS;
@@ -73,7 +77,7 @@ fn seeds() -> std::ops::Range<u64> {
 }
 
 #[test]
-fn whatever_fails_nothing_is_lost_nobody_is_called_twice_and_each_request_ends_once() {
+fn whatever_fails_nothing_is_lost_no_user_is_called_twice_and_each_request_finishes_once() {
     let start = std::time::Instant::now();
     let seeds = seeds();
     let count = seeds.end - seeds.start;
@@ -84,11 +88,11 @@ fn whatever_fails_nothing_is_lost_nobody_is_called_twice_and_each_request_ends_o
 }
 
 #[test]
-fn a_crash_at_any_await_on_the_outside_world_breaks_nothing() {
+fn a_crash_at_any_await_on_a_port_breaks_no_invariant() {
     for after in [false, true] {
         let mut points = 0;
         for seed in 0..5 {
-            // Until there is no such await any more in the run.
+            // Until the run has no further await.
             for nth in 0.. {
                 let plan = Plan::crashing_at(seed, nth, after);
                 let stats = run(&plan).unwrap_or_else(|why| {

@@ -1,17 +1,21 @@
-//! The program on real servers, Twilio simulated.
+//! The program on real servers, with a simulated Twilio.
 
 mod bad_input;
+mod broker_outage;
+mod call_instructions;
+mod call_outcomes;
 mod canary;
 mod chaos;
-mod checking;
 mod commands;
 mod console;
-mod faults;
-mod following;
-mod heard;
-mod hearing;
+mod failover;
+mod isolation;
 mod journey;
 mod load;
-mod outage;
+mod prices;
 mod publishing;
-mod strangers;
+mod redialling;
+mod speech_recognition;
+mod speech_settings;
+mod tenant_check;
+mod voicemail;

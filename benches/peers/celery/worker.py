@@ -66,7 +66,7 @@ def connect(**_):
     twilio = requests.Session()
     twilio.trust_env = False  # otherwise it looks for proxies each time
     broker = Connection(AMQP_URL, transport_options=CONFIRMS)
-    statuses = Producer(broker, STATUSES, on_return=lambda *_: None)  # nobody is bound: nobody waits for it
+    statuses = Producer(broker, STATUSES, on_return=lambda *_: None)  # no queue is bound, so the return is ignored
 
 
 @worker_ready.connect

@@ -29,7 +29,7 @@ const channel = await incoming.createChannel();
 const statuses = await outgoing.createConfirmChannel();
 channel.on("error", fail);
 statuses.on("error", fail);
-statuses.on("return", () => {}); // nobody is bound: nobody waits for it
+statuses.on("return", () => {}); // no queue is bound, so the return is ignored
 await statuses.assertExchange(EXCHANGE, "topic", { durable: true });
 
 async function place(event) {

@@ -1,14 +1,14 @@
-//! A thousand tenants call steadily; one publishes a hundred thousand requests at once, for which its account has no slots.
-//! What does that do to the others?
+//! 1,000 tenants call steadily, while one publishes 100,000 requests at once, for which its account
+//! has no slots: the latency of the others.
 
 use std::time::{Duration, Instant};
 
-use super::{alone, calm, tell};
+use super::{default_behaviours, one_tenant_each, print_latencies};
 use crate::database::Account;
 use crate::load::{self, Format};
 use crate::process::Worker;
 use crate::report::share;
-use crate::steady::{Stage, Steady, publish, waits_ms};
+use crate::steady_load::{Stage, SteadyLoad, latencies_ms, publish};
 use crate::twilio::Recorder;
 
 const TENANTS: usize = 1_000;
@@ -17,16 +17,16 @@ const RATE: f64 = 100.0;
 
 pub(crate) async fn run() -> anyhow::Result<()> {
     println!("{TENANTS} tenants at {RATE}/s together, one worker; one tenant floods {FLOOD}");
-    let mut accounts = alone(TENANTS);
+    let mut accounts = one_tenant_each(TENANTS);
     accounts.push(Account {
         number: TENANTS,
         calls_per_second: 1.0,
         tenants: vec!["flood".to_owned()],
     });
-    let stage = Stage::start(&accounts, Recorder::start(calm()).await?).await?;
+    let stage = Stage::start(&accounts, Recorder::start(default_behaviours()).await?).await?;
     let worker = Worker::start(&stage.vhost, &stage.database, &stage.twilio.url, &[]).await?;
     let tenant = |n: usize| format!("t{}", n * 7 % TENANTS);
-    let load = |first_number, seconds| Steady {
+    let load = |first_number, seconds| SteadyLoad {
         rate: RATE,
         seconds,
         tenant: &tenant,
@@ -36,8 +36,8 @@ pub(crate) async fn run() -> anyhow::Result<()> {
 
     drop(publish(&stage.vhost, &load(0, 5.0)).await?);
     let published = publish(&stage.vhost, &load(10_000, 15.0)).await?;
-    let before = waits_ms(&stage.twilio, &published, Duration::from_secs(20)).await;
-    tell("the others, before", &before, published.len());
+    let before = latencies_ms(&stage.twilio, &published, Duration::from_secs(20)).await;
+    print_latencies("other tenants, before", &before, published.len());
 
     let bodies = (0..FLOOD).map(|n| {
         load::request(
@@ -49,7 +49,7 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     });
     let start = Instant::now();
     let drained = async {
-        // Until all of it is in the ledger, but for the few that have a slot.
+        // Until every request of the flood is stored.
         let sql = "select count(*) from deliveries where tenant_id = 'flood'";
         while stage.database.count(sql).await? < i64::try_from(FLOOD)?
             && start.elapsed() < Duration::from_mins(2)
@@ -67,10 +67,10 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     );
     flooded?;
     let published = published?;
-    let during = waits_ms(&stage.twilio, &published, Duration::from_mins(1)).await;
-    tell("the others, during", &during, published.len());
+    let during = latencies_ms(&stage.twilio, &published, Duration::from_mins(1)).await;
+    print_latencies("other tenants, during", &during, published.len());
     println!(
-        "  added p99 {:.1} ms; the flood was in the ledger after {:.1} s",
+        "  added p99 {:.1} ms; the flood was stored after {:.1} s",
         share(&during, 0.99) - share(&before, 0.99),
         drained?.as_secs_f64()
     );

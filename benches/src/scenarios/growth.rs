@@ -1,17 +1,18 @@
-//! What it costs as it grows: tenants known, and deliveries waiting.
+//! Latency and memory as the numbers of tenants and of waiting deliveries grow.
 
 use std::time::Duration;
 
-use super::{calm, tell};
+use super::{default_behaviours, print_latencies};
 use crate::database::Account;
 use crate::load::{self, Format};
 use crate::process::Worker;
-use crate::steady::{Stage, Steady, publish, waits_ms};
+use crate::steady_load::{Stage, SteadyLoad, latencies_ms, publish};
 use crate::twilio::Recorder;
 
 pub(crate) async fn run() -> anyhow::Result<()> {
     println!(
-        "one worker as it grows: latency at 200/s over all tenants, and the most memory it has had"
+        "one worker as tenants and waiting deliveries grow: latency at 200/s over all tenants, and \
+         peak memory"
     );
     for (tenants, waiting) in [
         (1, 0),
@@ -27,15 +28,15 @@ pub(crate) async fn run() -> anyhow::Result<()> {
 
 async fn round(tenants: usize, waiting: usize) -> anyhow::Result<()> {
     let mut accounts: Vec<Account> = (0..tenants)
-        .map(|number| Account::alone(number, 10_000.0))
+        .map(|number| Account::with_one_tenant(number, 10_000.0))
         .collect();
-    // Their slots are spread over half an hour; five accounts, so that each has some.
+    // Five accounts, so that the slots of the waiting deliveries spread over less than an hour.
     accounts.extend((0..5).map(|n| Account {
         number: 1_000_000 + n,
         calls_per_second: 20.0,
         tenants: vec![format!("waiting{n}")],
     }));
-    let stage = Stage::start(&accounts, Recorder::start(calm()).await?).await?;
+    let stage = Stage::start(&accounts, Recorder::start(default_behaviours()).await?).await?;
     let worker = Worker::start(&stage.vhost, &stage.database, &stage.twilio.url, &[]).await?;
     let bodies = (0..waiting).map(|n| {
         load::request(
@@ -60,9 +61,9 @@ async fn round(tenants: usize, waiting: usize) -> anyhow::Result<()> {
     {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
-    // Every tenant is asked for once, as far as a quarter of a minute allows.
+    // Every tenant has a request, as far as 15 s allow.
     let tenant = |n: usize| format!("t{}", n * 7919 % tenants);
-    let warm_up = Steady {
+    let warm_up = SteadyLoad {
         rate: 2_000.0,
         seconds: 15.0,
         tenant: &tenant,
@@ -70,8 +71,8 @@ async fn round(tenants: usize, waiting: usize) -> anyhow::Result<()> {
         life: Duration::from_mins(3),
     };
     let published = publish(&stage.vhost, &warm_up).await?;
-    drop(waits_ms(&stage.twilio, &published, Duration::from_secs(30)).await);
-    let load = Steady {
+    drop(latencies_ms(&stage.twilio, &published, Duration::from_secs(30)).await);
+    let load = SteadyLoad {
         rate: 200.0,
         seconds: 10.0,
         tenant: &tenant,
@@ -79,10 +80,10 @@ async fn round(tenants: usize, waiting: usize) -> anyhow::Result<()> {
         life: Duration::from_mins(3),
     };
     let published = publish(&stage.vhost, &load).await?;
-    let waits = waits_ms(&stage.twilio, &published, Duration::from_secs(20)).await;
-    tell(
+    let latencies = latencies_ms(&stage.twilio, &published, Duration::from_secs(20)).await;
+    print_latencies(
         &format!("{tenants} tenants, {waiting} waiting"),
-        &waits,
+        &latencies,
         published.len(),
     );
     println!(

@@ -1,13 +1,13 @@
-//! Ten thousand requests for an account without slots in time: how long until the last refusal is committed.
+//! 10,000 requests that cannot meet their deadline: the time until the last refusal is committed.
 
 use std::time::{Duration, Instant};
 
-use super::calm;
+use super::default_behaviours;
 use crate::database::Account;
 use crate::load::{self, Format};
 use crate::process::Worker;
 use crate::report::{Series, table};
-use crate::steady::Stage;
+use crate::steady_load::Stage;
 use crate::twilio::Recorder;
 
 const REQUESTS: usize = 10_000;
@@ -15,12 +15,16 @@ const ROUNDS: usize = 3;
 
 pub(crate) async fn run() -> anyhow::Result<()> {
     println!(
-        "{REQUESTS} hopeless requests in the queue of one worker: milliseconds from the first to the last refusal committed"
+        "{REQUESTS} requests that cannot meet their deadline, one worker: milliseconds from the \
+         first to the last committed refusal"
     );
     let mut committed = Series::new("first to last refusal");
     for _ in 0..ROUNDS {
-        let stage =
-            Stage::start(&[Account::alone(0, 0.01)], Recorder::start(calm()).await?).await?;
+        let stage = Stage::start(
+            &[Account::with_one_tenant(0, 0.01)],
+            Recorder::start(default_behaviours()).await?,
+        )
+        .await?;
         let bodies = (0..REQUESTS).map(|n| {
             load::request(
                 &format!("h{n}"),
@@ -42,11 +46,12 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         while stage.database.count(sql).await? < i64::try_from(REQUESTS - 5)? {
             anyhow::ensure!(
                 start.elapsed() < Duration::from_mins(1),
-                "they are not refused"
+                "the requests are not refused"
             );
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        let sql = "select (extract(epoch from max(ended_at) - min(admitted_at)) * 1000)::bigint from deliveries";
+        let sql = "select (extract(epoch from max(ended_at) - min(admitted_at)) * 1000)::bigint \
+                   from deliveries";
         #[expect(clippy::cast_precision_loss, reason = "milliseconds")]
         committed
             .values

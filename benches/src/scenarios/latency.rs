@@ -1,10 +1,10 @@
-//! How long a request takes from its publish to the POST's arrival, at several loads.
+//! The latency from publish to the POST's arrival, at several loads.
 
 use std::time::Duration;
 
-use super::{alone, calm, tell};
+use super::{default_behaviours, one_tenant_each, print_latencies};
 use crate::process::Worker;
-use crate::steady::{Stage, Steady, publish, waits_ms};
+use crate::steady_load::{Stage, SteadyLoad, latencies_ms, publish};
 use crate::twilio::Recorder;
 
 const TENANTS: usize = 500;
@@ -12,13 +12,17 @@ const SECONDS: f64 = 10.0;
 
 pub(crate) async fn run() -> anyhow::Result<()> {
     println!("publish to POST received, one worker, {TENANTS} accounts, {SECONDS} s at each load");
-    let stage = Stage::start(&alone(TENANTS), Recorder::start(calm()).await?).await?;
+    let stage = Stage::start(
+        &one_tenant_each(TENANTS),
+        Recorder::start(default_behaviours()).await?,
+    )
+    .await?;
     let worker = Worker::start(&stage.vhost, &stage.database, &stage.twilio.url, &[]).await?;
     let tenant = |n: usize| format!("t{}", n * 7 % TENANTS);
     let mut first_number = 0;
-    // The first is to warm up.
+    // The first load is a warm-up.
     for rate in [100.0, 100.0, 500.0, 2_000.0] {
-        let load = Steady {
+        let load = SteadyLoad {
             rate,
             seconds: SECONDS,
             tenant: &tenant,
@@ -27,9 +31,9 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         };
         let publishing = publish(&stage.vhost, &load);
         let published = publishing.await?;
-        let waits = waits_ms(&stage.twilio, &published, Duration::from_secs(30)).await;
+        let latencies = latencies_ms(&stage.twilio, &published, Duration::from_secs(30)).await;
         if first_number > 0 {
-            tell(&format!("{rate} requests/s"), &waits, published.len());
+            print_latencies(&format!("{rate} requests/s"), &latencies, published.len());
         }
         first_number += published.len();
     }

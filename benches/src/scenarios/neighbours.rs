@@ -1,23 +1,25 @@
-//! An account that answers only after ten seconds, and a tenant whose credentials are broken, beside two hundred others.
+//! An account that answers only after 10 s, and a tenant with wrong credentials: the latency of 200
+//! other tenants.
 
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::{alone, tell};
+use super::{one_tenant_each, print_latencies};
 use crate::database::Account;
 use crate::process::Worker;
 use crate::report::share;
-use crate::steady::{Stage, Steady, publish, waits_ms};
-use crate::twilio::{Mood, Recorder};
+use crate::steady_load::{Stage, SteadyLoad, latencies_ms, publish};
+use crate::twilio::{Behaviour, Recorder};
 
 const TENANTS: usize = 200;
 const RATE: f64 = 200.0;
 
 pub(crate) async fn run() -> anyhow::Result<()> {
     println!(
-        "{TENANTS} tenants at {RATE}/s together; beside them 50/s for a slow account and 50/s with broken credentials"
+        "{TENANTS} tenants at {RATE}/s together; then also 50/s for a slow account and 50/s with \
+         wrong credentials"
     );
-    let mut accounts = alone(TENANTS);
+    let mut accounts = one_tenant_each(TENANTS);
     let (slow, broken) = (
         Account {
             number: 5_000,
@@ -30,15 +32,15 @@ pub(crate) async fn run() -> anyhow::Result<()> {
             tenants: vec!["broken".to_owned()],
         },
     );
-    let moods = HashMap::from([
-        (slow.sid(), Mood::Slow(Duration::from_secs(10))),
-        (broken.sid(), Mood::BrokenCredentials),
+    let behaviours = HashMap::from([
+        (slow.sid(), Behaviour::Slow(Duration::from_secs(10))),
+        (broken.sid(), Behaviour::WrongCredentials),
     ]);
     accounts.extend([slow, broken]);
-    let stage = Stage::start(&accounts, Recorder::start(moods).await?).await?;
+    let stage = Stage::start(&accounts, Recorder::start(behaviours).await?).await?;
     let worker = Worker::start(&stage.vhost, &stage.database, &stage.twilio.url, &[]).await?;
     let tenant = |n: usize| format!("t{}", n * 7 % TENANTS);
-    let load = |first_number, seconds| Steady {
+    let load = |first_number, seconds| SteadyLoad {
         rate: RATE,
         seconds,
         tenant: &tenant,
@@ -47,11 +49,11 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     };
     drop(publish(&stage.vhost, &load(0, 5.0)).await?);
     let published = publish(&stage.vhost, &load(10_000, 15.0)).await?;
-    let before = waits_ms(&stage.twilio, &published, Duration::from_secs(20)).await;
-    tell("the others, alone", &before, published.len());
+    let before = latencies_ms(&stage.twilio, &published, Duration::from_secs(20)).await;
+    print_latencies("other tenants, alone", &before, published.len());
     let bad = |name: &'static str, first_number| (move |_| name.to_owned(), first_number);
     let (slow, broken) = (bad("slow", 200_000), bad("broken", 300_000));
-    let bad_load = |tenant, first_number| Steady {
+    let bad_load = |tenant, first_number| SteadyLoad {
         rate: 50.0,
         seconds: 20.0,
         tenant,
@@ -70,8 +72,8 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     );
     drop((a?, b?));
     let published = published?;
-    let beside = waits_ms(&stage.twilio, &published, Duration::from_secs(30)).await;
-    tell("the others, beside them", &beside, published.len());
+    let beside = latencies_ms(&stage.twilio, &published, Duration::from_secs(30)).await;
+    print_latencies("other tenants, beside them", &beside, published.len());
     println!(
         "  added p99 {:.1} ms",
         share(&beside, 0.99) - share(&before, 0.99)

@@ -1,21 +1,22 @@
-//! One account at 50 calls a second over four workers: how many of its calls arrive in any second and any ten, and how much
-//! of the pace is used; then the same with a worker killed half-way.
+//! One account at 50 calls per second over four workers: the most calls that arrive within any 1 s
+//! and any 10 s, and the share of the rate that is used; then the same with a worker killed
+//! half-way.
 
 use std::time::{Duration, Instant};
 
-use super::calm;
+use super::default_behaviours;
 use crate::database::Account;
 use crate::process::Worker;
-use crate::steady::{Stage, Steady, publish};
+use crate::steady_load::{Stage, SteadyLoad, publish};
 use crate::twilio::Recorder;
 
 const RATE: f64 = 50.0;
-/// Asked for faster than placed, so that there is always a backlog.
-const ASKED: f64 = 62.0;
+/// The rate of requests: higher than that of calls, so that there is always a backlog.
+const REQUEST_RATE: f64 = 62.0;
 const SECONDS: f64 = 40.0;
 
 pub(crate) async fn run() -> anyhow::Result<()> {
-    println!("one account at {RATE}/s, 4 workers, asked {ASKED}/s for {SECONDS} s");
+    println!("one account at {RATE}/s, 4 workers, requests at {REQUEST_RATE}/s for {SECONDS} s");
     for kills in [false, true] {
         round(kills).await?;
     }
@@ -23,13 +24,17 @@ pub(crate) async fn run() -> anyhow::Result<()> {
 }
 
 async fn round(kills: bool) -> anyhow::Result<()> {
-    let stage = Stage::start(&[Account::alone(0, RATE)], Recorder::start(calm()).await?).await?;
+    let stage = Stage::start(
+        &[Account::with_one_tenant(0, RATE)],
+        Recorder::start(default_behaviours()).await?,
+    )
+    .await?;
     let mut workers = Vec::new();
     for _ in 0..4 {
         workers.push(Worker::start(&stage.vhost, &stage.database, &stage.twilio.url, &[]).await?);
     }
-    let load = Steady {
-        rate: ASKED,
+    let load = SteadyLoad {
+        rate: REQUEST_RATE,
         seconds: SECONDS,
         tenant: &|_| "t0".to_owned(),
         first_number: 0,
@@ -46,14 +51,14 @@ async fn round(kills: bool) -> anyhow::Result<()> {
     let (published, killed) = tokio::join!(publish(&stage.vhost, &load), killing);
     killed?;
     let wanted = published?.len();
-    // Until the backlog is worked off.
+    // Until the backlog is placed.
     let start = Instant::now();
     while stage.twilio.len() < wanted && start.elapsed() < Duration::from_secs(30) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     let mut times: Vec<Instant> = stage
         .twilio
-        .take()
+        .take_posts()
         .into_iter()
         .map(|post| post.at)
         .collect();

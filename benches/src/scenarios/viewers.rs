@@ -1,4 +1,5 @@
-//! Two hundred look on in the console while statuses are said: what that costs the calls, and what the viewers see.
+//! 200 viewers of the console while statuses are published: the latency of calls, and how often the
+//! viewers are updated.
 
 use std::process::Stdio;
 use std::sync::Arc;
@@ -10,30 +11,31 @@ use futures_util::StreamExt as _;
 use secrecy::ExposeSecret as _;
 use tokio::process::{Child, Command};
 
-use super::{calm, tell};
+use super::{default_behaviours, print_latencies};
 use crate::database::Account;
-use crate::process::{Worker, peak_memory_bytes, program, terminate};
+use crate::process::{Worker, free_port, peak_memory_bytes, program, terminate};
 use crate::report::share;
-use crate::steady::{Stage, Steady, publish, waits_ms};
-use crate::twilio::{Recorder, free_port};
+use crate::steady_load::{Stage, SteadyLoad, latencies_ms, publish};
+use crate::twilio::Recorder;
 
 const VIEWERS: usize = 200;
-/// Each says `accepted` and `placed`: five hundred statuses a second.
+/// Each request has the statuses `accepted` and `placed`, so 500 statuses per second.
 const RATE: f64 = 250.0;
 
 pub(crate) async fn run() -> anyhow::Result<()> {
     println!(
-        "{RATE} requests/s of one tenant, two statuses each; then {VIEWERS} viewers of that tenant on one console"
+        "{RATE} requests/s of one tenant, two statuses each; then {VIEWERS} viewers of that \
+         tenant on one console"
     );
     let accounts = [Account {
         number: 0,
         calls_per_second: 10_000.0,
         tenants: vec!["watched".to_owned()],
     }];
-    let stage = Stage::start(&accounts, Recorder::start(calm()).await?).await?;
+    let stage = Stage::start(&accounts, Recorder::start(default_behaviours()).await?).await?;
     let worker = Worker::start(&stage.vhost, &stage.database, &stage.twilio.url, &[]).await?;
     let tenant = |_: usize| "watched".to_owned();
-    let load = |first_number, seconds| Steady {
+    let load = |first_number, seconds| SteadyLoad {
         rate: RATE,
         seconds,
         tenant: &tenant,
@@ -42,33 +44,33 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     };
     drop(publish(&stage.vhost, &load(0, 5.0)).await?);
     let published = publish(&stage.vhost, &load(10_000, 15.0)).await?;
-    tell(
+    print_latencies(
         "without viewers",
-        &waits_ms(&stage.twilio, &published, Duration::from_secs(20)).await,
+        &latencies_ms(&stage.twilio, &published, Duration::from_secs(20)).await,
         published.len(),
     );
 
     let console = Console::start(&stage).await?;
-    let (told, over) = (
+    let (received, stop) = (
         Arc::new(AtomicU64::new(0)),
         Arc::new(AtomicBool::new(false)),
     );
     let mut viewers = Vec::new();
     for _ in 0..VIEWERS {
-        viewers.push(tokio::spawn(look(
+        viewers.push(tokio::spawn(watch(
             console.stream().await?,
-            Arc::clone(&told),
-            Arc::clone(&over),
+            Arc::clone(&received),
+            Arc::clone(&stop),
         )));
     }
     let published = publish(&stage.vhost, &load(20_000, 15.0)).await?;
-    tell(
+    print_latencies(
         "with viewers",
-        &waits_ms(&stage.twilio, &published, Duration::from_secs(20)).await,
+        &latencies_ms(&stage.twilio, &published, Duration::from_secs(20)).await,
         published.len(),
     );
     tokio::time::sleep(Duration::from_secs(1)).await;
-    over.store(true, Ordering::Relaxed);
+    stop.store(true, Ordering::Relaxed);
     let mut gaps = Vec::new();
     console.stop().await?;
     for viewer in viewers {
@@ -76,8 +78,8 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     }
     gaps.sort_by(f64::total_cmp);
     println!(
-        "  a viewer saw {} of {} statuses; a new picture every {:.0} ms, 99 % within {:.0} ms",
-        told.load(Ordering::Relaxed) / VIEWERS as u64,
+        "  a viewer saw {} of {} statuses; an update every {:.0} ms, 99 % within {:.0} ms",
+        received.load(Ordering::Relaxed) / VIEWERS as u64,
         published.len() * 2,
         share(&gaps, 0.5),
         share(&gaps, 0.99)
@@ -86,8 +88,12 @@ pub(crate) async fn run() -> anyhow::Result<()> {
     stage.stop().await
 }
 
-/// Reads a stream to its end; gives the times between its pictures, in milliseconds.
-async fn look(stream: reqwest::Response, told: Arc<AtomicU64>, over: Arc<AtomicBool>) -> Vec<f64> {
+/// Reads a stream to its end. Returns the milliseconds between its updates.
+async fn watch(
+    stream: reqwest::Response,
+    received: Arc<AtomicU64>,
+    stop: Arc<AtomicBool>,
+) -> Vec<f64> {
     let (mut stream, mut text, mut gaps, mut last) =
         (stream.bytes_stream(), String::new(), Vec::new(), None);
     while let Some(Ok(bytes)) = stream.next().await {
@@ -101,7 +107,7 @@ async fn look(stream: reqwest::Response, told: Arc<AtomicU64>, over: Arc<AtomicB
                     .get("statuses")
                     .and_then(|list| list.as_array())
                     .map_or(0, Vec::len) as u64;
-                told.fetch_add(
+                received.fetch_add(
                     statuses
                         + data
                             .get("missed")
@@ -110,7 +116,7 @@ async fn look(stream: reqwest::Response, told: Arc<AtomicU64>, over: Arc<AtomicB
                     Ordering::Relaxed,
                 );
                 if let Some(last) = last.replace(Instant::now())
-                    && !over.load(Ordering::Relaxed)
+                    && !stop.load(Ordering::Relaxed)
                 {
                     gaps.push(last.elapsed().as_secs_f64() * 1000.0);
                 }
@@ -143,11 +149,11 @@ impl Console {
                 .kill_on_drop(true);
             Ok(command)
         };
-        let made = command()?
+        let created = command()?
             .args(["token", "create", "--role", "operator", "--name", "bench"])
             .output()
             .await?;
-        let token = String::from_utf8(made.stdout)?.trim().to_owned();
+        let token = String::from_utf8(created.stdout)?.trim().to_owned();
         let child = command()?
             .arg("console")
             .spawn()
@@ -187,7 +193,7 @@ impl Console {
     #[expect(clippy::cast_precision_loss, reason = "megabytes")]
     async fn stop(mut self) -> anyhow::Result<()> {
         println!(
-            "  {:<44} {:.0} MB at the most",
+            "  {:<44} {:.0} MB at peak",
             "the console's memory",
             peak_memory_bytes(&self.child)? as f64 / 1_048_576.0
         );

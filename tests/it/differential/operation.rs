@@ -1,42 +1,43 @@
-//! What may happen to a ledger, drawn by chance.
+//! Random operations on a ledger.
 
 use std::time::Duration;
 
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use uuid::Uuid;
-use voice_otp::delivery::{AttemptId, Key};
+use voice_otp::delivery::AttemptId;
+use voice_otp_schemas::DeliveryKey;
 
-use crate::memory::sample::{Ask, key};
+use crate::memory::sample::{Request, key};
 
-/// Tenants: two of one account, one of another, one in test mode, and one that there is no settings of.
+/// Tenants: two of one account, one of another, one in test mode, and one without settings.
 pub(super) const TENANTS: [&str; 5] = ["alpha", "beta", "gamma", "testy", "ghost"];
-/// The ids that requests have.
+/// The delivery ids of requests.
 pub(super) const IDS: [&str; 4] = ["a", "b", "c", "d"];
-/// The users that requests are for.
+/// The users of requests.
 pub(super) const USERS: [&str; 2] = ["jane", "june"];
 
-/// One operation. `session` says by which of the two workers, over which of the two connections.
+/// One operation. `session` selects the worker and the connection.
 #[derive(Debug)]
 pub(super) enum Operation {
     Admit {
         session: usize,
-        group: Vec<Wish>,
+        group: Vec<Submission>,
     },
-    /// The last group again, as after a lost answer.
+    /// The last batch again, as after a lost answer.
     AdmitAgain {
         session: usize,
     },
-    /// A delivery is taken back that isn't there yet.
-    Forbid {
+    /// A cancellation arrives before its delivery.
+    InsertTombstone {
         session: usize,
-        key: Key,
+        key: DeliveryKey,
     },
-    /// What has been over for long is put away.
-    Tidy {
+    /// Finished deliveries are archived.
+    Archive {
         session: usize,
     },
-    Begin {
+    AttemptStart {
         session: usize,
         picks: Vec<Pick>,
     },
@@ -46,34 +47,34 @@ pub(super) enum Operation {
     },
     Cancel {
         session: usize,
-        key: Key,
+        key: DeliveryKey,
     },
-    Claim {
+    ClaimDue {
         session: usize,
     },
-    /// A worker goes, and another one comes.
-    Retire {
+    /// A worker is released, and another one registers.
+    Release {
         session: usize,
     },
-    /// One in `every` of the events that were told is published.
+    /// One in `every` of the unpublished events is published.
     Publish {
         session: usize,
         every: usize,
         from: usize,
     },
-    Sweep {
+    ClaimUnpublished {
         session: usize,
     },
-    Hold {
+    Throttle {
         tenant: &'static str,
         wait: Duration,
     },
-    Prove {
+    VerifyCredentials {
         tenant: &'static str,
     },
-    Repace {
+    SetRate {
         tenant: &'static str,
-        pace: f64,
+        calls_per_second: f64,
     },
     Pause {
         tenant: &'static str,
@@ -85,43 +86,43 @@ pub(super) enum Operation {
         max_calls: Option<i32>,
         tenant_share: f64,
     },
-    Trip {
+    OpenCircuit {
         tenant: &'static str,
     },
-    Mend {
+    CloseCircuit {
         tenant: &'static str,
     },
     LookUp {
         nth_attempt: usize,
-        key: Key,
+        key: DeliveryKey,
         user: &'static str,
     },
-    /// Time passes; then some of the workers beat, and who has died starts anew.
+    /// Time passes; then some of the workers send a heartbeat, and an expired one registers again.
     Wait {
         time: Duration,
-        beats: [bool; 2],
+        heartbeats: [bool; 2],
     },
 }
 
 /// A request to admit.
 #[derive(Debug)]
-pub(super) struct Wish {
-    pub(super) ask: Ask,
+pub(super) struct Submission {
+    pub(super) request: Request,
     pub(super) attempt: Option<AttemptId>,
-    /// Planned from older settings.
+    /// Whether it is planned from older settings.
     pub(super) stale: bool,
 }
 
-/// A delivery to do something with, if it is there.
+/// A delivery to change, if it exists.
 #[derive(Debug)]
 pub(super) struct Pick {
-    pub(super) key: Key,
+    pub(super) key: DeliveryKey,
     pub(super) attempt: AttemptId,
-    /// As it was before the last change.
+    /// Whether to use the delivery as it was before the last change.
     pub(super) outdated: bool,
-    /// Which of the changes that its state allows.
+    /// Selects one of the changes that its state allows.
     pub(super) choice: u32,
-    /// The call that it may turn out to be.
+    /// The number of the call that the change may name.
     pub(super) sid: u32,
 }
 
@@ -131,9 +132,11 @@ impl Operation {
         match rng.random_range(0..100) {
             0..22 => Self::Admit {
                 session,
-                group: (0..rng.random_range(1..6)).map(|_| wish(rng)).collect(),
+                group: (0..rng.random_range(1..6))
+                    .map(|_| submission(rng))
+                    .collect(),
             },
-            22..38 => Self::Begin {
+            22..38 => Self::AttemptStart {
                 session,
                 picks: picks(rng, step),
             },
@@ -145,7 +148,7 @@ impl Operation {
                 session,
                 key: any_key(rng),
             },
-            64..70 => Self::Claim { session },
+            64..70 => Self::ClaimDue { session },
             70 => Self::Pause {
                 tenant: any(rng, &TENANTS[..3]),
                 whole_account: rng.random_bool(0.4),
@@ -156,35 +159,35 @@ impl Operation {
                 max_calls: any(rng, &[None, Some(1), Some(2)]),
                 tenant_share: any(rng, &[0.1, 0.5, 1.0]),
             },
-            72 => Self::Trip {
+            72 => Self::OpenCircuit {
                 tenant: any(rng, &TENANTS[..3]),
             },
-            73 => Self::Mend {
+            73 => Self::CloseCircuit {
                 tenant: any(rng, &TENANTS[..3]),
             },
-            74 => Self::Retire { session },
+            74 => Self::Release { session },
             75..79 => Self::Publish {
                 session,
                 every: rng.random_range(1..4),
                 from: rng.random_range(0..3),
             },
-            79..83 => Self::Sweep { session },
-            83..85 => Self::Hold {
+            79..83 => Self::ClaimUnpublished { session },
+            83..85 => Self::Throttle {
                 tenant: any(rng, &TENANTS[..3]),
                 wait: Duration::from_secs(rng.random_range(1..20)),
             },
-            85 => Self::Prove {
+            85 => Self::VerifyCredentials {
                 tenant: any(rng, &TENANTS[..3]),
             },
-            86 => Self::Repace {
+            86 => Self::SetRate {
                 tenant: any(rng, &TENANTS[..3]),
-                pace: any(rng, &[0.1, 0.5, 7.0]),
+                calls_per_second: any(rng, &[0.1, 0.5, 7.0]),
             },
-            87 => Self::Forbid {
+            87 => Self::InsertTombstone {
                 session,
                 key: any_key(rng),
             },
-            88 => Self::Tidy { session },
+            88 => Self::Archive { session },
             89..91 => Self::AdmitAgain { session },
             91..93 => Self::LookUp {
                 nth_attempt: rng.random_range(0..1000),
@@ -193,41 +196,41 @@ impl Operation {
             },
             _ => Self::Wait {
                 time: some_time(rng),
-                beats: [rng.random_bool(0.7), rng.random_bool(0.7)],
+                heartbeats: [rng.random_bool(0.7), rng.random_bool(0.7)],
             },
         }
     }
 }
 
-fn wish(rng: &mut StdRng) -> Wish {
-    let mut ask = Ask::new(any(rng, &TENANTS), any(rng, &IDS))
-        .calling(rng.random_range(0..4))
-        .reading(any(rng, &["111111", "111111", "111111", "222222", "3"]))
-        .living(Duration::from_secs(any(
+fn submission(rng: &mut StdRng) -> Submission {
+    let mut request = Request::new(any(rng, &TENANTS), any(rng, &IDS))
+        .to(rng.random_range(0..4))
+        .code(any(rng, &["111111", "111111", "111111", "222222", "3"]))
+        .expires_in(Duration::from_secs(any(
             rng,
             &[20, 31, 36, 45, 70, 180, 600],
         )));
     if rng.random_bool(0.5) {
-        // What was asked for earlier may come later.
-        ask = ask
+        // An earlier request may arrive later.
+        request = request
             .of_user(any(rng, &USERS))
-            .asked_ago(Duration::from_millis(any(rng, &[0, 0, 0, 300, 5_000])));
+            .requested_ago(Duration::from_millis(any(rng, &[0, 0, 0, 300, 5_000])));
     }
-    Wish {
-        ask,
+    Submission {
+        request,
         attempt: rng.random_bool(0.7).then(|| attempt(rng)),
         stale: rng.random_bool(0.05),
     }
 }
 
-/// Some deliveries, none twice.
+/// Some deliveries, no delivery twice.
 fn picks(rng: &mut StdRng, step: u32) -> Vec<Pick> {
     let mut picks: Vec<Pick> = Vec::new();
     for n in 0..rng.random_range(1..8) {
         let key = any_key(rng);
         let (attempt, outdated, choice) =
             (attempt(rng), rng.random_bool(0.08), rng.random_range(0..8));
-        // Now and then two are taken for one call.
+        // Sometimes two deliveries name the same call.
         let sid = if rng.random_bool(0.08) {
             1
         } else {
@@ -246,7 +249,7 @@ fn picks(rng: &mut StdRng, step: u32) -> Vec<Pick> {
     picks
 }
 
-fn any_key(rng: &mut StdRng) -> Key {
+fn any_key(rng: &mut StdRng) -> DeliveryKey {
     key(any(rng, &TENANTS), any(rng, &IDS))
 }
 
@@ -258,7 +261,7 @@ fn any<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
     from[rng.random_range(0..from.len())]
 }
 
-/// Around all that anything waits for: moments, slots, leases, rescues.
+/// A time near those that the ledger waits for: slots, leases, rescues.
 fn some_time(rng: &mut StdRng) -> Duration {
     let about = any(
         rng,

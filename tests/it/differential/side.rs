@@ -1,4 +1,5 @@
-//! One of the two ledgers, and what happens on it. Every answer is told as text, to be compared with the other's.
+//! One of the two ledgers, and the operations on it. Every answer is returned as text, for
+//! comparison.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Debug;
@@ -7,34 +8,37 @@ use std::time::Duration;
 
 use voice_otp::Tuning;
 use voice_otp::account::CallSid;
-use voice_otp::delivery::{AttemptId, Change, Delivery, Key, State, WorkerEpoch};
+use voice_otp::admission::{Admission, Plan, SettingsBasis};
+use voice_otp::call::CallStatus;
+use voice_otp::call::progress::{Progress, progress};
+use voice_otp::delivery::{AttemptId, CancelCause, Change, Delivery, State};
 use voice_otp::event::Event;
-use voice_otp::plan::{Admission, Basis, Plan};
-use voice_otp::policy::Policy;
-use voice_otp::ports::{Begin, Ledger, LedgerError, Saved, Verdict};
-use voice_otp::progress::{CallStatus, Progress, progress};
+use voice_otp::ports::WorkerEpoch;
+use voice_otp::ports::{AttemptStart, Ledger, LedgerError, Saved, Verdict};
 use voice_otp::settings::Draft;
+use voice_otp::settings::policy::Policy;
+use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::status::Status;
 use voice_otp_schemas::{TenantId, Timestamp, UserRef};
 
-use super::operation::{IDS, Operation, Pick, TENANTS, Wish};
-use crate::ledger_contract::stage::{Stage, call, enlist};
+use super::operation::{IDS, Operation, Pick, Submission, TENANTS};
+use crate::ledger_contract::stage::{Stage, call, register};
 use crate::memory::sample::{account, draft, key};
 
 /// A ledger with two workers on it.
 pub(super) struct Side<'a, S: Stage> {
     stage: &'a S,
     workers: [WorkerEpoch; 2],
-    /// Events that were told and not published.
-    told: Vec<(Key, u32)>,
-    /// Every attempt there was.
+    /// Events that were written and not published.
+    unpublished: Vec<(DeliveryKey, u32)>,
+    /// Every attempt so far.
     attempts: Vec<AttemptId>,
-    /// The group that was admitted last.
+    /// The batch that was admitted last.
     last: Vec<Admission>,
 }
 
-/// More than there ever is.
+/// More than there ever are.
 const ALL: usize = 1_000;
 
 impl<'a, S: Stage> Side<'a, S> {
@@ -53,14 +57,14 @@ impl<'a, S: Stage> Side<'a, S> {
             .await;
         Self {
             stage,
-            workers: [enlist(stage).await, enlist(stage).await],
-            told: Vec::new(),
+            workers: [register(stage).await, register(stage).await],
+            unpublished: Vec::new(),
             attempts: Vec::new(),
             last: Vec::new(),
         }
     }
 
-    /// Does it, and tells what came of it.
+    /// Performs an operation and returns its answer as text.
     pub(super) async fn perform(&mut self, operation: &Operation) -> String {
         match operation {
             Operation::Admit { session, group } => self.admit(*session, group).await,
@@ -68,27 +72,33 @@ impl<'a, S: Stage> Side<'a, S> {
                 let group = std::mem::take(&mut self.last);
                 self.admit_group(*session, group).await
             }
-            Operation::Forbid { session, key } => words(self.ledger(*session).forbid(key).await),
-            Operation::Tidy { session } => words(self.ledger(*session).tidy().await),
-            Operation::Begin { session, picks } => self.begin(*session, picks).await,
+            Operation::InsertTombstone { session, key } => {
+                words(self.ledger(*session).insert_tombstone(key).await)
+            }
+            Operation::Archive { session } => words(self.ledger(*session).archive_finished().await),
+            Operation::AttemptStart { session, picks } => self.start(*session, picks).await,
             Operation::Save { session, picks } => self.save(*session, picks).await,
             Operation::Cancel { session, key } => self.cancel(*session, key).await,
-            Operation::Claim { session } => {
+            Operation::ClaimDue { session } => {
                 let claimed = self
                     .ledger(*session)
-                    .claim(self.workers[*session], ALL)
+                    .claim_due(self.workers[*session], ALL)
                     .await;
-                // Who is named twice is named once as well.
+                // A delivery may be listed twice; it counts once.
                 words(claimed.map(|rows| {
                     rows.into_iter()
                         .map(|row| (row.key.clone(), row))
                         .collect::<BTreeMap<_, _>>()
                 }))
             }
-            Operation::Retire { session } => {
-                let retired = words(self.ledger(*session).retire(self.workers[*session]).await);
-                self.workers[*session] = enlist(self.stage).await;
-                format!("{retired} {:?}", self.workers)
+            Operation::Release { session } => {
+                let released = words(
+                    self.ledger(*session)
+                        .release_worker(self.workers[*session])
+                        .await,
+                );
+                self.workers[*session] = register(self.stage).await;
+                format!("{released} {:?}", self.workers)
             }
             Operation::Publish {
                 session,
@@ -96,43 +106,46 @@ impl<'a, S: Stage> Side<'a, S> {
                 from,
             } => {
                 let (done, kept): (Vec<_>, Vec<_>) = self
-                    .told
+                    .unpublished
                     .drain(..)
                     .enumerate()
                     .partition(|(n, _)| n % every == from % every);
                 let done: Vec<_> = done.into_iter().map(|(_, place)| place).collect();
-                self.told = kept.into_iter().map(|(_, place)| place).collect();
-                words(self.ledger(*session).published(&done).await)
+                self.unpublished = kept.into_iter().map(|(_, place)| place).collect();
+                words(self.ledger(*session).delete_published(&done).await)
             }
-            Operation::Sweep { session } => {
+            Operation::ClaimUnpublished { session } => {
                 let swept = self
                     .ledger(*session)
-                    .unpublished(self.workers[*session], ALL)
+                    .claim_unpublished(self.workers[*session], ALL)
                     .await;
                 words(swept.map(in_order))
             }
-            Operation::Hold { tenant, wait } => words(
+            Operation::Throttle { tenant, wait } => words(
                 self.ledger(0)
-                    .hold(&self.pace_key(tenant).await, *wait)
+                    .throttle_account(&self.pace_key(tenant).await, *wait)
                     .await,
             ),
-            Operation::Prove { tenant } => {
+            Operation::VerifyCredentials { tenant } => {
                 let settings = self
                     .stage
                     .settings(&id(tenant))
                     .await
                     .expect("the tenant has settings");
-                self.stage.prove(&settings).await;
+                self.stage.verify_credentials(&settings).await;
                 self.stage
                     .settings(&id(tenant))
                     .await
                     .map(|settings| settings.pace_key)
                     .unwrap_or_default()
             }
-            Operation::Repace { tenant, pace } => {
+            Operation::SetRate {
+                tenant,
+                calls_per_second,
+            } => {
                 let account = if *tenant == "gamma" { 2 } else { 1 };
                 self.stage
-                    .save_tenant(tenant, &draft(account, *pace))
+                    .save_tenant(tenant, &draft(account, *calls_per_second))
                     .await
                     .pace_key
             }
@@ -165,18 +178,22 @@ impl<'a, S: Stage> Side<'a, S> {
                     .await;
                 String::new()
             }
-            Operation::Trip { tenant } => {
-                words(self.ledger(0).trip(&self.pace_key(tenant).await).await)
-            }
-            Operation::Mend { tenant } => {
-                words(self.ledger(0).mend(&self.pace_key(tenant).await).await)
-            }
+            Operation::OpenCircuit { tenant } => words(
+                self.ledger(0)
+                    .open_circuit(&self.pace_key(tenant).await)
+                    .await,
+            ),
+            Operation::CloseCircuit { tenant } => words(
+                self.ledger(0)
+                    .close_circuit(&self.pace_key(tenant).await)
+                    .await,
+            ),
             Operation::LookUp {
                 nth_attempt,
                 key,
                 user,
             } => self.look_up(*nth_attempt, key, user).await,
-            Operation::Wait { time, beats } => self.wait(*time, *beats).await,
+            Operation::Wait { time, heartbeats } => self.wait(*time, *heartbeats).await,
         }
     }
 
@@ -189,31 +206,36 @@ impl<'a, S: Stage> Side<'a, S> {
     }
 
     /// Every row.
-    pub(super) async fn picture(&self) -> String {
-        let mut picture = String::new();
+    pub(super) async fn snapshot(&self) -> String {
+        let mut snapshot = String::new();
         for tenant in TENANTS {
             for id in IDS {
                 let row = self
                     .ledger(1)
                     .find(&key(tenant, id))
                     .await
-                    .expect("it can be looked for");
-                picture.push_str(&format!("{tenant}/{id}: {row:#?}\n"));
+                    .expect("the query succeeds");
+                snapshot.push_str(&format!("{tenant}/{id}: {row:#?}\n"));
             }
         }
-        picture
+        snapshot
     }
 
-    /// What another worker finds unpublished when both have gone.
+    /// The events that another worker claims when both are released.
     pub(super) async fn leftovers(&mut self) -> String {
         for worker in self.workers {
             self.ledger(0)
-                .retire(worker)
+                .release_worker(worker)
                 .await
-                .expect("a worker can go");
+                .expect("a worker can be released");
         }
-        let sweeper = enlist(self.stage).await;
-        words(self.ledger(0).unpublished(sweeper, ALL).await.map(in_order))
+        let sweeper = register(self.stage).await;
+        words(
+            self.ledger(0)
+                .claim_unpublished(sweeper, ALL)
+                .await
+                .map(in_order),
+        )
     }
 
     fn ledger(&self, session: usize) -> &'a S::Ledger {
@@ -224,27 +246,31 @@ impl<'a, S: Stage> Side<'a, S> {
         }
     }
 
-    async fn admit(&mut self, session: usize, group: &[Wish]) -> String {
+    async fn admit(&mut self, session: usize, group: &[Submission]) -> String {
         let mut admissions: Vec<Admission> = Vec::new();
-        for wish in group {
+        for submission in group {
             let (now, settings) = (
                 self.stage.now(),
-                self.stage.settings(&wish.ask.key().tenant_id).await,
+                self.stage
+                    .settings(&submission.request.key().tenant_id)
+                    .await,
             );
-            let planned = voice_otp::plan::plan(
-                &wish.ask.incoming(now),
+            let planned = voice_otp::admission::plan(
+                &submission.request.incoming(now),
                 settings.as_ref(),
                 true,
                 &Tuning::default(),
                 now,
             );
             let mut admission = planned.expect("it is a request");
-            if let (Basis::Version(version), true) = (&mut admission.basis, wish.stale) {
+            if let (SettingsBasis::Version(version), true) =
+                (&mut admission.basis, submission.stale)
+            {
                 *version -= 1;
             }
-            if let Plan::Place(placement) = &mut admission.plan {
-                placement.attempt_id = wish.attempt;
-                self.attempts.extend(wish.attempt);
+            if let Plan::Call(planned_call) = &mut admission.plan {
+                planned_call.attempt_id = submission.attempt;
+                self.attempts.extend(submission.attempt);
             }
             admissions.push(admission);
         }
@@ -259,19 +285,21 @@ impl<'a, S: Stage> Side<'a, S> {
         self.last = admissions;
         for verdict in verdicts.iter().flatten() {
             match verdict {
-                Verdict::Placing(admitted) => self.note(admitted.event.as_slice()),
-                Verdict::Ended(events) | Verdict::Parked(events) => self.note(events),
-                Verdict::Repeat
-                | Verdict::Conflict
+                Verdict::Admitted(admitted) => self.note(admitted.event.as_slice()),
+                Verdict::Finished(events) | Verdict::AdmittedWithoutSlot(events) => {
+                    self.note(events);
+                }
+                Verdict::Duplicate
+                | Verdict::ConflictingDuplicate
                 | Verdict::StaleSettings
-                | Verdict::Busy
-                | Verdict::Unwanted(_) => {}
+                | Verdict::RowLocked
+                | Verdict::Inadmissible(_) => {}
             }
         }
         words(verdicts)
     }
 
-    async fn begin(&mut self, session: usize, picks: &[Pick]) -> String {
+    async fn start(&mut self, session: usize, picks: &[Pick]) -> String {
         let mut group = Vec::new();
         for pick in picks {
             let (Some(mut delivery), Some(settings)) = (
@@ -284,7 +312,7 @@ impl<'a, S: Stage> Side<'a, S> {
             self.attempts.push(pick.attempt);
             let (account_sid, from, pace_key) =
                 (settings.account_sid, settings.from, settings.pace_key);
-            group.push(Begin {
+            group.push(AttemptStart {
                 delivery: Arc::new(delivery),
                 attempt_id: pick.attempt,
                 account_sid,
@@ -294,7 +322,7 @@ impl<'a, S: Stage> Side<'a, S> {
         }
         words(
             self.ledger(session)
-                .begin(self.workers[session], &group)
+                .start_attempts(self.workers[session], &group)
                 .await,
         )
     }
@@ -311,11 +339,11 @@ impl<'a, S: Stage> Side<'a, S> {
         self.save_group(session, &group).await
     }
 
-    async fn cancel(&mut self, session: usize, key: &Key) -> String {
+    async fn cancel(&mut self, session: usize, key: &DeliveryKey) -> String {
         let Some(delivery) = self.find(key).await else {
             return "nothing to take back".to_owned();
         };
-        let change = delivery.withdraw(ReasonCode::CancelledByRequest, self.stage.now());
+        let change = delivery.cancel(CancelCause::Request, self.stage.now());
         self.save_group(session, change.as_slice()).await
     }
 
@@ -332,7 +360,7 @@ impl<'a, S: Stage> Side<'a, S> {
         words(answers)
     }
 
-    async fn look_up(&self, nth_attempt: usize, key: &Key, user: &str) -> String {
+    async fn look_up(&self, nth_attempt: usize, key: &DeliveryKey, user: &str) -> String {
         let ledger = self.ledger(0);
         let attempt = self.attempts.get(nth_attempt % self.attempts.len().max(1));
         let of_attempt = match attempt {
@@ -346,39 +374,36 @@ impl<'a, S: Stage> Side<'a, S> {
             words(of_user.map(|rows| rows.into_iter().map(|row| row.key).collect::<BTreeSet<_>>()));
         let sids: Vec<CallSid> = (0..800).map(|n| call(n, CallStatus::Queued).sid).collect();
         let known = words(ledger.known_calls(&sids).await.map(BTreeSet::from_iter));
-        let verified = words(ledger.verified(key).await);
+        let verified = words(ledger.mark_verified(key).await);
         let rivals = words(
             ledger
-                .rivals(key)
+                .find_older_requests(key)
                 .await
                 .map(|rows| rows.into_iter().map(|row| row.key).collect::<BTreeSet<_>>()),
         );
-        let missing = words(ledger.finals_missing(Duration::from_mins(1)).await);
+        let missing = words(ledger.count_overdue(Duration::from_mins(1)).await);
         [of_attempt, of_user, known, verified, rivals, missing].join("\n")
     }
 
-    async fn wait(&mut self, time: Duration, beats: [bool; 2]) -> String {
+    async fn wait(&mut self, time: Duration, heartbeats: [bool; 2]) -> String {
         self.stage.advance(time).await;
-        let mut told = String::new();
-        for session in (0..2).filter(|session| beats[*session]) {
-            let beat = self.ledger(session).beat(self.workers[session]).await;
-            if beat.as_ref().is_ok_and(|beat| !beat.alive) {
-                self.workers[session] = enlist(self.stage).await;
+        let mut unpublished = String::new();
+        for session in (0..2).filter(|session| heartbeats[*session]) {
+            let heartbeat = self.ledger(session).heartbeat(self.workers[session]).await;
+            if heartbeat.as_ref().is_ok_and(|heartbeat| !heartbeat.alive) {
+                self.workers[session] = register(self.stage).await;
             }
-            told.push_str(&words(beat));
+            unpublished.push_str(&words(heartbeat));
         }
-        format!("{told} {:?}", self.workers)
+        format!("{unpublished} {:?}", self.workers)
     }
 
-    async fn find(&self, key: &Key) -> Option<Delivery> {
-        self.ledger(0)
-            .find(key)
-            .await
-            .expect("it can be looked for")
+    async fn find(&self, key: &DeliveryKey) -> Option<Delivery> {
+        self.ledger(0).find(key).await.expect("the query succeeds")
     }
 
     fn note(&mut self, events: &[Event]) {
-        self.told.extend(
+        self.unpublished.extend(
             events
                 .iter()
                 .map(|event| (event.key.clone(), event.sequence)),
@@ -390,57 +415,57 @@ fn id(tenant: &str) -> TenantId {
     TenantId::parse(tenant).unwrap()
 }
 
-/// An answer as text. What exactly a ledger has against something is its own affair.
+/// An answer as text. The source of an error differs between the ledgers and is left out.
 fn words<T: Debug>(answer: Result<T, LedgerError>) -> String {
     match answer {
         Ok(answer) => format!("{answer:#?}"),
         Err(LedgerError::Unavailable(error)) => format!("unavailable: {error}"),
-        Err(LedgerError::Data(_)) => "refused".to_owned(),
-        Err(LedgerError::Nonsense(what)) => format!("nonsense: {what}"),
+        Err(LedgerError::InvalidRow(_)) => "refused".to_owned(),
+        Err(LedgerError::ProtocolViolation(what)) => format!("nonsense: {what}"),
     }
 }
 
-/// Stores sort names each in its own way.
+/// The two ledgers sort names differently.
 fn in_order(mut events: Vec<Event>) -> Vec<Event> {
     events.sort_by_key(|event| (event.key.clone(), event.sequence));
     events
 }
 
-/// A change that may happen to a delivery as it stands; for one that is over, a change that must lose.
+/// A change that may happen to a delivery; for a finished one, a change that must be refused.
 fn change(delivery: &Delivery, pick: &Pick, now: Timestamp) -> Option<Change> {
-    let mut change = Change::of(delivery);
+    let mut change = Change::unchanged(delivery);
     match (delivery.state, pick.choice) {
         (State::Waiting, 0 | 1) => return Some(delivery.expire(now)),
         (State::Waiting, 2 | 3) => change.delivery.slot = None,
         (State::Waiting, _) => wait_for_retry(&mut change, now),
-        (State::Placing, 0) => return Some(delivery.unbegin(now)),
+        (State::Placing, 0) => return Some(delivery.revert_start(now)),
         (State::Placing, 1 | 2) => {
-            return Some(delivery.unsettle(
+            return Some(delivery.mark_unsettled(
                 now + Duration::from_secs(2),
                 now + Duration::from_secs(10),
                 now,
             ));
         }
         (State::Placing, 3) => {
-            change.retire_attempt();
-            change.end(
+            change.end_attempt();
+            change.finish(
                 now,
                 Status::Failed,
                 Reason::new(ReasonCode::TenantCredentials, "the credentials are wrong"),
             );
         }
         (State::Placing | State::Unsettled, 4) => {
-            change.retire_attempt();
+            change.end_attempt();
             change.delivery.state = State::Waiting;
             wait_for_retry(&mut change, now);
         }
         (State::Placing | State::Unsettled, _) => {
-            return news(delivery, pick.sid, CallStatus::Queued, now);
+            return update(delivery, pick.sid, CallStatus::Queued, now);
         }
-        (State::Calling, 0 | 1) => return news(delivery, pick.sid, CallStatus::Ringing, now),
-        (State::Calling, 2 | 3) => return news(delivery, pick.sid, CallStatus::InProgress, now),
-        (State::Calling, 4) => return news(delivery, pick.sid, CallStatus::Completed, now),
-        (State::Calling, 5) => return news(delivery, pick.sid, CallStatus::Busy, now),
+        (State::Calling, 0 | 1) => return update(delivery, pick.sid, CallStatus::Ringing, now),
+        (State::Calling, 2 | 3) => return update(delivery, pick.sid, CallStatus::InProgress, now),
+        (State::Calling, 4) => return update(delivery, pick.sid, CallStatus::Completed, now),
+        (State::Calling, 5) => return update(delivery, pick.sid, CallStatus::Busy, now),
         (State::Calling | State::Final, _) => change.delivery.tries += 1,
     }
     Some(change)
@@ -448,10 +473,10 @@ fn change(delivery: &Delivery, pick: &Pick, now: Timestamp) -> Option<Change> {
 
 fn wait_for_retry(change: &mut Change, now: Timestamp) {
     change.delivery.wake_at = now + Duration::from_secs(3);
-    change.defer(now, Reason::new(ReasonCode::Retry, "it is tried again"));
+    change.defer(now, Reason::new(ReasonCode::Retry, "retry"));
 }
 
-fn news(delivery: &Delivery, sid: u32, status: CallStatus, now: Timestamp) -> Option<Change> {
+fn update(delivery: &Delivery, sid: u32, status: CallStatus, now: Timestamp) -> Option<Change> {
     let mut call = call(sid, status);
     if let Some(own) = &delivery.call_sid {
         call.sid = own.clone();
@@ -465,6 +490,6 @@ fn news(delivery: &Delivery, sid: u32, status: CallStatus, now: Timestamp) -> Op
         now,
     ) {
         Progress::Change(change) => Some(*change),
-        Progress::Known | Progress::Stray => None,
+        Progress::Unchanged | Progress::Orphaned => None,
     }
 }

@@ -1,4 +1,4 @@
-//! A vhost of its own, and what is seen there.
+//! A vhost for one test, and the messages in it.
 
 use std::time::Duration;
 
@@ -21,10 +21,10 @@ pub(crate) struct Broker {
     connection: Connection,
 }
 
-/// Statuses as they are published.
+/// The statuses, as they are published.
 pub(crate) struct Statuses {
     receiver: mpsc::UnboundedReceiver<(String, StatusEvent)>,
-    /// All seen so far.
+    /// All statuses received so far, as JSON and parsed.
     pub(crate) seen: Vec<(String, StatusEvent)>,
 }
 
@@ -34,6 +34,9 @@ fn from_environment(name: &str) -> String {
 }
 
 fn management() -> (reqwest::Client, String) {
+    // Tests run in any order, so each that needs TLS code installs its provider. It fails if
+    // another test was first.
+    drop(rustls::crypto::ring::default_provider().install_default());
     (
         reqwest::Client::new(),
         from_environment("VOICE_OTP_TEST_RABBITMQ_API"),
@@ -44,15 +47,15 @@ impl Broker {
     pub(crate) async fn fresh() -> Self {
         let vhost = format!("t-{}", uuid::Uuid::new_v4().simple());
         let (client, api) = management();
-        let made = client
+        let created = client
             .put(format!("{api}/api/vhosts/{vhost}"))
             .send()
             .await
             .unwrap();
         assert!(
-            made.status().is_success(),
-            "make a vhost: {}",
-            made.status()
+            created.status().is_success(),
+            "create a vhost: {}",
+            created.status()
         );
         let base = from_environment("VOICE_OTP_AMQP_URL");
         let authority = base.split('/').nth(2).unwrap();
@@ -68,7 +71,7 @@ impl Broker {
         }
     }
 
-    /// Sees every status from now on.
+    /// Receives every status from now on.
     pub(crate) async fn statuses(&self) -> Statuses {
         let mut consumer = self.bound_to(topology::STATUS, "status.#").await;
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -88,7 +91,7 @@ impl Broker {
         }
     }
 
-    /// Sees every price from now on.
+    /// Receives every price from now on.
     pub(crate) async fn prices(&self) -> mpsc::UnboundedReceiver<String> {
         let mut consumer = self.bound_to(topology::STATUS, "price.#").await;
         let (sender, receiver) = mpsc::unbounded_channel();
@@ -158,7 +161,7 @@ impl Broker {
         receiver
     }
 
-    /// A consumer on a queue of its own, bound to an exchange. It keeps its channel.
+    /// A consumer on an exclusive queue that is bound to an exchange.
     async fn bound_to(&self, exchange: &str, key: &str) -> Consumer {
         let channel = self.connection.create_channel().await.unwrap();
         let own = QueueDeclareOptions {
@@ -191,7 +194,7 @@ impl Broker {
             .unwrap()
     }
 
-    /// Publishes to the requests, whatever it is.
+    /// Publishes a message to the requests exchange, valid or not.
     pub(crate) async fn publish(&self, content_type: &[u8], body: &[u8]) {
         self.publish_with(
             BasicProperties::default()
@@ -201,7 +204,7 @@ impl Broker {
         .await;
     }
 
-    /// Publishes to the requests with properties.
+    /// Publishes a message with properties to the requests exchange.
     pub(crate) async fn publish_with(&self, properties: BasicProperties, body: &[u8]) {
         let channel = self.connection.create_channel().await.unwrap();
         let options = BasicPublishOptions {
@@ -224,15 +227,15 @@ impl Broker {
         channel.close(200, "done".into()).await.unwrap();
     }
 
-    /// How many messages a queue holds, given back ones included.
+    /// The number of messages in a queue, redelivered ones included.
     pub(crate) async fn depth(&self, queue: &str) -> u32 {
         let channel = self.connection.create_channel().await.unwrap();
-        let look = QueueDeclareOptions {
+        let passive = QueueDeclareOptions {
             passive: true,
             ..QueueDeclareOptions::default()
         };
         let depth = channel
-            .queue_declare(queue.into(), look, FieldTable::default())
+            .queue_declare(queue.into(), passive, FieldTable::default())
             .await
             .unwrap()
             .message_count();
@@ -250,11 +253,11 @@ impl Broker {
         channel.close(200, "done".into()).await.unwrap();
     }
 
-    /// Waits for this many dead letters and takes them.
+    /// Waits for this many dead letters, and consumes them.
     pub(crate) async fn dead_letters(&self, wanted: usize) -> Vec<serde_json::Value> {
         let channel = self.connection.create_channel().await.unwrap();
         let mut letters = Vec::new();
-        let taking = async {
+        let receiving = async {
             while letters.len() < wanted {
                 match channel
                     .basic_get(topology::DEAD.into(), BasicGetOptions { no_ack: true })
@@ -272,7 +275,7 @@ impl Broker {
                 }
             }
         };
-        let in_time = tokio::time::timeout(Duration::from_secs(20), taking).await;
+        let in_time = tokio::time::timeout(Duration::from_secs(20), receiving).await;
         assert!(
             in_time.is_ok(),
             "{} of {wanted} dead letters",
@@ -281,7 +284,7 @@ impl Broker {
         letters
     }
 
-    /// Deletes the vhost with all that is in it.
+    /// Deletes the vhost and everything in it.
     pub(crate) async fn delete(self) {
         drop(self.connection.close(200, "done".into()).await);
         let (client, api) = management();
@@ -293,7 +296,7 @@ impl Broker {
         assert!(deleted.status().is_success());
     }
 
-    /// Where the broker listens: for a proxy.
+    /// The broker's host and port.
     pub(crate) fn address(&self) -> String {
         let authority = self
             .url
@@ -307,7 +310,7 @@ impl Broker {
 }
 
 impl Statuses {
-    /// Waits until this holds of what has been seen.
+    /// Waits until the received statuses satisfy `holds`, which `what` describes.
     pub(crate) async fn until(
         &mut self,
         what: &str,
@@ -322,13 +325,13 @@ impl Statuses {
         let in_time = tokio::time::timeout(longest, waiting).await;
         assert!(
             in_time.is_ok(),
-            "{what}: not in {longest:?}; seen: {:#?}",
+            "{what}: not within {longest:?}; received: {:#?}",
             self.summary()
         );
     }
 
-    /// Waits until this many deliveries have ended.
-    pub(crate) async fn finals(&mut self, wanted: usize, longest: Duration) {
+    /// Waits until this many final statuses have arrived.
+    pub(crate) async fn until_finals(&mut self, wanted: usize, longest: Duration) {
         let mut ended = 0;
         let waiting = async {
             ended = self
@@ -345,21 +348,21 @@ impl Statuses {
         let in_time = tokio::time::timeout(longest, waiting).await;
         assert!(
             in_time.is_ok(),
-            "{ended} of {wanted} ended in {longest:?}; seen: {:#?}",
+            "{ended} of {wanted} finished in {longest:?}; received: {:#?}",
             self.summary()
         );
     }
 
-    /// Takes in what comes within this time.
-    pub(crate) async fn linger(&mut self, time: Duration) {
+    /// Receives statuses for this long.
+    pub(crate) async fn collect_for(&mut self, time: Duration) {
         let until = tokio::time::Instant::now() + time;
         while let Ok(Some(next)) = tokio::time::timeout_at(until, self.receiver.recv()).await {
             self.seen.push(next);
         }
     }
 
-    /// The statuses of a delivery, as words, in the order they came.
-    pub(crate) fn words(&self, id: &str) -> Vec<&'static str> {
+    /// The names of a delivery's statuses, in the order of their arrival.
+    pub(crate) fn names(&self, id: &str) -> Vec<&'static str> {
         self.of(id)
             .iter()
             .map(|event| event.data.status.as_str())
@@ -381,8 +384,7 @@ impl Statuses {
             .of(id)
             .last()
             .and_then(|event| event.data.reason.as_ref().map(|reason| reason.code));
-        last.and_then(|code| serde_json::to_value(code).ok())
-            .and_then(|code| code.as_str().map(str::to_owned))
+        last.map(|code| code.as_str().to_owned())
             .unwrap_or_default()
     }
 
@@ -423,21 +425,21 @@ impl Statuses {
         }
     }
 
-    /// Waits until this many statuses of this kind have been seen.
-    pub(crate) async fn count(&mut self, word: &str, wanted: usize, longest: Duration) {
+    /// Waits until this many statuses with this name have arrived.
+    pub(crate) async fn until_count(&mut self, name: &str, wanted: usize, longest: Duration) {
         let mut seen = self
             .seen
             .iter()
-            .filter(|(_, event)| event.data.status.as_str() == word)
+            .filter(|(_, event)| event.data.status.as_str() == name)
             .count();
         let waiting = async {
             while seen < wanted {
                 let next = self.receiver.recv().await.unwrap();
-                seen += usize::from(next.1.data.status.as_str() == word);
+                seen += usize::from(next.1.data.status.as_str() == name);
                 self.seen.push(next);
             }
         };
         let in_time = tokio::time::timeout(longest, waiting).await;
-        assert!(in_time.is_ok(), "{seen} of {wanted} {word} in {longest:?}");
+        assert!(in_time.is_ok(), "{seen} of {wanted} {name} in {longest:?}");
     }
 }

@@ -6,18 +6,18 @@ use std::time::Duration;
 
 use tokio::process::{Child, Command};
 
-/// The program.
+/// Runs commands of the program.
 pub(crate) struct Program;
 
-/// A worker.
+/// A running worker.
 pub(crate) struct Worker {
     child: Child,
-    /// Where it listens.
+    /// The host and port on which it listens.
     pub(crate) address: String,
     log: tempfile::NamedTempFile,
 }
 
-/// A console.
+/// A running console.
 pub(crate) struct Console {
     child: Child,
     address: String,
@@ -26,7 +26,7 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// One of the system's, ready.
+    /// Starts a console of the system, and waits until it answers.
     pub(crate) async fn start(system: &super::System) -> Self {
         let address = format!("127.0.0.1:{}", free_port());
         let mut environment = system.environment();
@@ -70,14 +70,14 @@ impl Console {
         format!("http://{}{path}", self.address)
     }
 
-    /// What it logged so far, at level trace.
+    /// The log so far, at level trace.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log.path()).unwrap()
     }
 
-    /// Asks it to stop, and waits for its end.
+    /// Sends SIGTERM, and waits until it exits with 0.
     pub(crate) async fn stop(mut self) {
-        let pid = self.child.id().expect("it runs").to_string();
+        let pid = self.child.id().expect("the process is running").to_string();
         assert!(
             std::process::Command::new("kill")
                 .args(["-TERM", &pid])
@@ -88,14 +88,15 @@ impl Console {
         let ended = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
         assert!(
             ended
-                .unwrap_or_else(|_| panic!("it does not stop:\n{}", self.log()))
+                .unwrap_or_else(|_| panic!("the process does not stop:\n{}", self.log()))
                 .unwrap()
                 .success()
         );
     }
 }
 
-/// The one built beside the tests, or `VOICE_OTP_TEST_BINARY`: an optimised one, for figures.
+/// The path of the program: `VOICE_OTP_TEST_BINARY`, or the one built beside the tests.
+/// Measurements set the variable to an optimised build.
 fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("VOICE_OTP_TEST_BINARY") {
         return path.into();
@@ -112,8 +113,8 @@ fn binary() -> PathBuf {
 
 fn command(environment: &[(&'static str, String)]) -> Command {
     let mut command = Command::new(binary());
-    let ours = std::env::vars().filter(|(name, _)| name.starts_with("VOICE_OTP_"));
-    for (name, _) in ours {
+    let inherited = std::env::vars().filter(|(name, _)| name.starts_with("VOICE_OTP_"));
+    for (name, _) in inherited {
         command.env_remove(name);
     }
     for (name, value) in environment {
@@ -124,16 +125,16 @@ fn command(environment: &[(&'static str, String)]) -> Command {
 }
 
 impl Program {
-    /// Runs it to its end.
+    /// Runs a command until it exits.
     pub(crate) async fn run(environment: &[(&'static str, String)], args: &[&str]) -> Output {
         let running = command(environment).args(args).output();
         tokio::time::timeout(Duration::from_mins(1), running)
             .await
-            .expect("the program ends")
+            .expect("the program exits")
             .unwrap()
     }
 
-    /// Runs it to its end, with something on standard input.
+    /// Runs a command with `input` on standard input until it exits.
     pub(crate) async fn run_with_input(
         environment: &[(&'static str, String)],
         args: &[&str],
@@ -157,11 +158,11 @@ impl Program {
             .unwrap();
         tokio::time::timeout(Duration::from_mins(1), child.wait_with_output())
             .await
-            .expect("the program ends")
+            .expect("the program exits")
             .unwrap()
     }
 
-    /// Starts it, its output piped.
+    /// Starts a command with piped output.
     pub(crate) fn start(environment: &[(&'static str, String)], args: &[&str]) -> Child {
         command(environment)
             .args(args)
@@ -181,7 +182,7 @@ fn free_port() -> u16 {
 }
 
 impl Worker {
-    #[expect(clippy::unused_async, reason = "it spawns on the runtime")]
+    #[expect(clippy::unused_async, reason = "spawning a process needs the runtime")]
     pub(crate) async fn start(
         mut environment: Vec<(&'static str, String)>,
         callbacks: bool,
@@ -210,12 +211,12 @@ impl Worker {
         }
     }
 
-    /// Waits until it is ready.
+    /// Waits until the worker is ready.
     pub(crate) async fn ready(&self) {
         self.readiness(true).await;
     }
 
-    /// Waits until it says that it is ready, or that it isn't.
+    /// Waits until the worker reports that it is ready, or that it isn't.
     pub(crate) async fn readiness(&self, wanted: bool) {
         let client = reqwest::Client::new();
         let waiting = async {
@@ -233,19 +234,19 @@ impl Worker {
         let in_time = tokio::time::timeout(Duration::from_secs(30), waiting).await;
         assert!(
             in_time.is_ok(),
-            "readiness {wanted} did not come:\n{}",
+            "the worker did not report readiness {wanted}:\n{}",
             self.log()
         );
     }
 
-    /// What it logged so far, at level trace.
+    /// The log so far, at level trace.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log.path()).unwrap()
     }
 
-    /// Sends it a signal.
+    /// Sends a signal.
     pub(crate) fn signal(&self, name: &str) {
-        let pid = self.child.id().expect("it runs").to_string();
+        let pid = self.child.id().expect("the process is running").to_string();
         let done = std::process::Command::new("kill")
             .args([format!("-{name}"), pid])
             .status()
@@ -253,16 +254,16 @@ impl Worker {
         assert!(done.success());
     }
 
-    /// Asks it to stop, and waits for its end.
+    /// Sends SIGTERM, and waits until it exits.
     pub(crate) async fn terminate(&mut self) -> ExitStatus {
         self.signal("TERM");
         let ended = tokio::time::timeout(Duration::from_secs(20), self.child.wait()).await;
         ended
-            .unwrap_or_else(|_| panic!("it does not stop:\n{}", self.log()))
+            .unwrap_or_else(|_| panic!("the process does not stop:\n{}", self.log()))
             .unwrap()
     }
 
-    /// Kills it.
+    /// Sends SIGKILL.
     pub(crate) async fn kill(&mut self) {
         self.child.kill().await.unwrap();
     }

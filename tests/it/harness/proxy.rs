@@ -1,4 +1,4 @@
-//! A door to a server that can be shut.
+//! A TCP proxy that can refuse connections.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -7,10 +7,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
-/// A TCP proxy. Shut, it cuts what is open and refuses what comes.
+/// A TCP proxy. While closed, it has cut its connections and refuses new ones.
 pub(crate) struct Proxy {
     pub(crate) address: String,
-    shut: Arc<AtomicBool>,
+    closed: Arc<AtomicBool>,
     cut: Arc<Notify>,
     _task: AbortOnDropHandle<()>,
 }
@@ -19,12 +19,12 @@ impl Proxy {
     pub(crate) async fn to(server: String) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
-        let (shut, cut) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
-        let (is_shut, is_cut) = (Arc::clone(&shut), Arc::clone(&cut));
+        let (closed, cut) = (Arc::new(AtomicBool::new(false)), Arc::new(Notify::new()));
+        let (is_closed, is_cut) = (Arc::clone(&closed), Arc::clone(&cut));
         let connections = TaskTracker::new();
         let task = TaskTracker::new().spawn(async move {
             while let Ok((mut client, _)) = listener.accept().await {
-                if is_shut.load(Ordering::SeqCst) {
+                if is_closed.load(Ordering::SeqCst) {
                     continue;
                 }
                 let (server, cut) = (server.clone(), Arc::clone(&is_cut));
@@ -41,13 +41,13 @@ impl Proxy {
         });
         Self {
             address,
-            shut,
+            closed,
             cut,
             _task: AbortOnDropHandle::new(task),
         }
     }
 
-    /// A server's URL, by way of this door.
+    /// A server's URL, with the proxy's address in place of the server's.
     pub(crate) fn in_place_of(&self, url: &str) -> String {
         let (before, after) = url.split_once('@').unwrap();
         let rest = after.split_once('/').map_or("", |(_, rest)| rest);
@@ -55,13 +55,13 @@ impl Proxy {
     }
 
     /// Cuts every connection and refuses new ones.
-    pub(crate) fn shut(&self) {
-        self.shut.store(true, Ordering::SeqCst);
+    pub(crate) fn close(&self) {
+        self.closed.store(true, Ordering::SeqCst);
         self.cut.notify_waiters();
     }
 
-    /// Lets connections through again.
+    /// Accepts connections again.
     pub(crate) fn open(&self) {
-        self.shut.store(false, Ordering::SeqCst);
+        self.closed.store(false, Ordering::SeqCst);
     }
 }

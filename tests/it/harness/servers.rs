@@ -1,4 +1,4 @@
-//! A RabbitMQ and a Postgres of a test's own, to be broken.
+//! A RabbitMQ and a Postgres for one test, which it may kill.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -7,17 +7,17 @@ use std::time::Duration;
 use secrecy::SecretString;
 use tokio::process::Command;
 
-/// A pair of servers. They are stopped when this is dropped.
+/// A RabbitMQ and a Postgres, which are stopped on drop.
 pub(crate) struct Servers {
-    /// The broker's default vhost.
+    /// The URL of the broker's default vhost.
     pub(crate) amqp_url: SecretString,
-    /// The database.
+    /// The URL of the database.
     pub(crate) database_url: SecretString,
     directory: tempfile::TempDir,
 }
 
 impl Servers {
-    /// Starts a pair.
+    /// Starts both servers.
     pub(crate) async fn start() -> Self {
         let mut servers = Self {
             amqp_url: SecretString::default(),
@@ -39,8 +39,8 @@ impl Servers {
         servers
     }
 
-    /// Starts what was broken.
-    pub(crate) async fn mend(&self) {
+    /// Restarts the servers that were killed.
+    pub(crate) async fn restart(&self) {
         self.dev(&["up"]).await;
     }
 
@@ -54,7 +54,7 @@ impl Servers {
         self.dev(&["break", "postgres"]).await;
     }
 
-    /// Makes RabbitMQ short of memory, or not any more.
+    /// Raises RabbitMQ's memory alarm, or clears it.
     pub(crate) async fn memory_alarm(&self, on: bool) {
         self.dev(&["alarm", if on { "on" } else { "off" }]).await;
     }
@@ -63,7 +63,7 @@ impl Servers {
         let running = self.command(args).stderr(Stdio::piped()).output();
         let output = tokio::time::timeout(Duration::from_mins(3), running)
             .await
-            .expect("./dev ends")
+            .expect("./dev exits")
             .unwrap();
         assert!(
             output.status.success(),
@@ -89,7 +89,7 @@ impl Servers {
 
 impl Drop for Servers {
     fn drop(&mut self) {
-        // Whatever became of the test.
+        // Also if the test has failed.
         let stopped = self
             .command(&["down"])
             .as_std_mut()

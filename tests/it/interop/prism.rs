@@ -1,4 +1,5 @@
-//! A mock server made from Twilio's own `OpenAPI` description: it refuses whatever the description doesn't allow.
+//! A mock server made from Twilio's own `OpenAPI` description. It refuses every request that the
+//! description doesn't allow.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -7,17 +8,17 @@ use tokio::process::{Child, Command};
 use uuid::Uuid;
 use voice_otp::account::CallSid;
 use voice_otp::delivery::AttemptId;
-use voice_otp::policy::Voicemail;
-use voice_otp::ports::{CallOrder, Caller as _, Speech};
+use voice_otp::ports::{CallRequest, Instructions, Telephony as _};
+use voice_otp::settings::policy::Voicemail;
 use voice_otp::settings::{Draft, VoiceSettings};
-use voice_otp::speech::{Manner, Speaker};
+use voice_otp::speech::{Speaker, SpeechStyle};
 use voice_otp_schemas::{OtpCode, PhoneNumber, TenantId};
 use voice_otp_twilio::client::{Client, Settings};
 
 use super::folder;
 use crate::harness::{ACCOUNT, AUTH_TOKEN, FROM, System, number, request};
 
-/// Prism, answering by a description.
+/// The mock server Prism with a description.
 struct Prism {
     url: String,
     _child: Child,
@@ -32,7 +33,7 @@ impl Prism {
             .port();
         let mut command = Command::new("node");
         command.arg(folder().join("node_modules/.bin/prism"));
-        // Dynamic: every call gets a SID of its own. With errors: what isn't valid is refused.
+        // Dynamic: every call gets its own SID. Errors: invalid requests are refused.
         command.args([
             "mock",
             "--dynamic",
@@ -91,34 +92,34 @@ fn tenant() -> VoiceSettings {
 }
 
 #[tokio::test]
-async fn every_request_of_ours_is_one_that_twilio_describes() {
+async fn twilios_description_accepts_every_request() {
     let (prism, tenant) = (Prism::of("api.json").await, tenant());
     let (client, to) = (prism.client(), PhoneNumber::parse(&number(1)).unwrap());
-    let manner = Manner::default();
-    let script = Speaker::new(None, None, to.country(), &manner)
+    let style = SpeechStyle::default();
+    let script = Speaker::new(None, None, to.country(), &style)
         .message(&OtpCode::parse("A1B2").unwrap(), Duration::ZERO);
-    let order = CallOrder {
+    let inline = CallRequest {
         to: &to,
-        speech: Speech::Inline(&script),
+        instructions: Instructions::Inline(&script),
         ring_timeout: Duration::from_secs(30),
         limit: Duration::from_mins(3),
         extension: Some("wW12#"),
         attempt_id: AttemptId(Uuid::new_v4()),
     };
-    let call = client.place(&tenant, &order).await.expect("placing");
-    let again = client.place(&tenant, &order).await.expect("placing");
-    assert_ne!(call.sid, again.sid, "the mock's answers are its own");
+    let call = client.place(&tenant, &inline).await.expect("placing");
+    let again = client.place(&tenant, &inline).await.expect("placing");
+    assert_ne!(call.sid, again.sid, "the mock gives every call its own SID");
     client.fetch(&tenant, &call.sid).await.expect("fetching");
     for policy in Voicemail::ALL {
-        let asks = CallOrder {
-            speech: Speech::Ask(policy),
+        let on_request = CallRequest {
+            instructions: Instructions::OnRequest(policy),
             extension: None,
-            ..order
+            ..inline
         };
         client
-            .place(&tenant, &asks)
+            .place(&tenant, &on_request)
             .await
-            .expect("placing a call that asks");
+            .expect("placing a call that requests its instructions");
     }
     let since = chrono::DateTime::UNIX_EPOCH;
     client
@@ -140,7 +141,7 @@ async fn every_request_of_ours_is_one_that_twilio_describes() {
         .expect("reading the account");
     client.balance(&tenant).await.expect("reading the balance");
     client
-        .may_list_calls(&tenant)
+        .verify_call_access(&tenant)
         .await
         .expect("listing one call");
     client
@@ -148,7 +149,7 @@ async fn every_request_of_ours_is_one_that_twilio_describes() {
         .await
         .expect("looking for a number");
 
-    // The mock does refuse: or all of this would show nothing.
+    // The mock refuses an invalid request, so accepting the others means something.
     let sid = CallSid::parse(&format!("CA{}", "0".repeat(32))).unwrap();
     let wrong = reqwest::Client::new()
         .post(format!(
@@ -161,7 +162,7 @@ async fn every_request_of_ours_is_one_that_twilio_describes() {
 }
 
 #[tokio::test]
-async fn the_voice_product_describes_the_geographic_permissions_as_we_read_them() {
+async fn twilios_description_has_the_geographic_permissions_as_the_client_reads_them() {
     let (prism, tenant) = (Prism::of("voice.json").await, tenant());
     let country = tenant.from.country().unwrap();
     prism
@@ -189,6 +190,8 @@ async fn a_worker_places_calls_that_the_description_accepts() {
             ))
             .await;
     }
-    statuses.count("placed", 5, Duration::from_mins(1)).await;
+    statuses
+        .until_count("placed", 5, Duration::from_mins(1))
+        .await;
     system.stop().await;
 }

@@ -1,4 +1,4 @@
-//! Callbacks signed by Twilio's own helper libraries.
+//! Signatures made and verified by Twilio's own helper libraries.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use voice_otp_twilio::signature;
 use super::{node, python, repository, run};
 use crate::harness::{AUTH_TOKEN, System, request};
 
-/// Signs by both libraries.
+/// Signs with both libraries.
 async fn sign(token: &str, url: &str, params: &Value) -> [String; 2] {
     let text = params.to_string();
     let (mut in_python, mut in_node) = (
@@ -21,9 +21,9 @@ async fn sign(token: &str, url: &str, params: &Value) -> [String; 2] {
 }
 
 #[tokio::test]
-async fn what_twilios_libraries_sign_is_taken_and_what_was_tampered_with_is_not() {
+async fn signatures_of_twilios_libraries_are_accepted_and_tampered_requests_rejected() {
     let system = System::start(50.0).await;
-    // Signing takes other programs their time.
+    // Signing starts other programs, which takes a while.
     system
         .tenant("acme", 50.0, |draft| {
             draft.ring_timeout = Some(Duration::from_mins(10))
@@ -31,7 +31,7 @@ async fn what_twilios_libraries_sign_is_taken_and_what_was_tampered_with_is_not(
         .await;
     let mut statuses = system.broker.statuses().await;
     let worker = system.worker().await;
-    // This number rings and rings: the callbacks that end it are ours.
+    // This number rings for ten minutes, so the test's callbacks are the only ones after `ringing`.
     system
         .publish_json(&request(
             "signed",
@@ -51,13 +51,14 @@ async fn what_twilios_libraries_sign_is_taken_and_what_was_tampered_with_is_not(
     let path = call.callback_path.unwrap();
     let url = format!("http://{}{path}", worker.address);
     let params = json!({
-        "AccountSid": call.account_sid, "CallSid": call.sid, "CallStatus": "in-progress", "SequenceNumber": "2",
-        "From": call.from, "To": call.to, "Direction": "outbound-api", "ApiVersion": "2010-04-01",
-        "CallbackSource": "call-progress-events", "Timestamp": "Wed, 25 Nov 2026 12:00:00 +0000",
-        // What a naive signer gets wrong: empty, spaces and pluses, other alphabets.
+        "AccountSid": call.account_sid, "CallSid": call.sid, "CallStatus": "in-progress",
+        "SequenceNumber": "2", "From": call.from, "To": call.to, "Direction": "outbound-api",
+        "ApiVersion": "2010-04-01", "CallbackSource": "call-progress-events",
+        "Timestamp": "Wed, 25 Nov 2026 12:00:00 +0000",
+        // Values that a naive signer gets wrong: empty, with spaces and pluses, in other alphabets.
         "ToState": "", "ToCity": "SAN JOSE + DEL MONTE", "CallerName": "Zoë 北京 & Söhne=",
     });
-    // No keep-alive: each answer stands for itself.
+    // No keep-alive, so that no request depends on the one before it.
     let client = reqwest::Client::builder()
         .pool_max_idle_per_host(0)
         .build()
@@ -97,8 +98,8 @@ async fn what_twilios_libraries_sign_is_taken_and_what_was_tampered_with_is_not(
         assert_eq!(post(&params, &elsewhere).await, 403);
     }
     assert!(
-        !statuses.words("signed").contains(&"answered"),
-        "nothing of it counted"
+        !statuses.names("signed").contains(&"answered"),
+        "no rejected callback takes effect"
     );
     for signature in &signatures {
         assert_eq!(post(&params, signature).await, 204);
@@ -108,27 +109,33 @@ async fn what_twilios_libraries_sign_is_taken_and_what_was_tampered_with_is_not(
             .any(|(_, event)| event.data.status.as_str() == "answered")
     };
     statuses
-        .until("the callback counts", Duration::from_secs(5), answered)
+        .until(
+            "the callback takes effect",
+            Duration::from_secs(5),
+            answered,
+        )
         .await;
     system.stop().await;
 }
 
 #[tokio::test]
-async fn what_we_sign_twilios_libraries_take() {
+async fn twilios_libraries_accept_the_workers_signatures() {
     let url = "https://otp.example.com/twilio/status/5f37bafb85164428a12da54345fb754d";
-    let params = json!({ "CallSid": "CA1", "CallStatus": "completed", "ToCity": "Zürich + 北京", "Empty": "" });
+    let params = json!({
+        "CallSid": "CA1", "CallStatus": "completed", "ToCity": "Zürich + 北京", "Empty": "",
+    });
     let pairs: Vec<(String, String)> = params
         .as_object()
         .unwrap()
         .iter()
         .map(|(name, value)| (name.clone(), value.as_str().unwrap().to_owned()))
         .collect();
-    let ours = signature::sign(AUTH_TOKEN, url, &pairs);
+    let signed = signature::sign(AUTH_TOKEN, url, &pairs);
     for (mut command, right) in [
         (python(&repository().join("tests/interop/sign.py")), "true"),
         (node("sign.mjs"), "true"),
     ] {
-        command.args([AUTH_TOKEN, url, &params.to_string(), &ours]);
+        command.args([AUTH_TOKEN, url, &params.to_string(), &signed]);
         assert_eq!(run(command).await, right);
     }
 }

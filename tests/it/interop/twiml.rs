@@ -1,22 +1,23 @@
-//! What a call is told that asks, as Twilio's own helper libraries understand it, and asked for as they sign it.
+//! Call instructions: requested with signatures of Twilio's own helper libraries, and read by these
+//! libraries.
 
 use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 use tokio::process::Command;
-use voice_otp::policy::Voicemail;
+use voice_otp::settings::policy::Voicemail;
 
 use super::{node, python, repository, run};
 use crate::harness::{AUTH_TOKEN, System, request};
 
-/// Runs something with standard input to its end, which must be a good one; gives what it printed.
-async fn told(mut command: Command, input: &str) -> String {
+/// Runs a command with standard input, which must succeed, and returns its output.
+async fn run_with_input(mut command: Command, input: &str) -> String {
     let mut child = command
         .stdin(std::process::Stdio::piped())
         .stdout(std::process::Stdio::piped())
         .spawn()
-        .expect("it can be run");
+        .expect("the command starts");
     child
         .stdin
         .take()
@@ -26,13 +27,13 @@ async fn told(mut command: Command, input: &str) -> String {
         .unwrap();
     let output = tokio::time::timeout(Duration::from_mins(1), child.wait_with_output())
         .await
-        .expect("it ends")
+        .expect("the command ends before the timeout")
         .unwrap();
     assert!(output.status.success(), "{command:?} of {input}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
-/// An element with all that is in it.
+/// An element with its attributes and content, as JSON.
 fn tree(node: roxmltree::Node<'_, '_>) -> Value {
     if node.is_text() {
         return json!(node.text().unwrap());
@@ -46,7 +47,7 @@ fn tree(node: roxmltree::Node<'_, '_>) -> Value {
 }
 
 #[tokio::test]
-async fn twilios_libraries_sign_what_asks_and_know_every_element_of_the_answer() {
+async fn twilios_libraries_sign_the_requests_and_know_every_element_of_the_instructions() {
     let system = System::start(50.0).await;
     system
         .tenant("acme", 50.0, |draft| {
@@ -56,10 +57,10 @@ async fn twilios_libraries_sign_what_asks_and_know_every_element_of_the_answer()
         .await;
     let mut statuses = system.broker.statuses().await;
     let worker = system.worker().await;
-    // It rings and rings: what asks is we.
+    // This number rings for ten minutes, so only the test requests instructions.
     system
         .publish_json(&request(
-            "asked",
+            "instructed",
             "+12025550102",
             "493027",
             Duration::from_mins(3),
@@ -76,7 +77,7 @@ async fn twilios_libraries_sign_what_asks_and_know_every_element_of_the_answer()
     let path = call.callback_path.unwrap().replace("/status/", "/voice/");
     let base = format!("http://{}{path}", worker.address);
     let client = reqwest::Client::new();
-    let ask = async |url: &str, params: &Value, signature: &str| {
+    let request_instructions = async |url: &str, params: &Value, signature: &str| {
         let form: Vec<(&String, &str)> = params
             .as_object()
             .unwrap()
@@ -92,7 +93,12 @@ async fn twilios_libraries_sign_what_asks_and_know_every_element_of_the_answer()
             .unwrap();
         (answer.status().as_u16(), answer.text().await.unwrap())
     };
-    let answered = json!({ "CallSid": call.sid, "CallStatus": "in-progress", "AccountSid": call.account_sid, "CallerName": "" });
+    let answered = json!({
+        "CallSid": call.sid,
+        "CallStatus": "in-progress",
+        "AccountSid": call.account_sid,
+        "CallerName": "",
+    });
     let mut key = answered.clone();
     key["Digits"] = json!("1");
     for (url, params) in [
@@ -108,13 +114,17 @@ async fn twilios_libraries_sign_what_asks_and_know_every_element_of_the_answer()
             let signature = run(signer).await;
             let mut tampered = params.clone();
             tampered["CallerName"] = json!("x");
-            assert_eq!(ask(&url, &tampered, &signature).await.0, 403);
-            let (status, xml) = ask(&url, params, &signature).await;
+            assert_eq!(
+                request_instructions(&url, &tampered, &signature).await.0,
+                403
+            );
+            let (status, xml) = request_instructions(&url, params, &signature).await;
             assert_eq!(status, 200);
-            let elements = told(python(&repository().join("tests/interop/twiml.py")), &xml).await;
+            let elements =
+                run_with_input(python(&repository().join("tests/interop/twiml.py")), &xml).await;
             assert!(elements.parse::<usize>().unwrap() > 5, "{elements}");
             let document = roxmltree::Document::parse(&xml).unwrap();
-            let rebuilt = told(
+            let rebuilt = run_with_input(
                 node("twiml.mjs"),
                 &tree(document.root_element()).to_string(),
             )

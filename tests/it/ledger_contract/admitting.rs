@@ -1,79 +1,90 @@
-//! Admission: a verdict per input, and what becomes a row.
+//! Admission: a verdict per request, and the rows that it inserts.
 
 use std::time::Duration;
 
+use voice_otp::admission::SettingsBasis;
 use voice_otp::delivery::{Delivery, State};
-use voice_otp::plan::Basis;
 use voice_otp::ports::{Ledger as _, Verdict};
 use voice_otp::settings::Draft;
 use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::status::{Status, StatusEvent};
 
 use super::stage::{
-    Stage, admit, admit_group, begun, enlist, find, over, placing, plan, plan_to_wait, said,
-    tenant, waiting,
+    Stage, accepted_event, admit, admit_group, begun, find, finished, placing, plan, plan_to_wait,
+    register, tenant, waiting,
 };
-use crate::memory::sample::{Ask, draft, key, limits, number};
+use crate::memory::sample::{Request, draft, key, limits, number};
 
 contract!(
-    what_is_new_is_placed_a_repeat_is_known_and_other_content_conflicts,
-    one_id_twice_in_a_group_is_one_new_and_one_repeat,
+    a_new_request_is_placed_a_duplicate_is_recognised_and_other_content_conflicts,
+    one_id_twice_in_a_batch_is_one_admission_and_one_duplicate,
     tenants_may_use_the_same_ids,
-    only_what_is_new_uses_the_accounts_pace,
-    settings_that_are_stale_are_told_and_nothing_is_done,
-    a_plan_that_ends_becomes_a_final_row_and_its_repeat_is_a_repeat,
-    in_test_mode_two_statuses_are_said,
-    what_was_admitted_can_be_read_back,
-    nothing_begins_without_an_attempt,
-    only_one_placement_on_a_line_begins_with_its_admission,
-    what_was_answered_is_what_the_outbox_has,
+    only_new_requests_use_the_accounts_rate,
+    stale_settings_are_reported_and_nothing_is_written,
+    a_request_finished_at_once_becomes_a_final_row_and_its_duplicate_is_recognised,
+    in_test_mode_two_statuses_are_published,
+    an_admitted_delivery_can_be_read_back,
+    no_attempt_starts_without_an_attempt_id,
+    only_one_attempt_on_a_line_starts_with_its_admission,
+    the_returned_events_are_those_in_the_outbox,
 );
 
-async fn what_is_new_is_placed_a_repeat_is_known_and_other_content_conflicts<S: Stage>(stage: &S) {
+async fn a_new_request_is_placed_a_duplicate_is_recognised_and_other_content_conflicts<S: Stage>(
+    stage: &S,
+) {
     tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
-    let ask = Ask::new("acme", "a");
+    let worker = register(stage).await;
+    let ask = Request::new("acme", "a");
     let verdict = admit(stage, worker, &ask).await;
     assert!(placing(&verdict).begun);
     assert_eq!(placing(&verdict).slot.at, stage.now());
-    assert!(matches!(admit(stage, worker, &ask).await, Verdict::Repeat));
-    // When it expires, in which context and for whom is not what makes it another request.
-    let retold = ask.clone().living(Duration::from_mins(5)).of_user("jane");
+    assert!(matches!(
+        admit(stage, worker, &ask).await,
+        Verdict::Duplicate
+    ));
+    // Expiry, context and user are not part of the content that is compared.
+    let retold = ask
+        .clone()
+        .expires_in(Duration::from_mins(5))
+        .of_user("jane");
     assert!(matches!(
         admit(stage, worker, &retold).await,
-        Verdict::Repeat
+        Verdict::Duplicate
     ));
     for other in [
-        ask.clone().calling(2),
-        ask.clone().reading("111111"),
+        ask.clone().to(2),
+        ask.clone().code("111111"),
         ask.clone().with_extension("9"),
     ] {
         assert!(
-            matches!(admit(stage, worker, &other).await, Verdict::Conflict),
+            matches!(
+                admit(stage, worker, &other).await,
+                Verdict::ConflictingDuplicate
+            ),
             "{other:?}"
         );
     }
     assert_eq!(
         find(stage, &ask.key()).await.revision,
         1,
-        "none of that changed it"
+        "no duplicate changed it"
     );
 }
 
-async fn one_id_twice_in_a_group_is_one_new_and_one_repeat<S: Stage>(stage: &S) {
+async fn one_id_twice_in_a_batch_is_one_admission_and_one_duplicate<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
-    let (a, b) = (Ask::new("acme", "a"), Ask::new("acme", "b").calling(2));
+    let worker = register(stage).await;
+    let (a, b) = (Request::new("acme", "a"), Request::new("acme", "b").to(2));
     let mut group = Vec::new();
-    for ask in [&a, &b, &a, &a.clone().reading("111111")] {
+    for ask in [&a, &b, &a, &a.clone().code("111111")] {
         group.push(plan(stage, ask).await);
     }
     let verdicts = admit_group(stage, worker, &group).await;
     let [
-        Verdict::Placing(_),
-        Verdict::Placing(second),
-        Verdict::Repeat,
-        Verdict::Conflict,
+        Verdict::Admitted(_),
+        Verdict::Admitted(second),
+        Verdict::Duplicate,
+        Verdict::ConflictingDuplicate,
     ] = verdicts.as_slice()
     else {
         panic!("{verdicts:?}");
@@ -81,49 +92,49 @@ async fn one_id_twice_in_a_group_is_one_new_and_one_repeat<S: Stage>(stage: &S) 
     assert_eq!(
         second.slot.at,
         stage.now() + Duration::from_secs(1),
-        "twins use no pace"
+        "duplicates in a batch take no slot"
     );
 }
 
 async fn tenants_may_use_the_same_ids<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
     tenant(stage, "bell", 2, 1.0).await;
-    let worker = enlist(stage).await;
+    let worker = register(stage).await;
     let group = [
-        plan(stage, &Ask::new("acme", "a")).await,
-        plan(stage, &Ask::new("bell", "a").reading("111111")).await,
+        plan(stage, &Request::new("acme", "a")).await,
+        plan(stage, &Request::new("bell", "a").code("111111")).await,
     ];
     let verdicts = admit_group(stage, worker, &group).await;
     assert!(
         verdicts
             .iter()
-            .all(|verdict| matches!(verdict, Verdict::Placing(_))),
+            .all(|verdict| matches!(verdict, Verdict::Admitted(_))),
         "{verdicts:?}"
     );
 }
 
-async fn only_what_is_new_uses_the_accounts_pace<S: Stage>(stage: &S) {
+async fn only_new_requests_use_the_accounts_rate<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 0.5).await;
-    let worker = enlist(stage).await;
-    let a = Ask::new("acme", "a");
+    let worker = register(stage).await;
+    let a = Request::new("acme", "a");
     admit(stage, worker, &a).await;
     for _ in 0..3 {
         admit(stage, worker, &a).await;
     }
-    // A refusal uses none either.
-    let ghost = admit(stage, worker, &Ask::new("ghost", "a")).await;
-    assert_eq!(over(&ghost).len(), 1);
-    let verdict = admit(stage, worker, &Ask::new("acme", "b").calling(2)).await;
+    // A refusal takes no slot either.
+    let ghost = admit(stage, worker, &Request::new("ghost", "a")).await;
+    assert_eq!(finished(&ghost).len(), 1);
+    let verdict = admit(stage, worker, &Request::new("acme", "b").to(2)).await;
     assert_eq!(
         placing(&verdict).slot.at,
         stage.now() + Duration::from_secs(2)
     );
 }
 
-async fn settings_that_are_stale_are_told_and_nothing_is_done<S: Stage>(stage: &S) {
+async fn stale_settings_are_reported_and_nothing_is_written<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 0.5).await;
-    let worker = enlist(stage).await;
-    let ask = Ask::new("acme", "a");
+    let worker = register(stage).await;
+    let ask = Request::new("acme", "a");
     let old = plan(stage, &ask).await;
     tenant(stage, "acme", 1, 0.5).await;
     let verdicts = admit_group(stage, worker, &[old.clone(), old]).await;
@@ -138,22 +149,26 @@ async fn settings_that_are_stale_are_told_and_nothing_is_done<S: Stage>(stage: &
     assert_eq!(
         placing(&verdict).slot.at,
         stage.now(),
-        "the stale one used no pace"
+        "the stale one took no slot"
     );
-    // What is known is known, whatever its plan was made from.
+    // A duplicate is recognised whatever settings its plan was made from.
     let mut again = plan(stage, &ask).await;
-    again.basis = Basis::Version(-7);
+    again.basis = SettingsBasis::Version(-7);
     assert!(matches!(
         admit_group(stage, worker, &[again]).await[0],
-        Verdict::Repeat
+        Verdict::Duplicate
     ));
 }
 
-async fn a_plan_that_ends_becomes_a_final_row_and_its_repeat_is_a_repeat<S: Stage>(stage: &S) {
-    let worker = enlist(stage).await;
-    let ask = Ask::new("ghost", "a");
+async fn a_request_finished_at_once_becomes_a_final_row_and_its_duplicate_is_recognised<
+    S: Stage,
+>(
+    stage: &S,
+) {
+    let worker = register(stage).await;
+    let ask = Request::new("ghost", "a");
     let verdict = admit(stage, worker, &ask).await;
-    let [rejected] = over(&verdict) else {
+    let [rejected] = finished(&verdict) else {
         panic!("{verdict:?}")
     };
     assert_eq!(
@@ -162,21 +177,27 @@ async fn a_plan_that_ends_becomes_a_final_row_and_its_repeat_is_a_repeat<S: Stag
     );
     let row = find(stage, &ask.key()).await;
     assert_eq!(
-        (row.state, row.ended, row.sequence),
+        (row.state, row.final_status, row.sequence),
         (State::Final, Some(Status::Rejected), 1)
     );
-    assert!(row.order.is_none(), "the secret part isn't kept");
-    assert!(matches!(admit(stage, worker, &ask).await, Verdict::Repeat));
-    // Also once the tenant is there: it has had its ending.
-    tenant(stage, "ghost", 1, 1.0).await;
-    assert!(matches!(admit(stage, worker, &ask).await, Verdict::Repeat));
+    assert!(row.secrets.is_none(), "the secret part isn't stored");
     assert!(matches!(
-        admit(stage, worker, &ask.calling(2)).await,
-        Verdict::Conflict
+        admit(stage, worker, &ask).await,
+        Verdict::Duplicate
+    ));
+    // Also once the tenant has settings: the delivery has its final status.
+    tenant(stage, "ghost", 1, 1.0).await;
+    assert!(matches!(
+        admit(stage, worker, &ask).await,
+        Verdict::Duplicate
+    ));
+    assert!(matches!(
+        admit(stage, worker, &ask.to(2)).await,
+        Verdict::ConflictingDuplicate
     ));
 }
 
-async fn in_test_mode_two_statuses_are_said<S: Stage>(stage: &S) {
+async fn in_test_mode_two_statuses_are_published<S: Stage>(stage: &S) {
     stage
         .save_tenant(
             "acme",
@@ -186,41 +207,41 @@ async fn in_test_mode_two_statuses_are_said<S: Stage>(stage: &S) {
             },
         )
         .await;
-    let worker = enlist(stage).await;
-    let verdict = admit(stage, worker, &Ask::new("acme", "a")).await;
-    let told: Vec<_> = over(&verdict)
+    let worker = register(stage).await;
+    let verdict = admit(stage, worker, &Request::new("acme", "a")).await;
+    let statuses: Vec<_> = finished(&verdict)
         .iter()
         .map(|event| (event.status, event.sequence))
         .collect();
     assert_eq!(
-        told,
+        statuses,
         [(Some(Status::Accepted), 1), (Some(Status::Delivered), 2)]
     );
     let row = find(stage, &key("acme", "a")).await;
     assert_eq!(
-        (row.state, row.ended, row.sequence),
+        (row.state, row.final_status, row.sequence),
         (State::Final, Some(Status::Delivered), 2)
     );
-    stage.ledger().retire(worker).await.unwrap();
-    let sweeper = enlist(stage).await;
+    stage.ledger().release_worker(worker).await.unwrap();
+    let sweeper = register(stage).await;
     assert_eq!(
-        stage.ledger().unpublished(sweeper, 10).await.unwrap(),
-        over(&verdict)
+        stage.ledger().claim_unpublished(sweeper, 10).await.unwrap(),
+        finished(&verdict)
     );
 }
 
-async fn what_was_admitted_can_be_read_back<S: Stage>(stage: &S) {
+async fn an_admitted_delivery_can_be_read_back<S: Stage>(stage: &S) {
     let settings = tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
+    let worker = register(stage).await;
     let (now, ask) = (
         stage.now(),
-        Ask::new("acme", "a")
-            .calling(7)
-            .reading("A1b2C3")
+        Request::new("acme", "a")
+            .to(7)
+            .code("A1b2C3")
             .with_extension("12#"),
     );
     let row = begun(stage, worker, &ask).await;
-    let order = row.order.as_ref().expect("it has its secret part");
+    let order = row.secrets.as_ref().expect("it has its secret part");
     assert_eq!(
         (order.to.expose(), order.code.expose()),
         (number(7).as_str(), "A1b2C3")
@@ -245,13 +266,13 @@ async fn what_was_admitted_can_be_read_back<S: Stage>(stage: &S) {
     assert_eq!(row.to_masked.as_deref(), Some("+1415*****07"));
     assert_eq!(row.context.entries()["flow"], "login");
     assert!(row.trace.traceparent.is_some());
-    assert!(row.attempt_id.is_some() && row.call_sid.is_none() && row.ended.is_none());
+    assert!(row.attempt_id.is_some() && row.call_sid.is_none() && row.final_status.is_none());
 }
 
-async fn nothing_begins_without_an_attempt<S: Stage>(stage: &S) {
+async fn no_attempt_starts_without_an_attempt_id<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
-    let row = waiting(stage, worker, &Ask::new("acme", "a")).await;
+    let worker = register(stage).await;
+    let row = waiting(stage, worker, &Request::new("acme", "a")).await;
     assert_eq!(
         (row.state, row.attempt, row.attempt_id, row.intent_at),
         (State::Waiting, 0, None, None)
@@ -259,12 +280,12 @@ async fn nothing_begins_without_an_attempt<S: Stage>(stage: &S) {
     assert_eq!(row.wake_at, row.slot.unwrap().at);
 }
 
-async fn only_one_placement_on_a_line_begins_with_its_admission<S: Stage>(stage: &S) {
+async fn only_one_attempt_on_a_line_starts_with_its_admission<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 100.0).await;
-    let worker = enlist(stage).await;
+    let worker = register(stage).await;
     let mut group = Vec::new();
     for (id, to) in [("a", 1), ("b", 1), ("c", 2)] {
-        group.push(plan(stage, &Ask::new("acme", id).calling(to)).await);
+        group.push(plan(stage, &Request::new("acme", id).to(to)).await);
     }
     let verdicts = admit_group(stage, worker, &group).await;
     let begun: Vec<bool> = verdicts
@@ -272,48 +293,48 @@ async fn only_one_placement_on_a_line_begins_with_its_admission<S: Stage>(stage:
         .map(|verdict| placing(verdict).begun)
         .collect();
     assert_eq!(begun, [true, false, true]);
-    let verdict = admit(stage, worker, &Ask::new("acme", "d").calling(1)).await;
-    assert!(!placing(&verdict).begun, "the line is still taken");
+    let verdict = admit(stage, worker, &Request::new("acme", "d").to(1)).await;
+    assert!(!placing(&verdict).begun, "the line is still busy");
     let row = find(stage, &key("acme", "d")).await;
     assert_eq!((row.state, row.attempt_id), (State::Waiting, None));
 }
 
-async fn what_was_answered_is_what_the_outbox_has<S: Stage>(stage: &S) {
+async fn the_returned_events_are_those_in_the_outbox<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 0.1).await;
-    let worker = enlist(stage).await;
+    let worker = register(stage).await;
     let mut group = Vec::new();
     for (id, to, life) in [("a", 1, 180), ("b", 2, 180), ("c", 3, 35)] {
-        let ask = Ask::new("acme", id)
-            .calling(to)
-            .living(Duration::from_secs(life));
+        let ask = Request::new("acme", id)
+            .to(to)
+            .expires_in(Duration::from_secs(life));
         group.push(plan_to_wait(stage, &ask).await);
     }
     let verdicts = admit_group(stage, worker, &group).await;
-    let second: StatusEvent = serde_json::from_str(&said(&verdicts[1]).body).unwrap();
+    let second: StatusEvent = serde_json::from_str(&accepted_event(&verdicts[1]).body).unwrap();
     let due_at = voice_otp_schemas::request::rfc3339(stage.now() + Duration::from_secs(10));
     assert_eq!(second.data.due_at, Some(due_at));
-    let backlog: StatusEvent = serde_json::from_str(&over(&verdicts[2])[0].body).unwrap();
-    let reason = backlog.data.reason.expect("an early ending says why");
+    let backlog: StatusEvent = serde_json::from_str(&finished(&verdicts[2])[0].body).unwrap();
+    let reason = backlog.data.reason.expect("the final status has a reason");
     assert_eq!(
         (backlog.data.status, reason.code),
         (Status::Expired, ReasonCode::AccountBacklog)
     );
     assert_eq!(reason.estimated_wait_ms, Some(20_000));
     let answered = vec![
-        said(&verdicts[0]),
-        said(&verdicts[1]),
-        over(&verdicts[2])[0].clone(),
+        accepted_event(&verdicts[0]),
+        accepted_event(&verdicts[1]),
+        finished(&verdicts[2])[0].clone(),
     ];
-    stage.ledger().retire(worker).await.unwrap();
-    let sweeper = enlist(stage).await;
+    stage.ledger().release_worker(worker).await.unwrap();
+    let sweeper = register(stage).await;
     assert_eq!(
-        stage.ledger().unpublished(sweeper, 10).await.unwrap(),
+        stage.ledger().claim_unpublished(sweeper, 10).await.unwrap(),
         answered,
         "byte for byte"
     );
     let ended: Delivery = find(stage, &key("acme", "c")).await;
     assert_eq!(
-        (ended.ended, ended.slot, ended.order.is_none()),
+        (ended.final_status, ended.slot, ended.secrets.is_none()),
         (Some(Status::Expired), None, true)
     );
 }

@@ -1,35 +1,36 @@
-//! Looking deliveries up.
+//! Reading deliveries by key, attempt, user and call.
 
 use std::time::Duration;
 
 use voice_otp::account::CallSid;
-use voice_otp::delivery::{AttemptId, Change, Details, Price, Retired, State};
+use voice_otp::call::CallStatus;
+use voice_otp::delivery::{AttemptId, Change, EndedAttempt, State, StatusDetails};
 use voice_otp::ports::{Ledger as _, Saved};
-use voice_otp::progress::CallStatus;
+use voice_otp::price::Price;
+use voice_otp::settings::policy::RedialOutcome;
 use voice_otp_schemas::UserRef;
-use voice_otp_schemas::status::Status;
 
-use super::stage::{Stage, admit, begun, call, enlist, find, news, save, tenant, waiting};
-use crate::memory::sample::{Ask, key};
+use super::stage::{Stage, admit, begun, call, find, register, save, tenant, update, waiting};
+use crate::memory::sample::{Request, key};
 
 contract!(
     a_delivery_is_found_by_its_key_alone,
-    an_attempt_leads_to_its_delivery_also_when_it_is_over,
-    a_user_leads_to_what_is_not_over_yet,
-    calls_that_are_some_deliverys_are_known,
-    a_code_that_was_entered_is_noted_where_there_is_a_delivery,
-    a_call_that_is_over_while_its_delivery_is_not_is_known_and_no_news,
-    calls_without_a_price_are_given_out_later_each_time_until_it_is_told,
+    an_attempt_leads_to_its_delivery_even_after_it_ended,
+    a_user_leads_to_open_deliveries,
+    calls_that_belong_to_a_delivery_are_known,
+    an_entered_code_is_recorded_if_the_delivery_exists,
+    a_completed_call_of_an_open_delivery_is_known_and_its_updates_are_ignored,
+    calls_without_a_price_are_claimed_at_growing_intervals_until_it_is_reported,
 );
 
 async fn a_delivery_is_found_by_its_key_alone<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
-    begun(stage, worker, &Ask::new("acme", "a")).await;
-    for stranger in [key("acme", "b"), key("bell", "a"), key("acme", "A")] {
+    let worker = register(stage).await;
+    begun(stage, worker, &Request::new("acme", "a")).await;
+    for unknown in [key("acme", "b"), key("bell", "a"), key("acme", "A")] {
         assert!(
-            stage.ledger().find(&stranger).await.unwrap().is_none(),
-            "{stranger}"
+            stage.ledger().find(&unknown).await.unwrap().is_none(),
+            "{unknown}"
         );
     }
     let (first, second) = (
@@ -44,20 +45,20 @@ async fn a_delivery_is_found_by_its_key_alone<S: Stage>(stage: &S) {
     assert_eq!(format!("{first:?}"), format!("{second:?}"));
 }
 
-async fn an_attempt_leads_to_its_delivery_also_when_it_is_over<S: Stage>(stage: &S) {
+async fn an_attempt_leads_to_its_delivery_even_after_it_ended<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
-    let row = begun(stage, worker, &Ask::new("acme", "a")).await;
+    let worker = register(stage).await;
+    let row = begun(stage, worker, &Request::new("acme", "a")).await;
     let attempt = row.attempt_id.unwrap();
     let found = stage
         .ledger()
         .find_attempt(attempt)
         .await
         .unwrap()
-        .expect("it is under way");
-    assert_eq!((found.delivery.key, found.over), (row.key.clone(), false));
-    let mut retired = row.unbegin(stage.now());
-    retired.retired = Some(Retired {
+        .expect("the attempt is in progress");
+    assert_eq!((found.delivery.key, found.ended), (row.key.clone(), false));
+    let mut retired = row.revert_start(stage.now());
+    retired.ended_attempt = Some(EndedAttempt {
         attempt,
         call: None,
     });
@@ -70,9 +71,9 @@ async fn an_attempt_leads_to_its_delivery_also_when_it_is_over<S: Stage>(stage: 
         .find_attempt(attempt)
         .await
         .unwrap()
-        .expect("it was its");
+        .expect("the attempt is remembered");
     assert_eq!(
-        (found.delivery.key, found.delivery.attempt_id, found.over),
+        (found.delivery.key, found.delivery.attempt_id, found.ended),
         (row.key, None, false)
     );
     let unknown = AttemptId(uuid::Uuid::new_v4());
@@ -86,30 +87,30 @@ async fn an_attempt_leads_to_its_delivery_also_when_it_is_over<S: Stage>(stage: 
     );
 }
 
-async fn a_user_leads_to_what_is_not_over_yet<S: Stage>(stage: &S) {
+async fn a_user_leads_to_open_deliveries<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
     tenant(stage, "bell", 2, 1.0).await;
-    let worker = enlist(stage).await;
+    let worker = register(stage).await;
     let jane = UserRef::parse("jane").unwrap();
-    begun(stage, worker, &Ask::new("acme", "a").of_user("jane")).await;
+    begun(stage, worker, &Request::new("acme", "a").of_user("jane")).await;
     waiting(
         stage,
         worker,
-        &Ask::new("acme", "b").of_user("jane").calling(2),
+        &Request::new("acme", "b").of_user("jane").to(2),
     )
     .await;
     waiting(
         stage,
         worker,
-        &Ask::new("acme", "c").of_user("june").calling(3),
+        &Request::new("acme", "c").of_user("june").to(3),
     )
     .await;
-    waiting(stage, worker, &Ask::new("acme", "d").calling(4)).await;
-    waiting(stage, worker, &Ask::new("bell", "a").of_user("jane")).await;
+    waiting(stage, worker, &Request::new("acme", "d").to(4)).await;
+    waiting(stage, worker, &Request::new("bell", "a").of_user("jane")).await;
     admit(
         stage,
         worker,
-        &Ask::new("acme", "refused").of_user("jane").reading("12"),
+        &Request::new("acme", "refused").of_user("jane").code("12"),
     )
     .await;
     let found = async || {
@@ -131,10 +132,10 @@ async fn a_user_leads_to_what_is_not_over_yet<S: Stage>(stage: &S) {
     assert_eq!(found().await, ["a"]);
 }
 
-async fn calls_that_are_some_deliverys_are_known<S: Stage>(stage: &S) {
+async fn calls_that_belong_to_a_delivery_are_known<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
-    let row = begun(stage, worker, &Ask::new("acme", "a")).await;
+    let worker = register(stage).await;
+    let row = begun(stage, worker, &Request::new("acme", "a")).await;
     let (ours, other) = (call(1, CallStatus::Queued), call(2, CallStatus::Queued));
     let known = async || {
         stage
@@ -144,32 +145,34 @@ async fn calls_that_are_some_deliverys_are_known<S: Stage>(stage: &S) {
             .unwrap()
     };
     assert_eq!(known().await, Vec::<CallSid>::new());
-    save(stage, worker, &news(&row, &ours, stage.now())).await;
+    save(stage, worker, &update(&row, &ours, stage.now())).await;
     assert_eq!(known().await, std::slice::from_ref(&ours.sid));
-    // Also once it is over.
+    // Also once it has finished.
     let row = find(stage, &row.key).await;
     save(
         stage,
         worker,
-        &news(&row, &call(1, CallStatus::Busy), stage.now()),
+        &update(&row, &call(1, CallStatus::Busy), stage.now()),
     )
     .await;
     assert_eq!(known().await, std::slice::from_ref(&ours.sid));
     assert!(stage.ledger().known_calls(&[]).await.unwrap().is_empty());
 }
 
-async fn a_call_that_is_over_while_its_delivery_is_not_is_known_and_no_news<S: Stage>(stage: &S) {
+async fn a_completed_call_of_an_open_delivery_is_known_and_its_updates_are_ignored<S: Stage>(
+    stage: &S,
+) {
     tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
-    let row = begun(stage, worker, &Ask::new("acme", "a")).await;
+    let worker = register(stage).await;
+    let row = begun(stage, worker, &Request::new("acme", "a")).await;
     let (attempt, ours) = (row.attempt_id.unwrap(), call(1, CallStatus::Queued));
-    save(stage, worker, &news(&row, &ours, stage.now())).await;
-    let mut change = Change::of(&find(stage, &row.key).await);
+    save(stage, worker, &update(&row, &ours, stage.now())).await;
+    let mut change = Change::unchanged(&find(stage, &row.key).await);
     change.redial(
         stage.now(),
         Duration::from_secs(30),
-        Status::Busy,
-        Details::default(),
+        RedialOutcome::Busy,
+        StatusDetails::default(),
     );
     assert!(matches!(
         save(stage, worker, &change).await,
@@ -180,8 +183,8 @@ async fn a_call_that_is_over_while_its_delivery_is_not_is_known_and_no_news<S: S
         .find_attempt(attempt)
         .await
         .unwrap()
-        .expect("it was its");
-    assert!(found.over);
+        .expect("the attempt is remembered");
+    assert!(found.ended);
     let waits = &found.delivery;
     assert_eq!(
         (
@@ -202,38 +205,40 @@ async fn a_call_that_is_over_while_its_delivery_is_not_is_known_and_no_news<S: S
     );
 }
 
-async fn calls_without_a_price_are_given_out_later_each_time_until_it_is_told<S: Stage>(stage: &S) {
+async fn calls_without_a_price_are_claimed_at_growing_intervals_until_it_is_reported<S: Stage>(
+    stage: &S,
+) {
     tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
-    let row = begun(stage, worker, &Ask::new("acme", "a")).await;
+    let worker = register(stage).await;
+    let row = begun(stage, worker, &Request::new("acme", "a")).await;
     save(
         stage,
         worker,
-        &news(&row, &call(1, CallStatus::InProgress), stage.now()),
+        &update(&row, &call(1, CallStatus::InProgress), stage.now()),
     )
     .await;
     let row = find(stage, &row.key).await;
-    let mut over = call(1, CallStatus::Completed);
-    over.duration_s = Some(30);
-    save(stage, worker, &news(&row, &over, stage.now())).await;
-    let asked = async || stage.ledger().unpriced(10).await.unwrap().len();
-    assert_eq!(asked().await, 0, "not before Twilio can know");
+    let mut completed = call(1, CallStatus::Completed);
+    completed.duration_s = Some(30);
+    save(stage, worker, &update(&row, &completed, stage.now())).await;
+    let asked = async || stage.ledger().claim_unpriced_calls(10).await.unwrap().len();
+    assert_eq!(asked().await, 0, "not before Twilio can have a price");
     stage.advance(Duration::from_secs(16)).await;
-    let owed = stage.ledger().unpriced(10).await.unwrap();
+    let owed = stage.ledger().claim_unpriced_calls(10).await.unwrap();
     assert_eq!(owed.len(), 1);
     assert_eq!(
         (&owed[0].key, &owed[0].call_sid, owed[0].attempt),
-        (&row.key, &over.sid, 1)
+        (&row.key, &completed.sid, 1)
     );
     assert_eq!(
         (owed[0].to_masked.clone(), owed[0].context.clone()),
         (row.to_masked.clone(), row.context.clone())
     );
-    assert_eq!(asked().await, 0, "it has been given out");
+    assert_eq!(asked().await, 0, "it has been claimed");
     stage.advance(Duration::from_secs(31)).await;
     assert_eq!(asked().await, 1);
     stage.advance(Duration::from_secs(31)).await;
-    assert_eq!(asked().await, 0, "twice as long the next time");
+    assert_eq!(asked().await, 0, "the next interval is twice as long");
     stage.advance(Duration::from_secs(31)).await;
     assert_eq!(asked().await, 1);
     let price = Price {
@@ -242,28 +247,38 @@ async fn calls_without_a_price_are_given_out_later_each_time_until_it_is_told<S:
     };
     stage
         .ledger()
-        .priced(&[(over.sid.clone(), price.clone())])
+        .clear_unpriced_calls(&[(completed.sid.clone(), price.clone())])
         .await
         .unwrap();
-    stage.ledger().priced(&[(over.sid, price)]).await.unwrap();
+    stage
+        .ledger()
+        .clear_unpriced_calls(&[(completed.sid, price)])
+        .await
+        .unwrap();
     stage.advance(Duration::from_hours(2)).await;
     assert_eq!(asked().await, 0);
 }
 
-async fn a_code_that_was_entered_is_noted_where_there_is_a_delivery<S: Stage>(stage: &S) {
+async fn an_entered_code_is_recorded_if_the_delivery_exists<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
-    let row = begun(stage, worker, &Ask::new("acme", "a")).await;
-    assert!(stage.ledger().verified(&row.key).await.unwrap());
+    let worker = register(stage).await;
+    let row = begun(stage, worker, &Request::new("acme", "a")).await;
+    assert!(stage.ledger().mark_verified(&row.key).await.unwrap());
     assert!(
-        stage.ledger().verified(&row.key).await.unwrap(),
-        "twice is no fault"
+        stage.ledger().mark_verified(&row.key).await.unwrap(),
+        "a second time is not an error"
     );
-    assert!(!stage.ledger().verified(&key("acme", "b")).await.unwrap());
+    assert!(
+        !stage
+            .ledger()
+            .mark_verified(&key("acme", "b"))
+            .await
+            .unwrap()
+    );
     let noted = find(stage, &row.key).await;
     assert!(noted.verified && !row.verified);
     assert_eq!(
         noted.revision, row.revision,
-        "whoever has it in hand need not look again"
+        "the revision is unchanged, so that its owner need not read it again"
     );
 }

@@ -1,123 +1,130 @@
-//! Two connections at once. On Postgres the statements truly meet; in memory they take turns.
+//! Two connections at once. On Postgres the statements run concurrently; in memory they take turns.
 
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
-use voice_otp::delivery::{Change, Key, State};
-use voice_otp::plan::Admission;
-use voice_otp::ports::{Begun, Directory as _, Ledger as _, Saved, Verdict};
+use voice_otp::admission::Admission;
+use voice_otp::delivery::{CancelCause, Change, State};
+use voice_otp::ports::{Directory as _, Ledger as _, Saved, StartOutcome, Verdict};
+use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::TenantId;
-use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_store::Directory;
 
-use super::stage::{Stage, due, enlist, find, placing, plan, plan_to_wait, tenant, waiting};
+use super::stage::{Stage, due, find, placing, plan, plan_to_wait, register, tenant, waiting};
 use crate::database::{Database, keys};
-use crate::memory::sample::{Ask, draft};
+use crate::memory::sample::{Request, draft};
 
 contract!(
-    two_admissions_of_one_id_at_once_are_one_new_and_one_repeat,
-    two_refusals_of_one_id_at_once_are_one_ending_and_one_repeat,
-    two_admissions_on_one_line_at_once_begin_one,
-    two_admissions_for_one_user_at_once_begin_one_and_the_other_never_beside_it,
-    a_cancellation_and_its_request_at_once_are_one_ending_or_one_call_to_take_back,
-    groups_that_name_accounts_in_different_orders_do_not_block_each_other,
-    two_groups_at_once_share_no_slot,
-    two_begins_on_one_line_at_once_let_one_go,
-    two_saves_of_one_revision_at_once_save_one,
-    two_claims_at_once_take_nothing_twice,
+    two_concurrent_admissions_of_one_id_are_one_admission_and_one_duplicate,
+    two_concurrent_refusals_of_one_id_are_one_final_status_and_one_duplicate,
+    two_concurrent_admissions_on_one_line_start_one_attempt,
+    two_concurrent_admissions_for_one_user_start_one_attempt_and_the_other_never_beside_it,
+    a_concurrent_cancellation_and_request_are_one_final_status_or_one_call_to_cancel,
+    batches_that_name_accounts_in_different_orders_do_not_deadlock,
+    two_concurrent_batches_share_no_slot,
+    two_concurrent_starts_on_one_line_start_one_attempt,
+    two_concurrent_saves_of_one_revision_save_one,
+    two_concurrent_claims_claim_nothing_twice,
 );
 
 const ROUNDS: usize = 20;
 
-/// Admits two groups at once, each over a connection of its own.
+/// Admits two batches at once, each over its own connection.
 async fn admit_both<S: Stage>(
     stage: &S,
     first: &[Admission],
     second: &[Admission],
 ) -> (Vec<Verdict>, Vec<Verdict>) {
-    let worker = enlist(stage).await;
+    let worker = register(stage).await;
     let (first, second) = tokio::join!(
         stage.ledger().admit(worker, first),
         stage.second().admit(worker, second)
     );
     (
-        first.expect("the first group is admitted"),
-        second.expect("the second group is admitted"),
+        first.expect("the first batch is admitted"),
+        second.expect("the second batch is admitted"),
     )
 }
 
-async fn two_admissions_of_one_id_at_once_are_one_new_and_one_repeat<S: Stage>(stage: &S) {
+async fn two_concurrent_admissions_of_one_id_are_one_admission_and_one_duplicate<S: Stage>(
+    stage: &S,
+) {
     tenant(stage, "acme", 1, 100.0).await;
     for round in 0..ROUNDS {
-        let admission = plan_to_wait(stage, &Ask::new("acme", &format!("a{round}"))).await;
+        let admission = plan_to_wait(stage, &Request::new("acme", &format!("a{round}"))).await;
         let group = [admission];
         let (first, second) = admit_both(stage, &group, &group).await;
         let both = [&first[0], &second[0]];
         let new = both
             .iter()
-            .filter(|verdict| matches!(verdict, Verdict::Placing(_)))
+            .filter(|verdict| matches!(verdict, Verdict::Admitted(_)))
             .count();
         let known = both
             .iter()
-            .filter(|verdict| matches!(verdict, Verdict::Repeat))
+            .filter(|verdict| matches!(verdict, Verdict::Duplicate))
             .count();
         assert_eq!((new, known), (1, 1), "{both:?}");
     }
 }
 
-async fn two_refusals_of_one_id_at_once_are_one_ending_and_one_repeat<S: Stage>(stage: &S) {
+async fn two_concurrent_refusals_of_one_id_are_one_final_status_and_one_duplicate<S: Stage>(
+    stage: &S,
+) {
     for round in 0..ROUNDS {
-        let group = [plan(stage, &Ask::new("ghost", &format!("a{round}"))).await];
+        let group = [plan(stage, &Request::new("ghost", &format!("a{round}"))).await];
         let (first, second) = admit_both(stage, &group, &group).await;
         let both = [&first[0], &second[0]];
-        let over = both
+        let finished = both
             .iter()
-            .filter(|verdict| matches!(verdict, Verdict::Ended(_)))
+            .filter(|verdict| matches!(verdict, Verdict::Finished(_)))
             .count();
         let known = both
             .iter()
-            .filter(|verdict| matches!(verdict, Verdict::Repeat))
+            .filter(|verdict| matches!(verdict, Verdict::Duplicate))
             .count();
-        assert_eq!((over, known), (1, 1), "{both:?}");
+        assert_eq!((finished, known), (1, 1), "{both:?}");
     }
 }
 
-async fn two_admissions_on_one_line_at_once_begin_one<S: Stage>(stage: &S) {
-    // Two tenants of one account, each with a pace of its own as yet: no lock on a pace keeps them apart.
+async fn two_concurrent_admissions_on_one_line_start_one_attempt<S: Stage>(stage: &S) {
+    // Two tenants of one account, each with its own rate limit so far: no pacing row serialises
+    // them.
     for round in 0..ROUNDS {
         let (here, there) = (format!("acme{round}"), format!("bell{round}"));
         for name in [&here, &there] {
             tenant(stage, name, 1, 100.0).await;
         }
         let to = u32::try_from(round).unwrap();
-        let first = [plan(stage, &Ask::new(&here, "a").calling(to)).await];
-        let second = [plan(stage, &Ask::new(&there, "a").calling(to)).await];
+        let first = [plan(stage, &Request::new(&here, "a").to(to)).await];
+        let second = [plan(stage, &Request::new(&there, "a").to(to)).await];
         let (first, second) = admit_both(stage, &first, &second).await;
         let begun = [placing(&first[0]).begun, placing(&second[0]).begun];
         assert_eq!(begun.iter().filter(|begun| **begun).count(), 1, "{begun:?}");
     }
 }
 
-async fn two_admissions_for_one_user_at_once_begin_one_and_the_other_never_beside_it<S: Stage>(
+async fn two_concurrent_admissions_for_one_user_start_one_attempt_and_the_other_never_beside_it<
+    S: Stage,
+>(
     stage: &S,
 ) {
     tenant(stage, "acme", 1, 1_000.0).await;
     for round in 0..ROUNDS {
         let (user, to) = (format!("user{round}"), u32::try_from(round).unwrap() * 2);
         let asks =
-            ["x", "y"].map(|name| Ask::new("acme", &format!("{name}{round}")).of_user(&user));
+            ["x", "y"].map(|name| Request::new("acme", &format!("{name}{round}")).of_user(&user));
         let groups = [
-            [plan(stage, &asks[0].clone().calling(to)).await],
-            [plan(stage, &asks[1].clone().calling(to + 1)).await],
+            [plan(stage, &asks[0].clone().to(to)).await],
+            [plan(stage, &asks[1].clone().to(to + 1)).await],
         ];
         let (first, second) = admit_both(stage, &groups[0], &groups[1]).await;
         let verdicts = [&first[0], &second[0]];
         let begun = verdicts
             .iter()
-            .filter(|verdict| matches!(verdict, Verdict::Placing(admitted) if admitted.begun))
+            .filter(|verdict| matches!(verdict, Verdict::Admitted(admitted) if admitted.begun))
             .count();
         assert!(begun <= 1, "{verdicts:?}");
-        // Whoever wasn't begun with its admission doesn't begin while the other is under way; the older never does.
+        // The other one doesn't start while the first is in progress; the older one never does.
         stage.advance(Duration::from_millis(10)).await;
         for ask in &asks {
             let Some(row) = stage
@@ -129,10 +136,10 @@ async fn two_admissions_for_one_user_at_once_begin_one_and_the_other_never_besid
             else {
                 continue;
             };
-            let worker = enlist(stage).await;
+            let worker = register(stage).await;
             let answer = super::stage::begin(stage, worker, &row).await;
             let allowed = if begun == 1 {
-                matches!(answer, Begun::UserBusy | Begun::Superseded)
+                matches!(answer, StartOutcome::UserBusy | StartOutcome::Superseded)
             } else {
                 true
             };
@@ -141,30 +148,30 @@ async fn two_admissions_for_one_user_at_once_begin_one_and_the_other_never_besid
     }
 }
 
-async fn a_cancellation_and_its_request_at_once_are_one_ending_or_one_call_to_take_back<
+async fn a_concurrent_cancellation_and_request_are_one_final_status_or_one_call_to_cancel<
     S: Stage,
 >(
     stage: &S,
 ) {
     tenant(stage, "acme", 1, 1_000.0).await;
-    let worker = enlist(stage).await;
+    let worker = register(stage).await;
     for round in 0..ROUNDS {
-        let ask = Ask::new("acme", &format!("a{round}")).calling(u32::try_from(round).unwrap());
+        let ask = Request::new("acme", &format!("a{round}")).to(u32::try_from(round).unwrap());
         let (admission, key) = ([plan(stage, &ask).await], ask.key());
         let (admitted, forbidden) = tokio::join!(
             stage.ledger().admit(worker, &admission),
-            stage.second().forbid(&key)
+            stage.second().insert_tombstone(&key)
         );
         let admitted = admitted.expect("it is admitted").remove(0);
         match (admitted, forbidden.expect("it is answered")) {
-            // The cancellation was first: it is never placed.
-            (Verdict::Unwanted(_), true) => {}
-            // The request was first: the cancellation finds it.
-            (Verdict::Placing(_), false) => {
+            // The cancellation was first, so the request is never placed.
+            (Verdict::Inadmissible(_), true) => {}
+            // The request was first, so the cancellation finds it.
+            (Verdict::Admitted(_), false) => {
                 assert!(
                     find(stage, &key)
                         .await
-                        .withdraw(ReasonCode::CancelledByRequest, stage.now())
+                        .cancel(CancelCause::Request, stage.now())
                         .is_some()
                 );
             }
@@ -173,9 +180,7 @@ async fn a_cancellation_and_its_request_at_once_are_one_ending_or_one_call_to_ta
     }
 }
 
-async fn groups_that_name_accounts_in_different_orders_do_not_block_each_other<S: Stage>(
-    stage: &S,
-) {
+async fn batches_that_name_accounts_in_different_orders_do_not_deadlock<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 100.0).await;
     tenant(stage, "bell", 2, 100.0).await;
     for round in 0..ROUNDS {
@@ -183,7 +188,9 @@ async fn groups_that_name_accounts_in_different_orders_do_not_block_each_other<S
         for (side, names) in [("x", ["acme", "bell"]), ("y", ["bell", "acme"])] {
             let mut group = Vec::new();
             for name in names {
-                group.push(plan_to_wait(stage, &Ask::new(name, &format!("{side}{round}"))).await);
+                group.push(
+                    plan_to_wait(stage, &Request::new(name, &format!("{side}{round}"))).await,
+                );
             }
             groups.push(group);
         }
@@ -192,13 +199,13 @@ async fn groups_that_name_accounts_in_different_orders_do_not_block_each_other<S
             first
                 .iter()
                 .chain(&second)
-                .all(|verdict| matches!(verdict, Verdict::Placing(_))),
+                .all(|verdict| matches!(verdict, Verdict::Admitted(_))),
             "{first:?} {second:?}"
         );
     }
 }
 
-async fn two_groups_at_once_share_no_slot<S: Stage>(stage: &S) {
+async fn two_concurrent_batches_share_no_slot<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 10.0).await;
     let mut slots = Vec::new();
     for round in 0..5 {
@@ -207,7 +214,7 @@ async fn two_groups_at_once_share_no_slot<S: Stage>(stage: &S) {
             let mut group = Vec::new();
             for n in 0..10 {
                 group.push(
-                    plan_to_wait(stage, &Ask::new("acme", &format!("{side}{round}-{n}"))).await,
+                    plan_to_wait(stage, &Request::new("acme", &format!("{side}{round}-{n}"))).await,
                 );
             }
             groups.push(group);
@@ -225,13 +232,13 @@ async fn two_groups_at_once_share_no_slot<S: Stage>(stage: &S) {
     let wanted: Vec<_> = (0..100)
         .map(|n| start + n * Duration::from_millis(100))
         .collect();
-    assert_eq!(slots, wanted, "none twice, and no gap");
+    assert_eq!(slots, wanted, "no slot twice, and no gap");
 }
 
-async fn two_begins_on_one_line_at_once_let_one_go<S: Stage>(stage: &S) {
+async fn two_concurrent_starts_on_one_line_start_one_attempt<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1_000.0).await;
     tenant(stage, "bell", 1, 1_000.0).await;
-    let worker = enlist(stage).await;
+    let worker = register(stage).await;
     for round in 0..ROUNDS {
         let to = u32::try_from(round).unwrap();
         let mut asked = Vec::new();
@@ -239,34 +246,34 @@ async fn two_begins_on_one_line_at_once_let_one_go<S: Stage>(stage: &S) {
             let row = waiting(
                 stage,
                 worker,
-                &Ask::new(name, &format!("a{round}")).calling(to),
+                &Request::new(name, &format!("a{round}")).to(to),
             )
             .await;
             asked.push([due(stage, &row).await]);
         }
         let (first, second) = tokio::join!(
-            stage.ledger().begin(worker, &asked[0]),
-            stage.second().begin(worker, &asked[1])
+            stage.ledger().start_attempts(worker, &asked[0]),
+            stage.second().start_attempts(worker, &asked[1])
         );
         let answers = [first.unwrap()[0], second.unwrap()[0]];
         let went = answers
             .iter()
-            .filter(|answer| matches!(answer, Begun::Go { .. }))
+            .filter(|answer| matches!(answer, StartOutcome::Started { .. }))
             .count();
         let busy = answers
             .iter()
-            .filter(|answer| matches!(answer, Begun::LineBusy))
+            .filter(|answer| matches!(answer, StartOutcome::LineBusy))
             .count();
         assert_eq!((went, busy), (1, 1), "{answers:?}");
     }
 }
 
-async fn two_saves_of_one_revision_at_once_save_one<S: Stage>(stage: &S) {
+async fn two_concurrent_saves_of_one_revision_save_one<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 100.0).await;
-    let worker = enlist(stage).await;
-    let mut row = waiting(stage, worker, &Ask::new("acme", "a")).await;
+    let worker = register(stage).await;
+    let mut row = waiting(stage, worker, &Request::new("acme", "a")).await;
     for _ in 0..ROUNDS {
-        let change = [Change::of(&row)];
+        let change = [Change::unchanged(&row)];
         let (first, second) = tokio::join!(
             stage.ledger().save(worker, &change),
             stage.second().save(worker, &change)
@@ -283,19 +290,24 @@ async fn two_saves_of_one_revision_at_once_save_one<S: Stage>(stage: &S) {
     }
 }
 
-async fn two_claims_at_once_take_nothing_twice<S: Stage>(stage: &S) {
+async fn two_concurrent_claims_claim_nothing_twice<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1_000.0).await;
     for round in 0..5 {
-        let dead = enlist(stage).await;
+        let expired = register(stage).await;
         for n in 0..10 {
-            waiting(stage, dead, &Ask::new("acme", &format!("{round}-{n}"))).await;
+            waiting(
+                stage,
+                expired,
+                &Request::new("acme", &format!("{round}-{n}")),
+            )
+            .await;
         }
         stage.advance(Duration::from_millis(100)).await;
-        stage.ledger().retire(dead).await.unwrap();
-        let (one, two) = (enlist(stage).await, enlist(stage).await);
+        stage.ledger().release_worker(expired).await.unwrap();
+        let (one, two) = (register(stage).await, register(stage).await);
         let (first, second) = tokio::join!(
-            stage.ledger().claim(one, 100),
-            stage.second().claim(two, 100)
+            stage.ledger().claim_due(one, 100),
+            stage.second().claim_due(two, 100)
         );
         let mut ids: Vec<_> = first
             .unwrap()
@@ -307,11 +319,11 @@ async fn two_claims_at_once_take_nothing_twice<S: Stage>(stage: &S) {
         ids.sort();
         ids.dedup();
         assert_eq!((taken, ids.len()), (10, 10));
-        // The next round's are not to be mixed with these.
+        // Keeps the next round's deliveries apart from these.
         for delivery_id in ids {
             let row = find(
                 stage,
-                &Key {
+                &DeliveryKey {
                     tenant_id: TenantId::parse("acme").unwrap(),
                     delivery_id,
                 },
@@ -326,9 +338,9 @@ async fn two_claims_at_once_take_nothing_twice<S: Stage>(stage: &S) {
     }
 }
 
-/// Two deliveries of one tenant come due together: the worker asks for its settings twice in one question.
+/// Two deliveries of one tenant are due together: the worker names the tenant twice in one query.
 #[tokio::test]
-async fn a_tenant_asked_for_twice_in_one_question_stays_known() {
+async fn a_tenant_named_twice_in_one_query_stays_cached() {
     let (database, keys) = (Database::fresh().await, keys());
     let known = database
         .save_tenant(&keys, "acme", &draft(1, 1.0))
@@ -338,7 +350,8 @@ async fn a_tenant_asked_for_twice_in_one_question_stays_known() {
     let stop = CancellationToken::new();
     let listening =
         tokio::task::spawn(directory.clone().listen(database.url.clone(), stop.clone()));
-    // The cache comes into use once the listener listens, which nothing tells: it is asked until then and beyond.
+    // The cache is used once the listener is connected, which no signal shows: the query is
+    // repeated until then and beyond.
     for _ in 0..40 {
         let both = directory
             .settings(&[known.clone(), known.clone()])

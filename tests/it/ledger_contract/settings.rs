@@ -1,29 +1,29 @@
-//! Settings that change between a plan, its admission and its placement.
+//! Settings that change between a plan, its admission and its attempt.
 
+use voice_otp::call::CallStatus;
 use voice_otp::delivery::{Delivery, State};
-use voice_otp::ports::{Begun, Ledger as _, Saved, Verdict};
-use voice_otp::progress::CallStatus;
+use voice_otp::ports::{Ledger as _, Saved, StartOutcome, Verdict};
 use voice_otp::settings::Draft;
 use voice_otp_schemas::PhoneNumber;
 use voice_otp_schemas::status::Status;
 
 use super::stage::{
-    Stage, admit, admit_group, begin, begun, call, enlist, find, news, over, plan, save, tenant,
-    waiting,
+    Stage, admit, admit_group, begin, begun, call, find, finished, plan, register, save, tenant,
+    update, waiting,
 };
-use crate::memory::sample::{Ask, account, draft, number};
+use crate::memory::sample::{Request, account, draft, number};
 
 contract!(
-    a_refusal_for_want_of_settings_is_stale_once_there_are_some,
+    a_refusal_for_missing_settings_is_stale_once_there_are_some,
     a_refusal_by_older_settings_is_stale,
-    what_can_not_be_followed_whatever_the_settings_is_never_stale,
-    a_placement_begins_on_the_account_of_now,
-    a_placement_under_way_knows_the_line_it_went_from,
+    an_invalid_request_is_never_stale,
+    an_attempt_starts_on_the_present_account,
+    an_attempt_in_progress_knows_the_line_it_was_placed_from,
 );
 
-async fn a_refusal_for_want_of_settings_is_stale_once_there_are_some<S: Stage>(stage: &S) {
-    let worker = enlist(stage).await;
-    let ask = Ask::new("acme", "a");
+async fn a_refusal_for_missing_settings_is_stale_once_there_are_some<S: Stage>(stage: &S) {
+    let worker = register(stage).await;
+    let ask = Request::new("acme", "a");
     let refusal = plan(stage, &ask).await;
     tenant(stage, "acme", 1, 1.0).await;
     let verdicts = admit_group(stage, worker, &[refusal]).await;
@@ -33,11 +33,11 @@ async fn a_refusal_for_want_of_settings_is_stale_once_there_are_some<S: Stage>(s
     );
     assert!(
         stage.ledger().find(&ask.key()).await.unwrap().is_none(),
-        "nothing is said, nothing is done"
+        "no event is written, no row inserted"
     );
     assert!(matches!(
         admit(stage, worker, &ask).await,
-        Verdict::Placing(_)
+        Verdict::Admitted(_)
     ));
 }
 
@@ -51,8 +51,8 @@ async fn a_refusal_by_older_settings_is_stale<S: Stage>(stage: &S) {
             },
         )
         .await;
-    let worker = enlist(stage).await;
-    let ask = Ask::new("acme", "a");
+    let worker = register(stage).await;
+    let ask = Request::new("acme", "a");
     let refusal = plan(stage, &ask).await;
     tenant(stage, "acme", 1, 1.0).await;
     let verdicts = admit_group(stage, worker, &[refusal]).await;
@@ -62,48 +62,59 @@ async fn a_refusal_by_older_settings_is_stale<S: Stage>(stage: &S) {
     );
     assert!(matches!(
         admit(stage, worker, &ask).await,
-        Verdict::Placing(_)
+        Verdict::Admitted(_)
     ));
 }
 
-async fn what_can_not_be_followed_whatever_the_settings_is_never_stale<S: Stage>(stage: &S) {
-    let worker = enlist(stage).await;
-    let refusal = plan(stage, &Ask::new("acme", "a").reading("12")).await;
+async fn an_invalid_request_is_never_stale<S: Stage>(stage: &S) {
+    let worker = register(stage).await;
+    let refusal = plan(stage, &Request::new("acme", "a").code("12")).await;
     tenant(stage, "acme", 1, 1.0).await;
     let verdicts = admit_group(stage, worker, &[refusal]).await;
-    assert_eq!(over(&verdicts[0])[0].status, Some(Status::Rejected));
+    assert_eq!(finished(&verdicts[0])[0].status, Some(Status::Rejected));
 }
 
-async fn a_placement_begins_on_the_account_of_now<S: Stage>(stage: &S) {
+async fn an_attempt_starts_on_the_present_account<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
-    let row = waiting(stage, worker, &Ask::new("acme", "a")).await;
+    let worker = register(stage).await;
+    let row = waiting(stage, worker, &Request::new("acme", "a")).await;
     let moved = tenant(stage, "acme", 2, 1.0).await;
     assert!(
-        matches!(begin(stage, worker, &row).await, Begun::Go { .. }),
-        "its slot was another account's, and this one is idle"
+        matches!(
+            begin(stage, worker, &row).await,
+            StartOutcome::Started { .. }
+        ),
+        "its slot belonged to another account, and this one is idle"
     );
     let row = find(stage, &row.key).await;
     assert_eq!(
         (row.account_sid.as_ref(), row.pace_key.as_ref()),
         (Some(&account(2)), Some(&moved.pace_key))
     );
-    assert!(stage.ledger().went_from(&row, &account(2), &moved.from));
-    assert!(!stage.ledger().went_from(&row, &account(1), &moved.from));
+    assert!(
+        stage
+            .ledger()
+            .was_placed_from(&row, &account(2), &moved.from)
+    );
+    assert!(
+        !stage
+            .ledger()
+            .was_placed_from(&row, &account(1), &moved.from)
+    );
 }
 
-async fn a_placement_under_way_knows_the_line_it_went_from<S: Stage>(stage: &S) {
+async fn an_attempt_in_progress_knows_the_line_it_was_placed_from<S: Stage>(stage: &S) {
     let settings = tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
-    let row = begun(stage, worker, &Ask::new("acme", "a")).await;
+    let worker = register(stage).await;
+    let row = begun(stage, worker, &Request::new("acme", "a")).await;
     let went_from =
-        |row: &Delivery, from: &PhoneNumber| stage.ledger().went_from(row, &account(1), from);
+        |row: &Delivery, from: &PhoneNumber| stage.ledger().was_placed_from(row, &account(1), from);
     assert!(went_from(&row, &settings.from));
     assert!(
         !went_from(&row, &PhoneNumber::parse(&number(99)).unwrap()),
-        "another number's calls say nothing about it"
+        "the call list of another number says nothing about it"
     );
-    let unsettled = row.unsettle(stage.now(), stage.now(), stage.now());
+    let unsettled = row.mark_unsettled(stage.now(), stage.now(), stage.now());
     assert!(matches!(
         save(stage, worker, &unsettled).await,
         Saved::Saved { .. }
@@ -113,7 +124,7 @@ async fn a_placement_under_way_knows_the_line_it_went_from<S: Stage>(stage: &S) 
         went_from(&row, &settings.from),
         "as long as its outcome is unknown"
     );
-    let placed = news(&row, &call(1, CallStatus::Queued), stage.now());
+    let placed = update(&row, &call(1, CallStatus::Queued), stage.now());
     assert!(matches!(
         save(stage, worker, &placed).await,
         Saved::Saved { .. }
@@ -122,6 +133,6 @@ async fn a_placement_under_way_knows_the_line_it_went_from<S: Stage>(stage: &S) 
     assert_eq!((row.state, row.line.is_none()), (State::Calling, true));
     assert!(
         !went_from(&row, &settings.from),
-        "nothing is under way any more"
+        "no attempt is in progress"
     );
 }

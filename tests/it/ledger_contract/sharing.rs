@@ -1,34 +1,30 @@
-//! Pauses, circuits, shares and limits: what keeps an account's trouble, or one tenant's, from being the others'.
+//! Pauses, shares and limits, which keep one tenant or account from delaying the others.
 
 use std::time::Duration;
 
 use voice_otp::delivery::State;
-use voice_otp::ports::{Begun, Ledger as _, Verdict};
+use voice_otp::ports::{Ledger as _, StartOutcome, Verdict};
 use voice_otp::settings::Paused;
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::status::Status;
 
 use super::stage::{
-    Stage, admit, admit_group, begin, begun, enlist, find, over, placing, plan, plan_to_wait,
+    Stage, admit, admit_group, begin, begun, find, finished, placing, plan, plan_to_wait, register,
     tenant, waiting,
 };
-use crate::memory::sample::{Ask, account, key, limits};
+use crate::memory::sample::{Request, account, key, limits};
 
 contract!(
-    what_is_paused_waits_without_a_slot,
-    who_resumes_gives_slots_in_the_order_of_coming,
+    a_paused_delivery_waits_without_a_slot,
+    resuming_gives_slots_in_the_order_of_arrival,
     a_paused_tenant_keeps_the_others_of_its_account_going,
     a_pause_makes_earlier_plans_stale,
-    an_open_circuit_lets_one_through_now_and_then,
-    a_circuit_opened_again_and_again_waits_longer,
-    a_closed_circuit_gives_the_account_its_pace_back,
-    an_open_circuit_ends_nobody_who_may_yet_be_in_time,
-    one_tenant_holds_at_most_its_share_of_a_shared_account,
+    a_tenant_holds_at_most_its_share_of_a_shared_account,
     a_tenant_alone_in_its_account_has_all_of_it,
-    no_more_calls_are_in_progress_than_the_account_may_have,
-    who_was_tried_before_lets_others_go_first,
-    what_is_due_late_is_nobodys_and_claimed_before_its_time,
-    a_hopeless_request_is_refused_with_its_wait,
+    calls_in_progress_never_exceed_the_accounts_limit,
+    a_retry_yields_to_deliveries_without_an_attempt,
+    a_delivery_due_later_has_no_owner_and_is_claimed_before_its_time,
+    a_request_that_cannot_meet_its_deadline_is_refused_with_its_wait,
 );
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -37,52 +33,59 @@ fn id(tenant: &str) -> TenantId {
     TenantId::parse(tenant).unwrap()
 }
 
-async fn what_is_paused_waits_without_a_slot<S: Stage>(stage: &S) {
+async fn a_paused_delivery_waits_without_a_slot<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
-    let (worker, start) = (enlist(stage).await, stage.now());
+    let (worker, start) = (register(stage).await, stage.now());
     stage.pause(&id("acme"), true).await;
     assert_eq!(
         stage.settings(&id("acme")).await.unwrap().paused,
         Some(Paused::Tenant)
     );
-    let Verdict::Parked(events) =
-        admit(stage, worker, &Ask::new("acme", "a").living(90 * SECOND)).await
+    let Verdict::AdmittedWithoutSlot(events) = admit(
+        stage,
+        worker,
+        &Request::new("acme", "a").expires_in(90 * SECOND),
+    )
+    .await
     else {
         panic!("it waits")
     };
-    let told: Vec<Status> = events.iter().filter_map(|event| event.status).collect();
-    assert_eq!(told, [Status::Accepted, Status::Deferred]);
+    let statuses: Vec<Status> = events.iter().filter_map(|event| event.status).collect();
+    assert_eq!(statuses, [Status::Accepted, Status::Deferred]);
     let row = find(stage, &key("acme", "a")).await;
     assert_eq!(
         (row.state, row.slot, row.sequence),
         (State::Waiting, None, 2)
     );
-    assert_eq!(
-        row.wake_at,
-        start + 60 * SECOND,
-        "due at its last moment only"
+    assert_eq!(row.wake_at, start + 60 * SECOND, "due at its deadline only");
+    assert!(
+        stage
+            .ledger()
+            .claim_due(worker, 10)
+            .await
+            .unwrap()
+            .is_empty()
     );
-    assert!(stage.ledger().claim(worker, 10).await.unwrap().is_empty());
 }
 
-async fn who_resumes_gives_slots_in_the_order_of_coming<S: Stage>(stage: &S) {
+async fn resuming_gives_slots_in_the_order_of_arrival<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 0.1).await;
-    let worker = enlist(stage).await;
+    let worker = register(stage).await;
     stage.pause_account(&account(1), true).await;
     for (n, name) in (1..).zip(["b", "a"]) {
-        admit(stage, worker, &Ask::new("acme", name).calling(n)).await;
+        admit(stage, worker, &Request::new("acme", name).to(n)).await;
         stage.advance(SECOND).await;
     }
     let hopeless = admit(
         stage,
         worker,
-        &Ask::new("acme", "c").calling(3).living(40 * SECOND),
+        &Request::new("acme", "c").to(3).expires_in(40 * SECOND),
     )
     .await;
-    assert!(matches!(hopeless, Verdict::Parked(_)));
+    assert!(matches!(hopeless, Verdict::AdmittedWithoutSlot(_)));
     let now = stage.now();
     stage.pause_account(&account(1), false).await;
-    // The first slot leaves time for somebody to claim it.
+    // The first slot leaves time for a worker to claim the delivery.
     let first = now + Duration::from_millis(700);
     assert_eq!(find(stage, &key("acme", "b")).await.slot.unwrap().at, first);
     assert_eq!(
@@ -93,41 +96,41 @@ async fn who_resumes_gives_slots_in_the_order_of_coming<S: Stage>(stage: &S) {
     assert_eq!(
         (late.slot, late.wake_at),
         (None, now),
-        "its slot would be too late: it is ended at once"
+        "its slot would be too late, so it is due at once, to be finished"
     );
-    let next = admit(stage, worker, &Ask::new("acme", "d").calling(4)).await;
+    let next = admit(stage, worker, &Request::new("acme", "d").to(4)).await;
     assert_eq!(
         placing(&next).slot.at,
         first + 20 * SECOND,
-        "nobody overtakes"
+        "the order is kept"
     );
     assert_eq!(
-        stage.ledger().claim(worker, 10).await.unwrap().len(),
+        stage.ledger().claim_due(worker, 10).await.unwrap().len(),
         2,
-        "they are anybody's"
+        "they have no owner"
     );
 }
 
 async fn a_paused_tenant_keeps_the_others_of_its_account_going<S: Stage>(stage: &S) {
     for name in ["acme", "bell"] {
         let settings = tenant(stage, name, 1, 1.0).await;
-        stage.prove(&settings).await;
+        stage.verify_credentials(&settings).await;
     }
     stage.advance(5 * SECOND).await;
-    let worker = enlist(stage).await;
+    let worker = register(stage).await;
     stage.pause(&id("acme"), true).await;
     assert!(matches!(
-        admit(stage, worker, &Ask::new("acme", "a")).await,
-        Verdict::Parked(_)
+        admit(stage, worker, &Request::new("acme", "a")).await,
+        Verdict::AdmittedWithoutSlot(_)
     ));
-    let other = admit(stage, worker, &Ask::new("bell", "a").calling(2)).await;
+    let other = admit(stage, worker, &Request::new("bell", "a").to(2)).await;
     assert_eq!(placing(&other).slot.at, stage.now());
 }
 
 async fn a_pause_makes_earlier_plans_stale<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
-    let worker = enlist(stage).await;
-    let before = plan(stage, &Ask::new("acme", "a")).await;
+    let worker = register(stage).await;
+    let before = plan(stage, &Request::new("acme", "a")).await;
     stage.pause_account(&account(1), true).await;
     assert!(matches!(
         admit_group(stage, worker, &[before]).await[0],
@@ -135,161 +138,22 @@ async fn a_pause_makes_earlier_plans_stale<S: Stage>(stage: &S) {
     ));
 }
 
-async fn an_open_circuit_lets_one_through_now_and_then<S: Stage>(stage: &S) {
-    let pace_key = tenant(stage, "acme", 1, 100.0).await.pace_key;
-    let (worker, start) = (enlist(stage).await, stage.now());
-    waiting(stage, worker, &Ask::new("acme", "a")).await;
-    let b = waiting(stage, worker, &Ask::new("acme", "b").calling(2)).await;
-    assert_eq!(
-        stage.ledger().trip(&pace_key).await.unwrap(),
-        Some(5 * SECOND)
-    );
-    assert_eq!(
-        stage.ledger().trip(&pace_key).await.unwrap(),
-        None,
-        "it is open"
-    );
-    assert!(stage.settings(&id("acme")).await.unwrap().on_trial);
-    assert_eq!(
-        find(stage, &key("acme", "a")).await.slot.unwrap().at,
-        start + 5 * SECOND
-    );
-    assert_eq!(
-        find(stage, &b.key).await.slot.unwrap().at,
-        start + 7 * SECOND
-    );
-    let next = admit(stage, worker, &Ask::new("acme", "c").calling(3)).await;
-    assert_eq!(placing(&next).slot.at, start + 9 * SECOND);
-    assert_eq!(stage.ledger().trip("nobody's").await.unwrap(), None);
-}
-
-async fn a_circuit_opened_again_and_again_waits_longer<S: Stage>(stage: &S) {
-    let pace_key = tenant(stage, "acme", 1, 100.0).await.pace_key;
-    waiting(stage, enlist(stage).await, &Ask::new("acme", "a")).await;
-    let mut waits = Vec::new();
-    for _ in 0..6 {
-        let wait = stage.ledger().trip(&pace_key).await.unwrap().unwrap();
-        waits.push(wait.as_secs());
-        stage.advance(wait).await;
-    }
-    assert_eq!(waits, [5, 10, 20, 40, 60, 60]);
-}
-
-async fn a_closed_circuit_gives_the_account_its_pace_back<S: Stage>(stage: &S) {
-    let pace_key = tenant(stage, "acme", 1, 1.0).await.pace_key;
-    let worker = enlist(stage).await;
-    waiting(stage, worker, &Ask::new("acme", "a")).await;
-    let b = waiting(stage, worker, &Ask::new("acme", "b").calling(2)).await;
-    stage.ledger().trip(&pace_key).await.unwrap();
-    stage.advance(6 * SECOND).await;
-    stage.ledger().mend(&pace_key).await.unwrap();
-    assert!(!stage.settings(&id("acme")).await.unwrap().on_trial);
-    // What is under way may have been a slot of the next fifty milliseconds.
-    assert_eq!(
-        find(stage, &b.key).await.slot.unwrap().at,
-        stage.now() + 2 * SECOND + Duration::from_millis(50)
-    );
-    assert_eq!(
-        stage.ledger().trip(&pace_key).await.unwrap(),
-        Some(5 * SECOND),
-        "it counts anew"
-    );
-}
-
-async fn an_open_circuit_ends_nobody_who_may_yet_be_in_time<S: Stage>(stage: &S) {
-    let pace_key = tenant(stage, "acme", 1, 100.0).await.pace_key;
-    let (worker, start) = (enlist(stage).await, stage.now());
-    let last_moment = start + 60 * SECOND;
-    let ask = |n: u32| {
-        Ask::new("acme", &format!("a{n:02}"))
-            .calling(n)
-            .living(90 * SECOND)
-    };
-    let mut group = Vec::new();
-    for n in 0..40 {
-        group.push(plan_to_wait(stage, &ask(n)).await);
-    }
-    let verdicts = admit_group(stage, worker, &group).await;
-    assert!(
-        verdicts
-            .iter()
-            .all(|verdict| matches!(verdict, Verdict::Placing(_)))
-    );
-    stage.ledger().trip(&pace_key).await.unwrap();
-    assert_eq!(
-        find(stage, &key("acme", "a27")).await.slot.unwrap().at,
-        start + 59 * SECOND
-    );
-    let parked = find(stage, &key("acme", "a28")).await;
-    assert_eq!(
-        (parked.state, parked.slot, parked.wake_at),
-        (State::Waiting, None, last_moment)
-    );
-
-    let verdict = admit(stage, worker, &ask(50)).await;
-    let admitted = placing(&verdict);
-    assert_eq!(
-        (admitted.slot.at, admitted.held, admitted.begun),
-        (last_moment, false, false)
-    );
-    let body = admitted.event.as_ref().unwrap().body.clone();
-    assert!(
-        body.contains(&voice_otp_schemas::request::rfc3339(last_moment)),
-        "due at its last moment at the latest: {body}"
-    );
-    let newcomer = find(stage, &key("acme", "a50")).await;
-    assert_eq!(
-        (newcomer.state, newcomer.slot, newcomer.wake_at),
-        (State::Waiting, None, last_moment)
-    );
-    let hopeless = admit(
-        stage,
-        worker,
-        &Ask::new("acme", "c").calling(51).living(34 * SECOND),
-    )
-    .await;
-    assert!(
-        matches!(hopeless, Verdict::Ended(_)),
-        "no call is placed before the hold's end"
-    );
-
-    let Begun::Wait { slot, revision } = begin(stage, worker, &parked).await else {
-        panic!("it waits")
-    };
-    assert_eq!((slot.at, revision), (last_moment, parked.revision + 1));
-    assert_eq!(
-        find(stage, &parked.key).await.slot,
-        None,
-        "it is still parked"
-    );
-
-    stage.advance(6 * SECOND).await;
-    stage.ledger().mend(&pace_key).await.unwrap();
-    for name in ["a00", "a28", "a39", "a50"] {
-        let slot = find(stage, &key("acme", name)).await.slot.unwrap();
-        assert!(
-            slot.at < stage.now() + 2 * SECOND,
-            "{name} has its place at the account's pace: {slot:?}"
-        );
-    }
-}
-
-async fn one_tenant_holds_at_most_its_share_of_a_shared_account<S: Stage>(stage: &S) {
+async fn a_tenant_holds_at_most_its_share_of_a_shared_account<S: Stage>(stage: &S) {
     for name in ["acme", "bell"] {
         let settings = tenant(stage, name, 1, 1.0).await;
-        stage.prove(&settings).await;
+        stage.verify_credentials(&settings).await;
     }
     stage.limit(&account(1), None, 0.5).await;
     stage.advance(5 * SECOND).await;
-    let worker = enlist(stage).await;
+    let worker = register(stage).await;
     let mut group = Vec::new();
     for n in 0..30 {
         group.push(
             plan_to_wait(
                 stage,
-                &Ask::new("acme", &format!("a{n}"))
-                    .calling(n)
-                    .living(50 * SECOND),
+                &Request::new("acme", &format!("a{n}"))
+                    .to(n)
+                    .expires_in(50 * SECOND),
             )
             .await,
         );
@@ -297,170 +161,176 @@ async fn one_tenant_holds_at_most_its_share_of_a_shared_account<S: Stage>(stage:
     let verdicts = admit_group(stage, worker, &group).await;
     let placed = verdicts
         .iter()
-        .filter(|verdict| matches!(verdict, Verdict::Placing(_)))
+        .filter(|verdict| matches!(verdict, Verdict::Admitted(_)))
         .count();
-    assert_eq!(
-        placed, 10,
-        "half of the twenty slots before its last moment"
-    );
-    assert_eq!(over(&verdicts[29])[0].status, Some(Status::Expired));
+    assert_eq!(placed, 10, "half of the twenty slots before its deadline");
+    assert_eq!(finished(&verdicts[29])[0].status, Some(Status::Expired));
     assert!(
-        over(&verdicts[29])[0]
+        finished(&verdicts[29])[0]
             .body
             .contains(r#""estimated_wait_ms":29000"#),
         "{}",
-        over(&verdicts[29])[0].body
+        finished(&verdicts[29])[0].body
     );
-    // A slot in the present is not ahead any more.
+    // A slot of this moment is no longer ahead.
     let again = plan_to_wait(
         stage,
-        &Ask::new("acme", "more").calling(40).living(50 * SECOND),
+        &Request::new("acme", "more").to(40).expires_in(50 * SECOND),
     )
     .await;
     assert!(matches!(
         admit_group(stage, worker, &[again]).await[0],
-        Verdict::Placing(_)
+        Verdict::Admitted(_)
     ));
     let again = plan_to_wait(
         stage,
-        &Ask::new("acme", "most").calling(41).living(50 * SECOND),
+        &Request::new("acme", "most").to(41).expires_in(50 * SECOND),
     )
     .await;
     assert!(matches!(
         admit_group(stage, worker, &[again]).await[0],
-        Verdict::Ended(_)
+        Verdict::Finished(_)
     ));
     let other = admit(
         stage,
         worker,
-        &Ask::new("bell", "a").calling(50).living(50 * SECOND),
+        &Request::new("bell", "a").to(50).expires_in(50 * SECOND),
     )
     .await;
     assert_eq!(
         placing(&other).slot.at,
         stage.now() + 11 * SECOND,
-        "the other has its place"
+        "the other tenant has a slot"
     );
 }
 
 async fn a_tenant_alone_in_its_account_has_all_of_it<S: Stage>(stage: &S) {
     let settings = tenant(stage, "acme", 1, 1.0).await;
-    stage.prove(&settings).await;
+    stage.verify_credentials(&settings).await;
     stage.advance(5 * SECOND).await;
     let mut group = Vec::new();
     for n in 0..30 {
         group.push(
             plan_to_wait(
                 stage,
-                &Ask::new("acme", &format!("a{n}"))
-                    .calling(n)
-                    .living(50 * SECOND),
+                &Request::new("acme", &format!("a{n}"))
+                    .to(n)
+                    .expires_in(50 * SECOND),
             )
             .await,
         );
     }
-    let verdicts = admit_group(stage, enlist(stage).await, &group).await;
+    let verdicts = admit_group(stage, register(stage).await, &group).await;
     assert_eq!(
         verdicts
             .iter()
-            .filter(|verdict| matches!(verdict, Verdict::Placing(_)))
+            .filter(|verdict| matches!(verdict, Verdict::Admitted(_)))
             .count(),
         21
     );
 }
 
-async fn no_more_calls_are_in_progress_than_the_account_may_have<S: Stage>(stage: &S) {
+async fn calls_in_progress_never_exceed_the_accounts_limit<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 100.0).await;
     stage.limit(&account(1), Some(2), 0.5).await;
-    let worker = enlist(stage).await;
+    let worker = register(stage).await;
     let mut rows = Vec::new();
     for (n, name) in (1..).zip(["a", "b", "c"]) {
-        let verdict = admit(stage, worker, &Ask::new("acme", name).calling(n)).await;
+        let verdict = admit(stage, worker, &Request::new("acme", name).to(n)).await;
         assert!(
             !placing(&verdict).begun,
-            "who is counted is begun by itself"
+            "an attempt under a limit never starts with its admission"
         );
         rows.push(find(stage, &key("acme", name)).await);
     }
     stage.advance(Duration::from_millis(20)).await;
     assert!(matches!(
         begin(stage, worker, &rows[0]).await,
-        Begun::Go { .. }
+        StartOutcome::Started { .. }
     ));
     assert!(matches!(
         begin(stage, worker, &rows[1]).await,
-        Begun::Go { .. }
+        StartOutcome::Started { .. }
     ));
-    assert_eq!(begin(stage, worker, &rows[2]).await, Begun::Full);
-    let mut failed = voice_otp::delivery::Change::of(&find(stage, &rows[0].key).await);
+    assert_eq!(
+        begin(stage, worker, &rows[2]).await,
+        StartOutcome::AtConcurrencyLimit
+    );
+    let mut failed = voice_otp::delivery::Change::unchanged(&find(stage, &rows[0].key).await);
     failed.expire(stage.now());
     super::stage::save(stage, worker, &failed).await;
     assert!(
-        matches!(begin(stage, worker, &rows[2]).await, Begun::Go { .. }),
-        "one is over"
+        matches!(
+            begin(stage, worker, &rows[2]).await,
+            StartOutcome::Started { .. }
+        ),
+        "one has finished"
     );
 }
 
-async fn who_was_tried_before_lets_others_go_first<S: Stage>(stage: &S) {
+async fn a_retry_yields_to_deliveries_without_an_attempt<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 0.1).await;
-    let (worker, start) = (enlist(stage).await, stage.now());
-    let first = begun(stage, worker, &Ask::new("acme", "a")).await;
-    let mut again = voice_otp::delivery::Change::of(&first);
-    again.retire_attempt();
+    let (worker, start) = (register(stage).await, stage.now());
+    let first = begun(stage, worker, &Request::new("acme", "a")).await;
+    let mut again = voice_otp::delivery::Change::unchanged(&first);
+    again.end_attempt();
     again.delivery.state = State::Waiting;
     again.delivery.wake_at = start + SECOND;
     super::stage::save(stage, worker, &again).await;
-    waiting(stage, worker, &Ask::new("acme", "b").calling(2)).await;
+    waiting(stage, worker, &Request::new("acme", "b").to(2)).await;
     stage.advance(SECOND).await;
     let tried = find(stage, &first.key).await;
-    let Begun::Wait { slot, revision } = begin(stage, worker, &tried).await else {
+    let StartOutcome::Rescheduled { slot, revision } = begin(stage, worker, &tried).await else {
         panic!("there is a backlog")
     };
     assert_eq!(
         (slot.at, slot.epoch, revision),
         (start + 20 * SECOND, 0, tried.revision),
-        "nothing is reserved for it"
+        "it reserves nothing"
     );
-    let fresh = waiting(stage, worker, &Ask::new("acme", "c").calling(3)).await;
+    let fresh = waiting(stage, worker, &Request::new("acme", "c").to(3)).await;
     assert_eq!(fresh.slot.unwrap().at, start + 20 * SECOND);
     stage.advance(30 * SECOND).await;
     assert!(
-        matches!(begin(stage, worker, &tried).await, Begun::Go { .. }),
-        "the backlog is over"
+        matches!(
+            begin(stage, worker, &tried).await,
+            StartOutcome::Started { .. }
+        ),
+        "there is no backlog any more"
     );
 }
 
-async fn what_is_due_late_is_nobodys_and_claimed_before_its_time<S: Stage>(stage: &S) {
+async fn a_delivery_due_later_has_no_owner_and_is_claimed_before_its_time<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 0.1).await;
-    let (worker, other) = (enlist(stage).await, enlist(stage).await);
-    waiting(stage, worker, &Ask::new("acme", "a")).await;
-    let verdict = admit(stage, worker, &Ask::new("acme", "b").calling(2)).await;
+    let (worker, other) = (register(stage).await, register(stage).await);
+    waiting(stage, worker, &Request::new("acme", "a")).await;
+    let verdict = admit(stage, worker, &Request::new("acme", "b").to(2)).await;
     assert!(!placing(&verdict).held);
     let before = (10 * SECOND)
         .checked_sub(limits().claim_ahead + Duration::from_millis(1))
         .unwrap();
     stage.advance(before).await;
-    let other = if stage.ledger().beat(other).await.unwrap().alive {
+    let other = if stage.ledger().heartbeat(other).await.unwrap().alive {
         other
     } else {
-        enlist(stage).await
+        register(stage).await
     };
     let b = key("acme", "b");
     assert!(
         !stage
             .ledger()
-            .claim(other, 10)
+            .claim_due(other, 10)
             .await
             .unwrap()
             .iter()
             .any(|row| row.key == b)
     );
     stage.advance(Duration::from_millis(1)).await;
-    let claimed = stage.ledger().claim(other, 10).await.unwrap();
+    let claimed = stage.ledger().claim_due(other, 10).await.unwrap();
     let taken = claimed
         .iter()
         .find(|row| row.key == b)
-        .expect("its time has nearly come");
+        .expect("it is nearly due");
     assert_eq!(
         taken.slot,
         Some(placing(&verdict).slot),
@@ -468,34 +338,29 @@ async fn what_is_due_late_is_nobodys_and_claimed_before_its_time<S: Stage>(stage
     );
 }
 
-async fn a_hopeless_request_is_refused_with_its_wait<S: Stage>(stage: &S) {
+async fn a_request_that_cannot_meet_its_deadline_is_refused_with_its_wait<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 0.1).await;
-    let (worker, start) = (enlist(stage).await, stage.now());
+    let (worker, start) = (register(stage).await, stage.now());
     for n in 0..7 {
-        waiting(
-            stage,
-            worker,
-            &Ask::new("acme", &format!("a{n}")).calling(n),
-        )
-        .await;
+        waiting(stage, worker, &Request::new("acme", &format!("a{n}")).to(n)).await;
     }
     let refused = admit(
         stage,
         worker,
-        &Ask::new("acme", "late").calling(9).living(80 * SECOND),
+        &Request::new("acme", "late").to(9).expires_in(80 * SECOND),
     )
     .await;
     assert!(
-        over(&refused)[0]
+        finished(&refused)[0]
             .body
             .contains(r#""estimated_wait_ms":70000"#),
         "{}",
-        over(&refused)[0].body
+        finished(&refused)[0].body
     );
-    let next = admit(stage, worker, &Ask::new("acme", "next").calling(10)).await;
+    let next = admit(stage, worker, &Request::new("acme", "next").to(10)).await;
     assert_eq!(
         placing(&next).slot.at,
         start + 70 * SECOND,
-        "nothing was reserved for it"
+        "it reserved nothing"
     );
 }

@@ -1,4 +1,4 @@
-//! A ledger and what stands around it, and short words for what every check does with it.
+//! A ledger with its clock and settings, and short helpers for the steps of the checks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,34 +6,38 @@ use std::time::Duration;
 use uuid::Uuid;
 use voice_otp::Tuning;
 use voice_otp::account::{AccountSid, CallSid};
-use voice_otp::delivery::{AttemptId, Change, Delivery, Key, WorkerEpoch};
+use voice_otp::admission::{Admission, Admitted, Plan};
+use voice_otp::call::Call;
+use voice_otp::call::CallStatus;
+use voice_otp::call::progress::{Progress, progress};
+use voice_otp::delivery::{AttemptId, Change, Delivery};
 use voice_otp::event::Event;
-use voice_otp::plan::{Admission, Plan};
-use voice_otp::policy::Policy;
-use voice_otp::ports::{Admitted, Begin, Begun, Ledger, Saved, Verdict};
-use voice_otp::progress::{Call, CallStatus, Progress, progress};
+use voice_otp::ports::WorkerEpoch;
+use voice_otp::ports::{AttemptStart, Ledger, Saved, StartOutcome, Verdict};
+use voice_otp::settings::policy::Policy;
 use voice_otp::settings::{Draft, VoiceSettings};
+use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::{TenantId, Timestamp};
 use voice_otp_store::{Keyring, PgLedger, accounts, settings};
 
 use crate::database::{Database, keys};
-use crate::memory::clock::HandClock;
-use crate::memory::sample::{Ask, draft, limits};
+use crate::memory::clock::ManualClock;
+use crate::memory::sample::{Request, draft, limits};
 use crate::memory::{MemoryDirectory, MemoryLedger};
 
-/// A ledger under test. Its time stands still between the steps.
+/// A ledger under test. Its time only advances by [`advance`](Stage::advance).
 pub(crate) trait Stage {
     type Ledger: Ledger;
 
     fn ledger(&self) -> &Self::Ledger;
 
-    /// The same ledger, over connections of its own.
+    /// The same ledger, over other connections.
     fn second(&self) -> &Self::Ledger;
 
     /// The ledger's time.
     fn now(&self) -> Timestamp;
 
-    /// Lets time pass.
+    /// Advances the time.
     async fn advance(&self, by: Duration);
 
     /// Saves a tenant's settings and reads them back.
@@ -41,8 +45,8 @@ pub(crate) trait Stage {
 
     async fn settings(&self, tenant: &TenantId) -> Option<VoiceSettings>;
 
-    /// Notes that Twilio took a tenant's credentials.
-    async fn prove(&self, settings: &VoiceSettings);
+    /// Records that Twilio accepted a tenant's credentials.
+    async fn verify_credentials(&self, settings: &VoiceSettings);
 
     /// Pauses a tenant or resumes it.
     async fn pause(&self, tenant: &TenantId, paused: bool);
@@ -50,13 +54,13 @@ pub(crate) trait Stage {
     /// Pauses an account or resumes it.
     async fn pause_account(&self, account: &AccountSid, paused: bool);
 
-    /// Limits an account's calls in progress, and what share of the slots one tenant may hold.
+    /// Limits an account's calls in progress, and the share of the slots that one tenant may hold.
     async fn limit(&self, account: &AccountSid, max_calls: Option<i32>, tenant_share: f64);
 }
 
 /// The ledger in memory.
 pub(crate) struct MemoryStage {
-    clock: HandClock,
+    clock: ManualClock,
     ledger: MemoryLedger,
     second: MemoryLedger,
     directory: MemoryDirectory,
@@ -64,7 +68,7 @@ pub(crate) struct MemoryStage {
 
 impl MemoryStage {
     pub(crate) fn new() -> Self {
-        let clock = HandClock::new();
+        let clock = ManualClock::new();
         let ledger = MemoryLedger::new(clock.reader(), limits());
         Self {
             clock,
@@ -99,29 +103,29 @@ impl Stage for MemoryStage {
     }
 
     async fn settings(&self, tenant: &TenantId) -> Option<VoiceSettings> {
-        self.directory.present(tenant)
+        self.directory.current(tenant)
     }
 
-    async fn prove(&self, settings: &VoiceSettings) {
-        self.directory.prove(settings);
+    async fn verify_credentials(&self, settings: &VoiceSettings) {
+        self.directory.verify_credentials(settings);
     }
 
     async fn pause(&self, tenant: &TenantId, paused: bool) {
-        self.directory.pause(tenant, paused);
+        self.directory.set_tenant_paused(tenant, paused);
     }
 
     async fn pause_account(&self, account: &AccountSid, paused: bool) {
-        self.directory.pause_account(account, paused);
+        self.directory.set_account_paused(account, paused);
     }
 
     async fn limit(&self, account: &AccountSid, max_calls: Option<i32>, tenant_share: f64) {
-        self.directory.limit(account, max_calls, tenant_share);
+        self.directory.set_limits(account, max_calls, tenant_share);
     }
 }
 
-/// The ledger on Postgres, in a schema with a clock of its own.
+/// The ledger on Postgres, in a schema with its own clock.
 pub(crate) struct PgStage {
-    clock: HandClock,
+    clock: ManualClock,
     database: Database,
     keys: Keyring,
     ledger: PgLedger,
@@ -130,7 +134,7 @@ pub(crate) struct PgStage {
 
 impl PgStage {
     pub(crate) async fn new() -> Self {
-        let (clock, keys) = (HandClock::new(), keys());
+        let (clock, keys) = (ManualClock::new(), keys());
         let database = Database::with_clock(clock.now()).await;
         let ledger = PgLedger::new(database.pool.clone(), keys.clone(), limits());
         let second = PgLedger::new(database.another_pool(), keys.clone(), limits());
@@ -143,7 +147,7 @@ impl PgStage {
         }
     }
 
-    /// Runs a statement of a test's own.
+    /// Runs a statement.
     pub(crate) async fn execute(&self, sql: &str) {
         self.database
             .pool
@@ -152,10 +156,10 @@ impl PgStage {
             .expect("Postgres answers")
             .batch_execute(sql)
             .await
-            .expect("it is right");
+            .expect("the statement succeeds");
     }
 
-    /// Changes the text of a function, which must be there.
+    /// Replaces a part of a function, which must occur in it.
     pub(crate) async fn change_function(&self, function: &str, from: &str, to: &str) {
         let client = self.database.pool.get().await.expect("Postgres answers");
         let text = client
@@ -203,25 +207,25 @@ impl Stage for PgStage {
             .expect("the settings can be read")
     }
 
-    async fn prove(&self, settings: &VoiceSettings) {
-        settings::prove(&self.database.pool, settings)
+    async fn verify_credentials(&self, settings: &VoiceSettings) {
+        settings::mark_credentials_verified(&self.database.pool, settings)
             .await
-            .expect("it can be noted");
+            .expect("the write succeeds");
     }
 
     async fn pause(&self, tenant: &TenantId, paused: bool) {
         assert!(
-            settings::pause(&self.database.pool, tenant, paused)
+            settings::set_paused(&self.database.pool, tenant, paused)
                 .await
-                .expect("it can be changed")
+                .expect("the change succeeds")
         );
     }
 
     async fn pause_account(&self, account: &AccountSid, paused: bool) {
         assert!(
-            accounts::pause(&self.database.pool, account, paused)
+            accounts::set_paused(&self.database.pool, account, paused)
                 .await
-                .expect("it can be changed")
+                .expect("the change succeeds")
         );
     }
 
@@ -230,39 +234,41 @@ impl Stage for PgStage {
         assert!(
             accounts::set_max_calls(pool, account, max_calls)
                 .await
-                .expect("it can be changed")
+                .expect("the change succeeds")
         );
         assert!(
             accounts::set_tenant_share(pool, account, tenant_share)
                 .await
-                .expect("it can be changed")
+                .expect("the change succeeds")
         );
     }
 }
 
-/// A tenant that goes through an account at a pace in calls a second.
+/// A tenant of an account with this rate, in calls per second.
 pub(crate) async fn tenant<S: Stage>(
     stage: &S,
     name: &str,
     account: u32,
-    pace: f64,
+    calls_per_second: f64,
 ) -> VoiceSettings {
-    stage.save_tenant(name, &draft(account, pace)).await
+    stage
+        .save_tenant(name, &draft(account, calls_per_second))
+        .await
 }
 
-pub(crate) async fn enlist<S: Stage>(stage: &S) -> WorkerEpoch {
+pub(crate) async fn register<S: Stage>(stage: &S) -> WorkerEpoch {
     stage
         .ledger()
-        .enlist("a worker")
+        .register_worker("a worker")
         .await
-        .expect("a worker can enlist")
+        .expect("a worker can register")
         .0
 }
 
-/// Plans a request by the tenant's present settings; its placement may begin at once.
-pub(crate) async fn plan<S: Stage>(stage: &S, ask: &Ask) -> Admission {
+/// Plans a request by the tenant's present settings; its attempt may start with the admission.
+pub(crate) async fn plan<S: Stage>(stage: &S, ask: &Request) -> Admission {
     let (now, settings) = (stage.now(), stage.settings(&ask.key().tenant_id).await);
-    let planned = voice_otp::plan::plan(
+    let planned = voice_otp::admission::plan(
         &ask.incoming(now),
         settings.as_ref(),
         true,
@@ -270,17 +276,17 @@ pub(crate) async fn plan<S: Stage>(stage: &S, ask: &Ask) -> Admission {
         now,
     );
     let mut admission = planned.expect("it is a request");
-    if let Plan::Place(placement) = &mut admission.plan {
-        placement.attempt_id = Some(AttemptId(Uuid::new_v4()));
+    if let Plan::Call(planned_call) = &mut admission.plan {
+        planned_call.attempt_id = Some(AttemptId(Uuid::new_v4()));
     }
     admission
 }
 
-/// Plans a request whose placement must not begin with its admission.
-pub(crate) async fn plan_to_wait<S: Stage>(stage: &S, ask: &Ask) -> Admission {
+/// Plans a request whose attempt must not start with the admission.
+pub(crate) async fn plan_to_wait<S: Stage>(stage: &S, ask: &Request) -> Admission {
     let mut admission = plan(stage, ask).await;
-    if let Plan::Place(placement) = &mut admission.plan {
-        placement.attempt_id = None;
+    if let Plan::Call(planned_call) = &mut admission.plan {
+        planned_call.attempt_id = None;
     }
     admission
 }
@@ -294,74 +300,77 @@ pub(crate) async fn admit_group<S: Stage>(
         .ledger()
         .admit(worker, group)
         .await
-        .expect("the group is admitted")
+        .expect("the batch is admitted")
 }
 
-pub(crate) async fn admit<S: Stage>(stage: &S, worker: WorkerEpoch, ask: &Ask) -> Verdict {
+pub(crate) async fn admit<S: Stage>(stage: &S, worker: WorkerEpoch, ask: &Request) -> Verdict {
     let admission = plan(stage, ask).await;
     let mut verdicts = admit_group(stage, worker, &[admission]).await;
     assert_eq!(verdicts.len(), 1, "one verdict per admission");
     verdicts.remove(0)
 }
 
-/// A delivery that is admitted and begun.
-pub(crate) async fn begun<S: Stage>(stage: &S, worker: WorkerEpoch, ask: &Ask) -> Delivery {
+/// A delivery whose attempt starts with its admission.
+pub(crate) async fn begun<S: Stage>(stage: &S, worker: WorkerEpoch, ask: &Request) -> Delivery {
     let verdict = admit(stage, worker, ask).await;
-    assert!(placing(&verdict).begun, "its placement begins at once");
-    find(stage, &ask.key()).await
-}
-
-/// A delivery that is admitted and waits.
-pub(crate) async fn waiting<S: Stage>(stage: &S, worker: WorkerEpoch, ask: &Ask) -> Delivery {
-    let admission = plan_to_wait(stage, ask).await;
-    let verdicts = admit_group(stage, worker, &[admission]).await;
     assert!(
-        !placing(&verdicts[0]).begun,
-        "nothing can begin without an attempt"
+        placing(&verdict).begun,
+        "its attempt starts with the admission"
     );
     find(stage, &ask.key()).await
 }
 
-/// What a verdict says of a delivery that is new and to be placed.
+/// A delivery that is admitted and waits.
+pub(crate) async fn waiting<S: Stage>(stage: &S, worker: WorkerEpoch, ask: &Request) -> Delivery {
+    let admission = plan_to_wait(stage, ask).await;
+    let verdicts = admit_group(stage, worker, &[admission]).await;
+    assert!(
+        !placing(&verdicts[0]).begun,
+        "no attempt starts without an id"
+    );
+    find(stage, &ask.key()).await
+}
+
+/// The admission that a verdict reports.
 pub(crate) fn placing(verdict: &Verdict) -> &Admitted {
     match verdict {
-        Verdict::Placing(admitted) => admitted,
+        Verdict::Admitted(admitted) => admitted,
         other => panic!("not new and to be placed: {other:?}"),
     }
 }
 
-/// What was said of a delivery that is new and to be placed.
-pub(crate) fn said(verdict: &Verdict) -> Event {
+/// The `accepted` event of a verdict.
+pub(crate) fn accepted_event(verdict: &Verdict) -> Event {
     placing(verdict)
         .event
         .clone()
-        .expect("it was said just now")
+        .expect("the event was written just now")
 }
 
-/// What a verdict says of a delivery that is new and over.
-pub(crate) fn over(verdict: &Verdict) -> &[Event] {
+/// The events of a request that was finished at once.
+pub(crate) fn finished(verdict: &Verdict) -> &[Event] {
     match verdict {
-        Verdict::Ended(events) => events,
-        other => panic!("not new and over: {other:?}"),
+        Verdict::Finished(events) => events,
+        other => panic!("not finished at once: {other:?}"),
     }
 }
 
-pub(crate) async fn find<S: Stage>(stage: &S, key: &Key) -> Delivery {
+pub(crate) async fn find<S: Stage>(stage: &S, key: &DeliveryKey) -> Delivery {
     stage
         .ledger()
         .find(key)
         .await
-        .expect("it can be looked for")
+        .expect("the query succeeds")
         .expect("it is there")
 }
 
-/// Makes what a worker asks for when a delivery is due, by the tenant's present settings.
-pub(crate) async fn due<S: Stage>(stage: &S, delivery: &Delivery) -> Begin {
+/// The start that a worker asks for when a delivery is due, by the tenant's present settings.
+pub(crate) async fn due<S: Stage>(stage: &S, delivery: &Delivery) -> AttemptStart {
     let settings = stage
         .settings(&delivery.key.tenant_id)
         .await
         .expect("the tenant is there");
-    Begin {
+    AttemptStart {
         delivery: Arc::new(delivery.clone()),
         attempt_id: AttemptId(Uuid::new_v4()),
         account_sid: settings.account_sid,
@@ -370,14 +379,18 @@ pub(crate) async fn due<S: Stage>(stage: &S, delivery: &Delivery) -> Begin {
     }
 }
 
-pub(crate) async fn begin<S: Stage>(stage: &S, worker: WorkerEpoch, delivery: &Delivery) -> Begun {
+pub(crate) async fn begin<S: Stage>(
+    stage: &S,
+    worker: WorkerEpoch,
+    delivery: &Delivery,
+) -> StartOutcome {
     let asked = due(stage, delivery).await;
     let answers = stage
         .ledger()
-        .begin(worker, &[asked])
+        .start_attempts(worker, &[asked])
         .await
         .expect("it is answered");
-    assert_eq!(answers.len(), 1, "one answer per placement");
+    assert_eq!(answers.len(), 1, "one answer per attempt");
     answers[0]
 }
 
@@ -391,7 +404,7 @@ pub(crate) async fn save<S: Stage>(stage: &S, worker: WorkerEpoch, change: &Chan
     answers[0]
 }
 
-/// A call that Twilio has just taken.
+/// A call that Twilio has just accepted.
 pub(crate) fn call(n: u32, status: CallStatus) -> Call {
     Call {
         sid: CallSid::parse(&format!("CA{n:032x}")).unwrap(),
@@ -403,12 +416,12 @@ pub(crate) fn call(n: u32, status: CallStatus) -> Call {
         outbound_api: true,
         queue_time: None,
         price: None,
-        trouble: None,
+        error: None,
     }
 }
 
-/// The change that news of a call makes.
-pub(crate) fn news(delivery: &Delivery, call: &Call, now: Timestamp) -> Change {
+/// The change that an update of a call causes.
+pub(crate) fn update(delivery: &Delivery, call: &Call, now: Timestamp) -> Change {
     match progress(
         delivery,
         call,

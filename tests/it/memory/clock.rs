@@ -1,31 +1,31 @@
-//! Where the ports in memory have their time from.
+//! The clocks of the ports in memory.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use voice_otp_schemas::Timestamp;
 
-/// What the time is.
+/// Returns the current time.
 pub(crate) type Now = Arc<dyn Fn() -> Timestamp + Send + Sync>;
 
-/// When every test begins: a whole second, so that no store rounds it.
-pub(crate) fn beginning() -> Timestamp {
+/// The time at which every test starts: a whole second, so that no store rounds it.
+pub(crate) fn start_time() -> Timestamp {
     chrono::DateTime::from_timestamp(1_770_000_000, 0).unwrap()
 }
 
-/// Tokio's clock, which tests pause.
-pub(crate) fn of_tokio() -> Now {
+/// Tokio's clock, which tests pause, offset to [`start_time`].
+pub(crate) fn tokio_clock() -> Now {
     let start = tokio::time::Instant::now();
-    Arc::new(move || beginning() + start.elapsed())
+    Arc::new(move || start_time() + start.elapsed())
 }
 
-/// A clock that only goes when it is told to.
+/// A clock that moves only by [`advance`](Self::advance).
 #[derive(Clone)]
-pub(crate) struct HandClock(Arc<Mutex<Timestamp>>);
+pub(crate) struct ManualClock(Arc<Mutex<Timestamp>>);
 
-impl HandClock {
+impl ManualClock {
     pub(crate) fn new() -> Self {
-        Self(Arc::new(Mutex::new(beginning())))
+        Self(Arc::new(Mutex::new(start_time())))
     }
 
     pub(crate) fn now(&self) -> Timestamp {

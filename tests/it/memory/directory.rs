@@ -1,4 +1,4 @@
-//! The tenants' voice settings in memory: the same tables as the ledger's, and a cache before them.
+//! The tenants' voice settings in memory: the ledger's tables, behind a cache.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -7,7 +7,7 @@ use std::time::Duration;
 use secrecy::ExposeSecret as _;
 use voice_otp::account::AccountSid;
 use voice_otp::ports::{Directory, DirectoryError};
-use voice_otp::settings::{Draft, VoiceSettings, unproven_pace_key};
+use voice_otp::settings::{Draft, VoiceSettings, unverified_pace_key};
 use voice_otp_schemas::{TenantId, Timestamp};
 
 use super::clock::Now;
@@ -30,18 +30,18 @@ impl MemoryDirectory {
         }
     }
 
-    /// Checks and saves a tenant's settings; gives them as they are read from then on.
+    /// Checks and saves a tenant's settings. Returns them as they are read from then on.
     pub(crate) fn save(&self, tenant: &str, draft: &Draft) -> VoiceSettings {
-        let saved = self.save_untold(tenant, draft);
-        // The account may have another pace now, which is its other tenants' too.
+        let saved = self.save_without_notice(tenant, draft);
+        // The account's rate may have changed, which concerns its other tenants too.
         self.cache.lock().unwrap().clear();
         saved
     }
 
-    /// The same, but nobody tells the cache.
-    pub(crate) fn save_untold(&self, tenant: &str, draft: &Draft) -> VoiceSettings {
+    /// Saves settings like [`save`](Self::save), without invalidating the cache.
+    pub(crate) fn save_without_notice(&self, tenant: &str, draft: &Draft) -> VoiceSettings {
         let tenant = TenantId::parse(tenant).unwrap();
-        let settings = draft.check(tenant.clone()).expect("the draft is right");
+        let settings = draft.check(tenant.clone()).expect("the draft is valid");
         let mut tables = self.tables.lock().unwrap();
         write(&mut tables, settings, draft.calls_per_second, (self.now)());
         tables.settings(&tenant).expect("it was just saved")
@@ -50,26 +50,27 @@ impl MemoryDirectory {
     /// Deletes a tenant's settings.
     pub(crate) fn delete(&self, tenant: &TenantId) {
         self.tables.lock().unwrap().tenants.remove(tenant);
-        self.forget(tenant);
+        self.invalidate(tenant);
     }
 
-    /// A tenant's settings, past the cache.
-    pub(crate) fn present(&self, tenant: &TenantId) -> Option<VoiceSettings> {
+    /// Reads a tenant's settings without the cache.
+    pub(crate) fn current(&self, tenant: &TenantId) -> Option<VoiceSettings> {
         self.tables.lock().unwrap().settings(tenant)
     }
 
-    /// Notes that Twilio took a tenant's credentials.
-    pub(crate) fn prove(&self, settings: &VoiceSettings) {
+    /// Records that Twilio accepted a tenant's credentials.
+    pub(crate) fn verify_credentials(&self, settings: &VoiceSettings) {
         let mut tables = self.tables.lock().unwrap();
         let version = tables.versions + 1;
         if let Some(tenant) = tables.tenants.get_mut(&settings.tenant_id)
             && tenant.settings.version == settings.version
-            && !tenant.proven
+            && !tenant.verified
         {
-            tenant.proven = true;
+            tenant.verified = true;
             tenant.settings.version = version;
             tables.versions = version;
-            // The calls of its own pace are the account's now: the account's next slot is one interval away.
+            // Calls under the tenant's own rate count for the account from now on, so the account's
+            // next slot is one interval away.
             let (now, account) = ((self.now)(), settings.account_sid.as_str());
             tables.ensure_pace(account, account, now);
             if let Some(pace) = tables.paces.get_mut(account) {
@@ -77,12 +78,12 @@ impl MemoryDirectory {
             }
         }
         drop(tables);
-        self.forget(&settings.tenant_id);
+        self.invalidate(&settings.tenant_id);
     }
 }
 
 impl MemoryDirectory {
-    /// Changes a tenant whose settings are still these; a change is a new version.
+    /// Changes a tenant if its settings still have this version. A change makes a new version.
     fn change(&self, settings: &VoiceSettings, change: impl FnOnce(&mut Tenant) -> bool) -> bool {
         let mut tables = self.tables.lock().unwrap();
         let version = tables.versions + 1;
@@ -99,38 +100,38 @@ impl MemoryDirectory {
         });
         tables.versions += i64::from(changed);
         drop(tables);
-        self.forget(&settings.tenant_id);
+        self.invalidate(&settings.tenant_id);
         changed
     }
 
-    /// Pauses a tenant or resumes it.
-    pub(crate) fn pause(&self, tenant: &TenantId, paused: bool) {
+    /// Pauses or resumes a tenant.
+    pub(crate) fn set_tenant_paused(&self, tenant: &TenantId, paused: bool) {
         let (mut tables, now) = (self.tables.lock().unwrap(), (self.now)());
         tables.versions += 1;
         let version = tables.versions;
-        let row = tables.tenants.get_mut(tenant).expect("the tenant is there");
+        let row = tables.tenants.get_mut(tenant).expect("the tenant exists");
         row.paused = paused;
         row.settings.version = version;
         let account = row.settings.account_sid.clone();
         if !paused {
             for pace_key in [
                 account.as_str().to_owned(),
-                unproven_pace_key(&account, tenant),
+                unverified_pace_key(&account, tenant),
             ] {
                 tables.repace(&pace_key, Duration::ZERO, now);
             }
         }
         drop(tables);
-        self.forget(tenant);
+        self.invalidate(tenant);
     }
 
-    /// Pauses an account or resumes it.
-    pub(crate) fn pause_account(&self, account: &AccountSid, paused: bool) {
+    /// Pauses or resumes an account.
+    pub(crate) fn set_account_paused(&self, account: &AccountSid, paused: bool) {
         let (mut tables, now) = (self.tables.lock().unwrap(), (self.now)());
         tables
             .accounts
             .get_mut(account)
-            .expect("the account is there")
+            .expect("the account exists")
             .paused = paused;
         let mut version = tables.versions;
         for tenant in tables
@@ -157,22 +158,27 @@ impl MemoryDirectory {
         self.cache.lock().unwrap().clear();
     }
 
-    /// Limits an account's calls in progress, and what share of the slots one tenant may hold.
-    pub(crate) fn limit(&self, account: &AccountSid, max_calls: Option<i32>, tenant_share: f64) {
+    /// Limits an account's calls in progress, and the share of its slots that one tenant may hold.
+    pub(crate) fn set_limits(
+        &self,
+        account: &AccountSid,
+        max_calls: Option<i32>,
+        tenant_share: f64,
+    ) {
         let mut tables = self.tables.lock().unwrap();
         let row = tables
             .accounts
             .get_mut(account)
-            .expect("the account is there");
+            .expect("the account exists");
         row.max_calls = max_calls.map(i64::from);
         row.tenant_share = tenant_share;
     }
 }
 
-/// How long refused credentials are left alone.
-const REFUSED_FOR: Duration = Duration::from_mins(1);
+/// How long after a rejection, or a probe, rejected credentials are probed next.
+const PROBE_INTERVAL: Duration = Duration::from_mins(1);
 
-fn write(tables: &mut Tables, mut settings: VoiceSettings, pace: Option<f64>, now: Timestamp) {
+fn write(tables: &mut Tables, mut settings: VoiceSettings, rate: Option<f64>, now: Timestamp) {
     let account = settings.account_sid.clone();
     let row = tables.accounts.entry(account.clone()).or_insert(Account {
         calls_per_second: 1.0,
@@ -180,9 +186,9 @@ fn write(tables: &mut Tables, mut settings: VoiceSettings, pace: Option<f64>, no
         max_calls: None,
         tenant_share: 0.5,
     });
-    row.calls_per_second = pace.unwrap_or(row.calls_per_second);
+    row.calls_per_second = rate.unwrap_or(row.calls_per_second);
     let interval_us = interval_us(row.calls_per_second);
-    // Slots that were reserved at another rate are void.
+    // Slots that were reserved at another rate become void.
     let changed = tables
         .paces
         .iter()
@@ -191,8 +197,9 @@ fn write(tables: &mut Tables, mut settings: VoiceSettings, pace: Option<f64>, no
         tables.repace(&pace_key, Duration::ZERO, now);
     }
     let before = tables.tenants.get(&settings.tenant_id);
-    let proven =
-        before.is_some_and(|before| before.proven && proves(&before.settings) == proves(&settings));
+    let verified = before.is_some_and(|before| {
+        before.verified && credentials_of(&before.settings) == credentials_of(&settings)
+    });
     tables.versions += 1;
     settings.version = tables.versions;
     let paused = tables
@@ -203,15 +210,15 @@ fn write(tables: &mut Tables, mut settings: VoiceSettings, pace: Option<f64>, no
         settings.tenant_id.clone(),
         Tenant {
             settings,
-            proven,
+            verified,
             paused,
-            refused_until: None,
+            rejected_until: None,
         },
     );
 }
 
-/// What stays proven as long as none of it changes.
-fn proves(settings: &VoiceSettings) -> (&str, &str, Option<(&str, &str)>) {
+/// The credentials, which stay verified as long as none of them changes.
+fn credentials_of(settings: &VoiceSettings) -> (&str, &str, Option<(&str, &str)>) {
     let credentials = &settings.credentials;
     let api_key = credentials
         .api_key
@@ -241,33 +248,42 @@ impl Directory for MemoryDirectory {
         Ok(answer)
     }
 
-    fn forget(&self, tenant: &TenantId) {
+    fn invalidate(&self, tenant: &TenantId) {
         self.cache.lock().unwrap().remove(tenant);
     }
 
-    async fn proven(&self, settings: &VoiceSettings) -> Result<(), DirectoryError> {
-        self.prove(settings);
+    async fn mark_credentials_verified(
+        &self,
+        settings: &VoiceSettings,
+    ) -> Result<(), DirectoryError> {
+        self.verify_credentials(settings);
         Ok(())
     }
 
-    async fn refused(&self, settings: &VoiceSettings) -> Result<bool, DirectoryError> {
-        let until = (self.now)() + REFUSED_FOR;
+    async fn mark_credentials_rejected(
+        &self,
+        settings: &VoiceSettings,
+    ) -> Result<bool, DirectoryError> {
+        let until = (self.now)() + PROBE_INTERVAL;
         Ok(self.change(settings, |tenant| {
-            tenant.refused_until.is_none() && tenant.refused_until.replace(until).is_none()
+            tenant.rejected_until.is_none() && tenant.rejected_until.replace(until).is_none()
         }))
     }
 
-    async fn suspects(&self, most: usize) -> Result<Vec<Arc<VoiceSettings>>, DirectoryError> {
+    async fn claim_rejected_credentials(
+        &self,
+        limit: usize,
+    ) -> Result<Vec<Arc<VoiceSettings>>, DirectoryError> {
         let (mut tables, now) = (self.tables.lock().unwrap(), (self.now)());
         let due = tables
             .tenants
             .iter_mut()
-            .filter(|(_, tenant)| tenant.refused_until.is_some_and(|until| until <= now));
+            .filter(|(_, tenant)| tenant.rejected_until.is_some_and(|until| until <= now));
         let mut due: Vec<_> = due.collect();
-        due.sort_by_key(|(_, tenant)| tenant.refused_until);
+        due.sort_by_key(|(_, tenant)| tenant.rejected_until);
         let mut names = Vec::new();
-        for (name, tenant) in due.into_iter().take(most) {
-            tenant.refused_until = Some(now + REFUSED_FOR);
+        for (name, tenant) in due.into_iter().take(limit) {
+            tenant.rejected_until = Some(now + PROBE_INTERVAL);
             names.push(name.clone());
         }
         Ok(names
@@ -277,8 +293,11 @@ impl Directory for MemoryDirectory {
             .collect())
     }
 
-    async fn taken(&self, settings: &VoiceSettings) -> Result<(), DirectoryError> {
-        self.change(settings, |tenant| tenant.refused_until.take().is_some());
+    async fn mark_credentials_accepted(
+        &self,
+        settings: &VoiceSettings,
+    ) -> Result<(), DirectoryError> {
+        self.change(settings, |tenant| tenant.rejected_until.take().is_some());
         Ok(())
     }
 }

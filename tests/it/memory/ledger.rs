@@ -5,54 +5,61 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use voice_otp::account::{AccountSid, CallSid};
-use voice_otp::delivery::{AttemptId, Change, Delivery, Key, Price, State, WorkerEpoch};
+use voice_otp::admission::Admission;
+use voice_otp::delivery::{AttemptId, Change, Delivery, State};
 use voice_otp::event::Event;
-use voice_otp::plan::Admission;
+use voice_otp::ports::WorkerEpoch;
 use voice_otp::ports::{
-    Attempt, Beat, Begin, Begun, Ledger, LedgerError, Saved, Unpriced, Verdict,
+    Attempt, AttemptStart, Heartbeat, Ledger, LedgerError, Saved, StartOutcome, UnpricedCall,
+    Verdict,
 };
+use voice_otp::price::Price;
+use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
 use voice_otp_store::ledger::Limits;
 
 use super::clock::Now;
 use super::directory::MemoryDirectory;
-use super::tables::{Owed, Tables};
-use super::{admit, begin, lives, save, tables};
+use super::tables::{PriceQuery, Tables};
+use super::{admit, archive, outbox, save, start, tables, workers};
 
-/// The ledger in memory. Clones are connections to the same one.
+/// The ledger in memory. Clones share the same tables.
 #[derive(Clone)]
 pub(crate) struct MemoryLedger {
     tables: Arc<Mutex<Tables>>,
     now: Now,
     limits: Limits,
+    /// How long each answer takes.
     latency: Duration,
     faults: Arc<Faults>,
 }
 
-/// What is wrong with the ledger.
+/// Which operations of the ledger fail.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Trouble {
-    /// Nothing.
+pub(crate) enum Outage {
+    /// No operation fails.
     None,
-    /// Nobody's life is renewed.
-    NoBeats,
-    /// It can't be reached.
-    Away,
+    /// Heartbeats, so that leases expire.
+    NoHeartbeats,
+    /// All operations.
+    Unreachable,
 }
 
 struct Faults {
-    trouble: Mutex<Trouble>,
-    /// Of so many answers one is lost: what was asked for is done, and the asker doesn't know. 0: none.
+    outage: Mutex<Outage>,
+    /// One in this many answers is lost: the operation is applied, and the caller gets an error. 0:
+    /// none.
     lose_every: AtomicU32,
+    /// The number of answers so far.
     answers: AtomicU32,
-    /// The answer that is lost when this many more have been given. Negative: none.
+    /// Loses the answer that follows this many others. Negative: none.
     lose_nth: AtomicI64,
 }
 
 impl MemoryLedger {
     pub(crate) fn new(now: Now, limits: Limits) -> Self {
         let faults = Faults {
-            trouble: Mutex::new(Trouble::None),
+            outage: Mutex::new(Outage::None),
             lose_every: AtomicU32::new(0),
             answers: AtomicU32::new(0),
             lose_nth: AtomicI64::new(-1),
@@ -66,33 +73,33 @@ impl MemoryLedger {
         }
     }
 
-    /// The same, answering only after a while: so that tasks meet in between.
+    /// Delays every answer, so that other tasks run in between.
     pub(crate) fn with_latency(self, latency: Duration) -> Self {
         Self { latency, ..self }
     }
 
-    /// The directory of the settings that this ledger compares plans with, with a cache of its own.
+    /// A directory of the settings that this ledger compares plans with, with its own cache.
     pub(crate) fn directory(&self) -> MemoryDirectory {
         MemoryDirectory::new(Arc::clone(&self.tables), Arc::clone(&self.now))
     }
 
-    pub(crate) fn meet(&self, trouble: Trouble) {
-        *self.faults.trouble.lock().unwrap() = trouble;
+    pub(crate) fn set_outage(&self, outage: Outage) {
+        *self.faults.outage.lock().unwrap() = outage;
     }
 
-    /// Loses one of so many answers from now on; 0: none.
+    /// Loses one in this many answers from now on; 0: none.
     pub(crate) fn lose_every(&self, answers: u32) {
         self.faults.lose_every.store(answers, Ordering::SeqCst);
     }
 
-    /// Loses one answer: the one after so many others.
+    /// Loses one answer: the one that follows this many others.
     pub(crate) fn lose_nth(&self, answers: u32) {
         self.faults
             .lose_nth
             .store(i64::from(answers), Ordering::SeqCst);
     }
 
-    /// How many events are not known to be published.
+    /// The number of events in the outbox.
     pub(crate) fn outbox_len(&self) -> usize {
         self.lock().outbox.len()
     }
@@ -108,8 +115,8 @@ impl MemoryLedger {
         if !self.latency.is_zero() {
             tokio::time::sleep(self.latency).await;
         }
-        if *self.faults.trouble.lock().unwrap() == Trouble::Away {
-            return Err(LedgerError::Unavailable("away".into()));
+        if *self.faults.outage.lock().unwrap() == Outage::Unreachable {
+            return Err(LedgerError::Unavailable("unreachable".into()));
         }
         let done = work(&mut self.lock(), (self.now)());
         let lose_every = self.faults.lose_every.load(Ordering::SeqCst);
@@ -117,7 +124,8 @@ impl MemoryLedger {
         if self.faults.lose_nth.fetch_sub(1, Ordering::SeqCst) == 0 {
             return Err(LedgerError::Unavailable("the answer was lost".into()));
         }
-        // Scattered, or something that is asked for in the same rhythm would never be answered.
+        // Scattered by a hash. At regular intervals, an operation that is retried in the same
+        // rhythm would never get an answer.
         if lose_every > 0 && (answers.wrapping_mul(2_654_435_761) >> 16).is_multiple_of(lose_every)
         {
             return Err(LedgerError::Unavailable("the answer was lost".into()));
@@ -127,21 +135,21 @@ impl MemoryLedger {
 }
 
 impl Ledger for MemoryLedger {
-    async fn enlist(&self, _: &str) -> Result<(WorkerEpoch, Timestamp), LedgerError> {
-        self.work(|tables, now| (tables.enlist(self.limits.lease, now), now))
+    async fn register_worker(&self, _: &str) -> Result<(WorkerEpoch, Timestamp), LedgerError> {
+        self.work(|tables, now| (tables.register_worker(self.limits.lease, now), now))
             .await
     }
 
-    async fn beat(&self, worker: WorkerEpoch) -> Result<Beat, LedgerError> {
-        if *self.faults.trouble.lock().unwrap() == Trouble::NoBeats {
-            return Err(LedgerError::Unavailable("no beats".into()));
+    async fn heartbeat(&self, worker: WorkerEpoch) -> Result<Heartbeat, LedgerError> {
+        if *self.faults.outage.lock().unwrap() == Outage::NoHeartbeats {
+            return Err(LedgerError::Unavailable("heartbeats fail".into()));
         }
-        self.work(|tables, now| lives::beat(tables, &self.limits, worker, now))
+        self.work(|tables, now| workers::heartbeat(tables, &self.limits, worker, now))
             .await
     }
 
-    async fn retire(&self, worker: WorkerEpoch) -> Result<(), LedgerError> {
-        self.work(|tables, now| lives::retire(tables, worker, now))
+    async fn release_worker(&self, worker: WorkerEpoch) -> Result<(), LedgerError> {
+        self.work(|tables, now| workers::release(tables, worker, now))
             .await
     }
 
@@ -154,8 +162,12 @@ impl Ledger for MemoryLedger {
             .await
     }
 
-    async fn begin(&self, worker: WorkerEpoch, group: &[Begin]) -> Result<Vec<Begun>, LedgerError> {
-        self.work(|tables, now| begin::begin(tables, &self.limits, worker, group, now))
+    async fn start_attempts(
+        &self,
+        worker: WorkerEpoch,
+        group: &[AttemptStart],
+    ) -> Result<Vec<StartOutcome>, LedgerError> {
+        self.work(|tables, now| start::start_attempts(tables, &self.limits, worker, group, now))
             .await
     }
 
@@ -164,12 +176,16 @@ impl Ledger for MemoryLedger {
             .await?
     }
 
-    async fn claim(&self, worker: WorkerEpoch, most: usize) -> Result<Vec<Delivery>, LedgerError> {
-        self.work(|tables, now| lives::claim(tables, &self.limits, worker, most, now))
+    async fn claim_due(
+        &self,
+        worker: WorkerEpoch,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, LedgerError> {
+        self.work(|tables, now| workers::claim_due(tables, &self.limits, worker, limit, now))
             .await
     }
 
-    async fn find_all(&self, keys: &[Key]) -> Result<Vec<Delivery>, LedgerError> {
+    async fn find_all(&self, keys: &[DeliveryKey]) -> Result<Vec<Delivery>, LedgerError> {
         self.work(|tables, _| {
             keys.iter()
                 .filter_map(|key| tables.rows.get(key))
@@ -190,9 +206,9 @@ impl Ledger for MemoryLedger {
                 let (key, _, call) = tables.past_attempts.get(&attempt)?;
                 Some((tables.rows.get(key)?, call.is_some()))
             };
-            current.or_else(past).map(|(row, over)| Attempt {
+            current.or_else(past).map(|(row, ended)| Attempt {
                 delivery: row.delivery.clone(),
-                over,
+                ended,
             })
         })
         .await
@@ -212,7 +228,7 @@ impl Ledger for MemoryLedger {
         .await
     }
 
-    async fn rivals(&self, key: &Key) -> Result<Vec<Delivery>, LedgerError> {
+    async fn find_older_requests(&self, key: &DeliveryKey) -> Result<Vec<Delivery>, LedgerError> {
         self.work(|tables, _| {
             let Some((row, (user, _))) = tables
                 .rows
@@ -221,33 +237,33 @@ impl Ledger for MemoryLedger {
             else {
                 return Vec::new();
             };
-            let rivals = tables
+            let others = tables
                 .of_user(&key.tenant_id, user)
                 .filter(|other| other.delivery.state != State::Final);
-            rivals
-                .filter(|other| other.asked() < row.asked())
+            others
+                .filter(|other| other.request_order() < row.request_order())
                 .map(|other| other.delivery.clone())
                 .collect()
         })
         .await
     }
 
-    async fn forbid(&self, key: &Key) -> Result<bool, LedgerError> {
-        self.work(|tables, now| lives::forbid(tables, key, now))
+    async fn insert_tombstone(&self, key: &DeliveryKey) -> Result<bool, LedgerError> {
+        self.work(|tables, now| archive::insert_tombstone(tables, key, now))
             .await
     }
 
-    async fn tidy(&self) -> Result<u64, LedgerError> {
-        self.work(|tables, now| lives::tidy(tables, &self.limits, now))
+    async fn archive_finished(&self) -> Result<u64, LedgerError> {
+        self.work(|tables, now| archive::archive_finished(tables, &self.limits, now))
             .await
     }
 
-    async fn finals_missing(&self, overdue: Duration) -> Result<u64, LedgerError> {
+    async fn count_overdue(&self, overdue: Duration) -> Result<u64, LedgerError> {
         self.work(|tables, now| {
-            let missing = |row: &&tables::Row| {
+            let is_overdue = |row: &&tables::Row| {
                 row.delivery.state != State::Final && row.delivery.expires_at < now - overdue
             };
-            u64::try_from(tables.rows.values().filter(missing).count()).unwrap()
+            u64::try_from(tables.rows.values().filter(is_overdue).count()).unwrap()
         })
         .await
     }
@@ -269,48 +285,58 @@ impl Ledger for MemoryLedger {
         .await
     }
 
-    async fn unpriced(&self, most: usize) -> Result<Vec<Unpriced>, LedgerError> {
+    async fn claim_unpriced_calls(&self, limit: usize) -> Result<Vec<UnpricedCall>, LedgerError> {
         self.work(|tables, now| {
             tables
-                .unpriced
-                .retain(|_, owed| owed.call.ended_at >= now - Duration::from_hours(24));
-            let mut due: Vec<&mut Owed> = tables
-                .unpriced
+                .unpriced_calls
+                .retain(|_, query| query.call.ended_at >= now - Duration::from_hours(24));
+            let mut due: Vec<&mut PriceQuery> = tables
+                .unpriced_calls
                 .values_mut()
-                .filter(|owed| owed.ask_at <= now)
+                .filter(|query| query.query_at <= now)
                 .collect();
-            due.sort_by_key(|owed| owed.ask_at);
-            due.truncate(most);
+            due.sort_by_key(|query| query.query_at);
+            due.truncate(limit);
             due.into_iter()
-                .map(|owed| {
-                    let wait = Duration::from_secs(30) * 2_u32.pow(owed.asked.min(10));
-                    owed.ask_at = now + wait.min(Duration::from_hours(1));
-                    owed.asked += 1;
-                    owed.call.clone()
+                .map(|query| {
+                    let wait = Duration::from_secs(30) * 2_u32.pow(query.queries.min(10));
+                    query.query_at = now + wait.min(Duration::from_hours(1));
+                    query.queries += 1;
+                    query.call.clone()
                 })
                 .collect()
         })
         .await
     }
 
-    async fn priced(&self, told: &[(CallSid, Price)]) -> Result<(), LedgerError> {
+    async fn clear_unpriced_calls(&self, priced: &[(CallSid, Price)]) -> Result<(), LedgerError> {
         self.work(|tables, _| {
             tables
-                .unpriced
-                .retain(|sid, _| told.iter().all(|(told, _)| told != sid))
+                .unpriced_calls
+                .retain(|sid, _| priced.iter().all(|(priced, _)| priced != sid));
         })
         .await
     }
 
-    fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool {
-        let (Some(line), Some(order)) = (&delivery.line, &delivery.order) else {
+    fn was_placed_from(
+        &self,
+        delivery: &Delivery,
+        account: &AccountSid,
+        from: &PhoneNumber,
+    ) -> bool {
+        let (Some(line), Some(request)) = (&delivery.line, &delivery.secrets) else {
             return false;
         };
-        tables::Line::Numbers(account.as_str().to_owned(), from.clone(), order.to.clone()).bytes()
+        tables::Line::Numbers(
+            account.as_str().to_owned(),
+            from.clone(),
+            request.to.clone(),
+        )
+        .bytes()
             == *line
     }
 
-    async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {
+    async fn mark_verified(&self, key: &DeliveryKey) -> Result<bool, LedgerError> {
         self.work(|tables, _| match tables.rows.get_mut(key) {
             Some(row) => {
                 row.delivery.verified = true;
@@ -321,7 +347,7 @@ impl Ledger for MemoryLedger {
         .await
     }
 
-    async fn hold(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
+    async fn throttle_account(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
         self.work(|tables, now| {
             if tables
                 .paces
@@ -334,29 +360,31 @@ impl Ledger for MemoryLedger {
         .await
     }
 
-    async fn trip(&self, pace_key: &str) -> Result<Option<Duration>, LedgerError> {
-        self.work(|tables, now| tables.trip(pace_key, now)).await
+    async fn open_circuit(&self, pace_key: &str) -> Result<Option<Duration>, LedgerError> {
+        self.work(|tables, now| tables.open_circuit(pace_key, now))
+            .await
     }
 
-    async fn mend(&self, pace_key: &str) -> Result<(), LedgerError> {
-        self.work(|tables, now| tables.mend(pace_key, now)).await
+    async fn close_circuit(&self, pace_key: &str) -> Result<(), LedgerError> {
+        self.work(|tables, now| tables.close_circuit(pace_key, now))
+            .await
     }
 
-    async fn published(&self, events: &[(Key, u32)]) -> Result<(), LedgerError> {
+    async fn delete_published(&self, events: &[(DeliveryKey, u32)]) -> Result<(), LedgerError> {
         self.work(|tables, _| {
-            for place in events {
-                tables.outbox.remove(place);
+            for event in events {
+                tables.outbox.remove(event);
             }
         })
         .await
     }
 
-    async fn unpublished(
+    async fn claim_unpublished(
         &self,
         worker: WorkerEpoch,
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<Event>, LedgerError> {
-        self.work(|tables, now| lives::unpublished(tables, &self.limits, worker, most, now))
+        self.work(|tables, now| outbox::claim_unpublished(tables, &self.limits, worker, limit, now))
             .await
     }
 }

@@ -1,33 +1,34 @@
-//! Requests, cancellations and settings to test with. Requests are made as auth services make them: as JSON that is
-//! read again.
+//! Sample requests, cancellations and settings. Requests are built as JSON, as auth services build
+//! them, and then read.
 
 use std::time::Duration;
 
 use secrecy::SecretString;
 use serde_json::{Value, json};
 use voice_otp::account::AccountSid;
-use voice_otp::delivery::Key;
 use voice_otp::settings::Draft;
+use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::envelope::{Message, STRUCTURED};
 use voice_otp_schemas::request::{CANCELLED, Incoming, REQUESTED, VERIFIED, read, rfc3339};
 use voice_otp_schemas::{DeliveryId, TenantId, Timestamp};
 use voice_otp_store::ledger::Limits;
 
-/// A request in the making.
+/// Builds a request.
 #[derive(Debug, Clone)]
-pub(crate) struct Ask {
+pub(crate) struct Request {
     tenant: String,
     id: String,
     to: String,
     code: String,
+    /// How long after its publishing the code expires.
     life: Duration,
-    asked_ago: Duration,
+    requested_ago: Duration,
     user: Option<String>,
     extension: Option<String>,
 }
 
-impl Ask {
-    /// A request for a call to number 1 with a code that lives for three minutes.
+impl Request {
+    /// A request for a call to number 1, with a code that expires in three minutes.
     pub(crate) fn new(tenant: &str, id: &str) -> Self {
         Self {
             tenant: tenant.to_owned(),
@@ -35,33 +36,36 @@ impl Ask {
             to: number(1),
             code: "493027".to_owned(),
             life: Duration::from_mins(3),
-            asked_ago: Duration::ZERO,
+            requested_ago: Duration::ZERO,
             user: None,
             extension: None,
         }
     }
 
-    pub(crate) fn calling(self, to: u32) -> Self {
+    pub(crate) fn to(self, to: u32) -> Self {
         Self {
             to: number(to),
             ..self
         }
     }
 
-    pub(crate) fn reading(self, code: &str) -> Self {
+    pub(crate) fn code(self, code: &str) -> Self {
         Self {
             code: code.to_owned(),
             ..self
         }
     }
 
-    pub(crate) fn living(self, life: Duration) -> Self {
+    pub(crate) fn expires_in(self, life: Duration) -> Self {
         Self { life, ..self }
     }
 
-    /// Its `time` is that long before it is published.
-    pub(crate) fn asked_ago(self, asked_ago: Duration) -> Self {
-        Self { asked_ago, ..self }
+    /// Sets the event's `time` this long before it is published.
+    pub(crate) fn requested_ago(self, requested_ago: Duration) -> Self {
+        Self {
+            requested_ago,
+            ..self
+        }
     }
 
     pub(crate) fn of_user(self, user: &str) -> Self {
@@ -78,11 +82,11 @@ impl Ask {
         }
     }
 
-    pub(crate) fn key(&self) -> Key {
+    pub(crate) fn key(&self) -> DeliveryKey {
         key(&self.tenant, &self.id)
     }
 
-    /// The request, published now.
+    /// The request as an event, published at `now`.
     pub(crate) fn incoming(&self, now: Timestamp) -> Incoming {
         let mut data = json!({
             "tenant_id": self.tenant,
@@ -97,11 +101,11 @@ impl Ask {
         if let Some(extension) = &self.extension {
             data["extension"] = json!(extension);
         }
-        event(REQUESTED, &self.id, now - self.asked_ago, &data)
+        event(REQUESTED, &self.id, now - self.requested_ago, &data)
     }
 }
 
-/// Takes a delivery back.
+/// A cancellation of a delivery.
 pub(crate) fn cancelled(tenant: &str, id: &str, now: Timestamp) -> Incoming {
     event(
         CANCELLED,
@@ -111,7 +115,7 @@ pub(crate) fn cancelled(tenant: &str, id: &str, now: Timestamp) -> Incoming {
     )
 }
 
-/// Takes all deliveries of a user back.
+/// A cancellation of all deliveries of a user.
 pub(crate) fn cancelled_user(tenant: &str, user: &str, now: Timestamp) -> Incoming {
     event(
         CANCELLED,
@@ -121,7 +125,7 @@ pub(crate) fn cancelled_user(tenant: &str, user: &str, now: Timestamp) -> Incomi
     )
 }
 
-/// Says that a code was entered.
+/// A report that a delivery's code was entered.
 pub(crate) fn verified(tenant: &str, id: &str, now: Timestamp) -> Incoming {
     event(
         VERIFIED,
@@ -150,14 +154,14 @@ fn event(kind: &str, id: &str, now: Timestamp, data: &Value) -> Incoming {
     .expect("the event can be read")
 }
 
-/// A number that can be called, one of ten thousand.
+/// One of 10,000 numbers that can be called.
 pub(crate) fn number(n: u32) -> String {
     assert!(n < 10_000, "there are no more numbers");
     format!("+1415555{n:04}")
 }
 
-pub(crate) fn key(tenant: &str, id: &str) -> Key {
-    Key {
+pub(crate) fn key(tenant: &str, id: &str) -> DeliveryKey {
+    DeliveryKey {
         tenant_id: TenantId::parse(tenant).unwrap(),
         delivery_id: DeliveryId::parse(id).unwrap(),
     }
@@ -167,19 +171,20 @@ pub(crate) fn account(n: u32) -> AccountSid {
     AccountSid::parse(&format!("AC{n:032x}")).unwrap()
 }
 
-/// Settings that go through an account, at a pace in calls a second, of which nothing is kept back. All accounts call from one number.
-pub(crate) fn draft(account: u32, pace: f64) -> Draft {
+/// Settings with an account and its rate in calls per second. The rate is one percent higher than
+/// given, to make up for the reserve. All accounts call from the same number.
+pub(crate) fn draft(account: u32, rate: f64) -> Draft {
     Draft {
         account_sid: self::account(account).as_str().to_owned(),
         auth_token: SecretString::from("0123456789abcdef0123456789abcdef"),
         from: "+12025550123".to_owned(),
         enabled: true,
-        calls_per_second: Some(pace * 1.01),
+        calls_per_second: Some(rate * 1.01),
         ..Draft::default()
     }
 }
 
-/// The ledger's numbers, as a worker has them by default.
+/// The ledger's limits, with a worker's default tuning.
 pub(crate) fn limits() -> Limits {
     let tuning = voice_otp::Tuning::default();
     Limits {

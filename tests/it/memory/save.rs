@@ -1,17 +1,18 @@
-//! Saving of changes: what the one statement of the store does.
+//! Saving changes: what the store's `save` statement does.
 
 use std::collections::HashSet;
 use std::time::Duration;
 
 use voice_otp::account::CallSid;
-use voice_otp::delivery::{AttemptId, Change, Delivery, Retired, State, WorkerEpoch};
-use voice_otp::ports::{LedgerError, Lower, Saved, Unpriced};
+use voice_otp::delivery::{AttemptId, Change, Delivery, EndedAttempt, State};
+use voice_otp::ports::WorkerEpoch;
+use voice_otp::ports::{EarlierEvents, LedgerError, Saved, UnpricedCall};
 use voice_otp_schemas::Timestamp;
 
-use super::tables::{Line, Owed, Tables};
+use super::tables::{Line, PriceQuery, Tables};
 
-/// How long after a call its price is asked for first.
-const FIRST_ASKED: Duration = Duration::from_secs(15);
+/// How long after the end of a call its price is first queried.
+const FIRST_PRICE_QUERY: Duration = Duration::from_secs(15);
 
 pub(super) fn save(
     tables: &mut Tables,
@@ -19,7 +20,7 @@ pub(super) fn save(
     group: &[Change],
     now: Timestamp,
 ) -> Result<Vec<Saved>, LedgerError> {
-    let wins: Vec<bool> = group
+    let current: Vec<bool> = group
         .iter()
         .map(|change| is_current(tables, &change.delivery))
         .collect();
@@ -27,15 +28,15 @@ pub(super) fn save(
         tables,
         group
             .iter()
-            .zip(&wins)
-            .filter(|(_, wins)| **wins)
+            .zip(&current)
+            .filter(|(_, is_current)| **is_current)
             .map(|(change, _)| change),
     )?;
     Ok(group
         .iter()
-        .zip(wins)
-        .map(|(change, wins)| {
-            if wins {
+        .zip(current)
+        .map(|(change, is_current)| {
+            if is_current {
                 apply(tables, worker, change, now)
             } else {
                 Saved::Conflict
@@ -51,12 +52,12 @@ fn is_current(tables: &Tables, delivery: &Delivery) -> bool {
     })
 }
 
-/// The constraints of the table.
+/// Checks the constraints of the table.
 fn check<'a>(
     tables: &Tables,
     changes: impl Iterator<Item = &'a Change> + Clone,
 ) -> Result<(), LedgerError> {
-    let data = |what: &'static str| Err(LedgerError::Data(what.into()));
+    let data = |what: &'static str| Err(LedgerError::InvalidRow(what.into()));
     let keys: HashSet<_> = changes.clone().map(|change| &change.delivery.key).collect();
     let others = || {
         tables
@@ -68,32 +69,35 @@ fn check<'a>(
     let mut calls: HashSet<&CallSid> = others().filter_map(|row| row.call_sid.as_ref()).collect();
     let mut attempts: HashSet<AttemptId> = others().filter_map(|row| row.attempt_id).collect();
     for Change { delivery, .. } in changes {
-        if (delivery.state == State::Final) != delivery.ended.is_some() {
-            return data("a final delivery has an ending, and no other has one");
+        if (delivery.state == State::Final) != delivery.final_status.is_some() {
+            return data("a final delivery has a final status, and no other has one");
         }
         if delivery
             .call_sid
             .as_ref()
             .is_some_and(|sid| !calls.insert(sid))
         {
-            return data("the call is another delivery's");
+            return data("the call belongs to another delivery");
         }
         if delivery
             .attempt_id
             .is_some_and(|attempt| !attempts.insert(attempt))
         {
-            return data("the attempt is another delivery's");
+            return data("the attempt belongs to another delivery");
         }
     }
     Ok(())
 }
 
 fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timestamp) -> Saved {
-    let lower = lower(tables, worker, change);
+    let earlier_events = earlier_events(tables, worker, change);
     let new = &change.delivery;
-    let row = tables.rows.get_mut(&new.key).expect("it is current");
+    let row = tables
+        .rows
+        .get_mut(&new.key)
+        .expect("the change is current");
     row.owner = Some(worker);
-    row.untold = false;
+    row.unannounced = false;
     if !matches!(
         new.state,
         State::Placing | State::Unsettled | State::Calling
@@ -107,9 +111,9 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
         new.state,
         State::Placing | State::Unsettled | State::Calling
     );
-    row.ended_at = new.ended.map(|_| now);
+    row.ended_at = new.final_status.map(|_| now);
     let heard_after_ms = u64::try_from(new.heard_after.as_millis()).unwrap_or(u64::MAX);
-    // The columns of the statement; whatever else the change holds isn't saved.
+    // Only the columns of the statement are saved, whatever else the change holds.
     row.delivery = Delivery {
         revision: row.delivery.revision + 1,
         state: new.state,
@@ -125,34 +129,34 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
         placed_at: new.placed_at,
         ringing_at: new.ringing_at,
         answered_at: new.answered_at,
-        withdrawn: new.withdrawn,
+        cancel_reason: new.cancel_reason,
         voicemail: new.voicemail,
-        said: new.said,
+        played: new.played,
         answered_by: new.answered_by.clone(),
         redials: new.redials,
         tries: new.tries,
         line: row.line.as_ref().map(Line::bytes),
         sequence: new.sequence,
-        ended: new.ended,
-        order: row
+        final_status: new.final_status,
+        secrets: row
             .delivery
-            .order
+            .secrets
             .take()
             .filter(|_| new.state != State::Final),
         ..row.delivery.clone()
     };
     let saved = row.delivery.clone();
     for event in &change.events {
-        tables.tell(event.clone(), worker, now);
+        tables.push_event(event.clone(), worker, now);
     }
-    if let Some(Retired { attempt, call }) = change.retired.clone() {
+    if let Some(EndedAttempt { attempt, call }) = change.ended_attempt.clone() {
         tables
             .past_attempts
             .entry(attempt)
             .or_insert_with(|| (new.key.clone(), now, call));
     }
-    if let Some(call_sid) = change.unpriced.clone() {
-        let owed = Unpriced {
+    if let Some(call_sid) = change.unpriced_call.clone() {
+        let query = UnpricedCall {
             call_sid: call_sid.clone(),
             key: saved.key,
             attempt: saved.attempt,
@@ -160,28 +164,28 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
             to_masked: saved.to_masked,
             context: saved.context,
         };
-        tables.unpriced.entry(call_sid).or_insert(Owed {
-            call: owed,
-            ask_at: now + FIRST_ASKED,
-            asked: 0,
+        tables.unpriced_calls.entry(call_sid).or_insert(PriceQuery {
+            call: query,
+            query_at: now + FIRST_PRICE_QUERY,
+            queries: 0,
         });
     }
-    Saved::Saved { lower }
+    Saved::Saved { earlier_events }
 }
 
-/// Whose the first is of the events from before this change.
-fn lower(tables: &Tables, worker: WorkerEpoch, change: &Change) -> Lower {
+/// Who publishes the delivery's events from before this change.
+fn earlier_events(tables: &Tables, worker: WorkerEpoch, change: &Change) -> EarlierEvents {
     let key = &change.delivery.key;
-    let told = u32::try_from(change.events.len()).expect("a change says little");
-    let last = change.delivery.sequence - told;
+    let added = u32::try_from(change.events.len()).expect("a change has few events");
+    let last = change.delivery.sequence - added;
     let first = tables
         .outbox
         .range((key.clone(), 0)..=(key.clone(), last))
         .next();
     match first {
-        _ if change.events.is_empty() => Lower::Published,
-        None => Lower::Published,
-        Some((_, event)) if event.owner == worker => Lower::Mine,
-        Some(_) => Lower::Others,
+        _ if change.events.is_empty() => EarlierEvents::Published,
+        None => EarlierEvents::Published,
+        Some((_, event)) if event.owner == worker => EarlierEvents::OwnedHere,
+        Some(_) => EarlierEvents::OwnedElsewhere,
     }
 }

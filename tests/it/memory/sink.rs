@@ -1,4 +1,4 @@
-//! Where statuses go in memory.
+//! The status sink in memory.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -9,19 +9,22 @@ use voice_otp::event::Event;
 use voice_otp::ports::{SinkError, StatusSink};
 use voice_otp_schemas::status::Status;
 
-/// Keeps what is published, in order. Clones are the same one.
+/// Keeps the published events, in order. Clones share the same events.
 #[derive(Clone)]
 pub(crate) struct MemorySink {
     events: Arc<Mutex<Vec<Event>>>,
+    /// Price events, which are kept apart from statuses.
     prices: Arc<Mutex<Vec<Event>>>,
+    /// Whether every publish fails.
     down: Arc<AtomicBool>,
-    /// How long a window of publishes takes to be confirmed.
+    /// How long the confirm of a batch takes.
     latency: Arc<Mutex<Duration>>,
+    /// The number of published events, for tests that wait.
     count: watch::Sender<usize>,
 }
 
-/// How long something is waited for: under a paused clock no time at all.
-const PATIENCE: Duration = Duration::from_hours(1);
+/// The longest that a test waits. Under a paused clock it takes no real time.
+const WAIT_TIMEOUT: Duration = Duration::from_hours(1);
 
 impl MemorySink {
     pub(crate) fn new() -> Self {
@@ -35,7 +38,7 @@ impl MemorySink {
         }
     }
 
-    /// Whether it takes nothing.
+    /// Makes every publish fail, or succeed again.
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
     }
@@ -44,29 +47,29 @@ impl MemorySink {
         *self.latency.lock().unwrap() = latency;
     }
 
-    /// What was published, in order, but for prices.
+    /// The published statuses, in order.
     pub(crate) fn events(&self) -> Vec<Event> {
         self.events.lock().unwrap().clone()
     }
 
-    /// The prices that were published.
+    /// The published prices, in order.
     pub(crate) fn prices(&self) -> Vec<Event> {
         self.prices.lock().unwrap().clone()
     }
 
-    /// Waits until what was published is as wanted; `what` says what that is.
+    /// Waits until the published statuses satisfy `wanted`, which `what` describes.
     pub(crate) async fn until(&self, what: &str, mut wanted: impl FnMut(&[Event]) -> bool) {
         let mut count = self.count.subscribe();
         let waiting = count.wait_for(|_| wanted(&self.events.lock().unwrap()));
-        let came = tokio::time::timeout(PATIENCE, waiting).await;
+        let came = tokio::time::timeout(WAIT_TIMEOUT, waiting).await;
         assert!(
             came.is_ok(),
-            "never happened: {what}; statuses: {:#?}",
+            "timed out waiting until {what}; statuses: {:#?}",
             self.summary()
         );
     }
 
-    /// Every status in a word, for a failing test to show.
+    /// One short line per status, for the message of a failed wait.
     fn summary(&self) -> Vec<String> {
         self.events
             .lock()

@@ -1,37 +1,37 @@
-//! Statuses reach the sink whole and in order, whatever the sink does.
+//! Statuses reach the sink complete and in order, whatever the sink does.
 
 use std::time::Duration;
 
 use voice_otp::settings::Draft;
 
-use super::bench::{Bench, first_appearances, steps, words};
+use super::test_bench::{TestBench, status_names, steps, without_duplicates};
 use crate::memory::MemorySink;
-use crate::memory::sample::{Ask, draft, key};
+use crate::memory::sample::{Request, draft, key};
 
-fn asks(count: u32) -> Vec<Ask> {
+fn requests(count: u32) -> Vec<Request> {
     (0..count)
-        .map(|n| Ask::new("acme", &format!("r{n}")).calling(n))
+        .map(|n| Request::new("acme", &format!("r{n}")).to(n))
         .collect()
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sink_that_was_down_gets_everything_in_order_once_it_is_back() {
-    let bench = Bench::new();
+async fn a_sink_that_was_down_gets_every_status_in_order_once_it_is_back() {
+    let bench = TestBench::new();
     bench.sink.set_down(true);
     let worker = bench.worker("one").await;
-    let asks = asks(3);
-    worker.take(&asks).await;
+    let requests = requests(3);
+    worker.accept(&requests).await;
     tokio::time::sleep(Duration::from_secs(8)).await;
     assert!(bench.sink.events().is_empty());
     assert_eq!(
-        bench.caller.posts().len(),
+        bench.telephony.posts().len(),
         3,
         "calls don't wait for the sink"
     );
     bench.sink.set_down(false);
-    for ask in &asks {
+    for request in &requests {
         assert_eq!(
-            steps(&bench.ended_of(&ask.key()).await),
+            steps(&bench.until_final_of(&request.key()).await),
             ["accepted", "placed", "ringing", "answered", "delivered"]
         );
     }
@@ -40,20 +40,20 @@ async fn a_sink_that_was_down_gets_everything_in_order_once_it_is_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_sink_that_comes_and_goes_gets_everything_in_order() {
-    let bench = Bench::new();
+async fn an_unreliable_sink_gets_every_status_in_order() {
+    let bench = TestBench::new();
     let worker = bench.worker("one").await;
-    let asks = asks(10);
-    worker.take(&asks).await;
+    let requests = requests(10);
+    worker.accept(&requests).await;
     for _ in 0..40 {
         bench.sink.set_down(true);
         tokio::time::sleep(Duration::from_millis(700)).await;
         bench.sink.set_down(false);
         tokio::time::sleep(Duration::from_millis(400)).await;
     }
-    for ask in &asks {
+    for request in &requests {
         assert_eq!(
-            words(&bench.ended_of(&ask.key()).await).last(),
+            status_names(&bench.until_final_of(&request.key()).await).last(),
             Some(&"delivered")
         );
     }
@@ -61,23 +61,23 @@ async fn a_sink_that_comes_and_goes_gets_everything_in_order() {
 
 #[tokio::test(start_paused = true)]
 async fn a_long_outage_of_the_sink_does_not_multiply_the_statuses() {
-    let bench = Bench::new();
+    let bench = TestBench::new();
     bench.sink.set_down(true);
     let worker = bench.worker("one").await;
-    let asks = asks(3);
-    worker.take(&asks).await;
+    let requests = requests(3);
+    worker.accept(&requests).await;
     tokio::time::sleep(Duration::from_mins(10)).await;
     bench.sink.set_down(false);
     bench
         .sink
         .until("everything is published", |events| {
-            first_appearances(events).values().flatten().count() == 15
+            without_duplicates(events).values().flatten().count() == 15
         })
         .await;
     tokio::time::sleep(Duration::from_mins(1)).await;
     let events = bench.sink.events();
-    for (key, told) in first_appearances(&events) {
-        let sequences: Vec<u32> = told.iter().map(|event| event.sequence).collect();
+    for (key, statuses) in without_duplicates(&events) {
+        let sequences: Vec<u32> = statuses.iter().map(|event| event.sequence).collect();
         assert_eq!(sequences, [1, 2, 3, 4, 5], "{key}");
     }
     assert!(
@@ -89,8 +89,8 @@ async fn a_long_outage_of_the_sink_does_not_multiply_the_statuses() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn more_than_one_window_goes_out_in_order() {
-    let bench = Bench::new();
+async fn more_than_one_batch_of_statuses_is_published_in_order() {
+    let bench = TestBench::new();
     bench.directory.save(
         "acme",
         &Draft {
@@ -99,13 +99,13 @@ async fn more_than_one_window_goes_out_in_order() {
         },
     );
     let worker = bench.worker("one").await;
-    let asks = asks(300);
-    for group in asks.chunks(120) {
-        worker.take(group).await;
+    let requests = requests(300);
+    for group in requests.chunks(120) {
+        worker.accept(group).await;
     }
-    for ask in &asks {
+    for request in &requests {
         assert_eq!(
-            words(&bench.ended_of(&ask.key()).await),
+            status_names(&bench.until_final_of(&request.key()).await),
             ["accepted", "delivered"]
         );
     }
@@ -113,32 +113,32 @@ async fn more_than_one_window_goes_out_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_a_killed_worker_left_unpublished_is_published_by_another() {
-    let bench = Bench::new();
+async fn the_unpublished_statuses_of_a_killed_worker_are_published_by_another() {
+    let bench = TestBench::new();
     bench.sink.set_down(true);
     let first = bench.worker("one").await;
     first
-        .take(&[Ask::new("ghost", "a"), Ask::new("acme", "b")])
+        .accept(&[Request::new("ghost", "a"), Request::new("acme", "b")])
         .await;
     tokio::time::sleep(Duration::from_secs(2)).await;
     first.kill().await;
     bench.sink.set_down(false);
     let _second = bench.worker("two").await;
     assert_eq!(
-        words(&bench.ended_with_repeats(&key("ghost", "a")).await),
+        status_names(&bench.until_final_with_duplicates(&key("ghost", "a")).await),
         ["rejected"]
     );
-    let told = bench.ended_with_repeats(&key("acme", "b")).await;
+    let statuses = bench.until_final_with_duplicates(&key("acme", "b")).await;
     assert_eq!(
-        steps(&told),
+        steps(&statuses),
         ["accepted", "placed", "ringing", "answered", "delivered"]
     );
-    assert_eq!(bench.caller.posts().len(), 1);
+    assert_eq!(bench.telephony.posts().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_worker_that_is_never_idle_still_publishes_what_a_dead_one_left() {
-    let bench = Bench::new();
+async fn a_worker_that_is_never_idle_still_publishes_a_killed_workers_statuses() {
+    let bench = TestBench::new();
     bench.directory.save(
         "busy",
         &Draft {
@@ -151,20 +151,22 @@ async fn a_worker_that_is_never_idle_still_publishes_what_a_dead_one_left() {
     let first = bench.worker_with_sink("one", broken).await;
     let second = bench.worker("two").await;
     bench.sink.set_latency(Duration::from_millis(20));
-    // A request every few milliseconds: there is always something on its way to the sink.
+    // A request every few milliseconds, so that a publish is always in progress.
     let load = async |requests: std::ops::Range<u32>| {
         for n in requests {
-            second.take(&[Ask::new("busy", &format!("r{n}"))]).await;
+            second
+                .accept(&[Request::new("busy", &format!("r{n}"))])
+                .await;
             tokio::time::sleep(Duration::from_millis(3)).await;
         }
     };
     load(0..300).await;
-    first.take(&[Ask::new("ghost", "left-behind")]).await;
+    first.accept(&[Request::new("ghost", "left-behind")]).await;
     first.kill().await;
     load(300..5_000).await;
     assert_eq!(
-        words(&bench.told(&key("ghost", "left-behind"))),
+        status_names(&bench.statuses(&key("ghost", "left-behind"))),
         ["rejected"],
-        "within many seconds of load"
+        "published while the load continues"
     );
 }

@@ -1,129 +1,154 @@
-//! A POST whose outcome is unknown: Twilio is asked before anything else is tried.
+//! A POST whose outcome is unknown: Twilio's call list is checked before anything else is tried.
 
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use voice_otp::failure::Class;
+use voice_otp::call::failure::Class;
 use voice_otp_schemas::reason::ReasonCode;
 
-use super::bench::{Bench, steps};
-use crate::memory::sample::{Ask, number};
-use crate::memory::{Answer, Life};
+use super::test_bench::{TestBench, steps};
+use crate::memory::sample::{Request, number};
+use crate::memory::{Answer, CallTimeline};
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_was_made_all_the_same_is_adopted() {
-    let bench = Bench::new();
-    bench
-        .caller
-        .answers(&number(1), &[Answer::TakesUnheard(Life::default())]);
+async fn a_call_that_was_placed_without_an_answer_is_adopted() {
+    let bench = TestBench::new();
+    bench.telephony.answers(
+        &number(1),
+        &[Answer::AcceptsSilently(CallTimeline::default())],
+    );
     let worker = bench.worker("one").await;
-    worker.take(&[Ask::new("acme", "a")]).await;
-    let told = bench.ended("a").await;
+    worker.accept(&[Request::new("acme", "a")]).await;
+    let statuses = bench.until_final("a").await;
     assert_eq!(
-        steps(&told),
+        steps(&statuses),
         ["accepted", "placed", "ringing", "answered", "delivered"]
     );
-    let settling = told
+    let settling = statuses
         .iter()
         .find_map(|data| data.reason.as_ref())
         .expect("it was deferred");
     assert_eq!(settling.code, ReasonCode::Settling);
-    let last = told.last().unwrap();
+    let last = statuses.last().unwrap();
     assert_eq!(
         (last.attempt, last.call_sid.as_deref()),
-        (1, Some(bench.caller.calls()[0].sid.as_str()))
+        (1, Some(bench.telephony.calls()[0].sid.as_str()))
     );
-    assert_eq!(bench.caller.posts().len(), 1);
-    assert_eq!(worker.engine.counts().strays.load(Ordering::Relaxed), 0);
+    assert_eq!(bench.telephony.posts().len(), 1);
+    assert_eq!(
+        worker
+            .engine
+            .counts()
+            .orphaned_calls
+            .load(Ordering::Relaxed),
+        0
+    );
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_call_that_is_listed_late_is_still_found_before_another_is_placed() {
-    let bench = Bench::new();
-    bench.caller.set_list_lag(Duration::from_secs(11));
-    bench
-        .caller
-        .answers(&number(1), &[Answer::TakesUnheard(Life::default())]);
+    let bench = TestBench::new();
+    bench.telephony.set_list_lag(Duration::from_secs(11));
+    bench.telephony.answers(
+        &number(1),
+        &[Answer::AcceptsSilently(CallTimeline::default())],
+    );
     let worker = bench.worker("one").await;
-    worker.take(&[Ask::new("acme", "a")]).await;
-    assert_eq!(steps(&bench.ended("a").await).last(), Some(&"delivered"));
+    worker.accept(&[Request::new("acme", "a")]).await;
+    assert_eq!(
+        steps(&bench.until_final("a").await).last(),
+        Some(&"delivered")
+    );
     assert_eq!(
         (
-            bench.caller.posts().len(),
-            bench.caller.calls_to(&number(1))
+            bench.telephony.posts().len(),
+            bench.telephony.calls_to(&number(1))
         ),
         (1, 1)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_call_that_was_not_made_is_placed_again_only_once_its_absence_counts() {
-    let bench = Bench::new();
-    bench.caller.answers(&number(1), &[Answer::Loses]);
+async fn a_call_that_was_not_placed_is_retried_once_its_absence_is_conclusive() {
+    let bench = TestBench::new();
+    bench
+        .telephony
+        .answers(&number(1), &[Answer::DropsSilently]);
     let worker = bench.worker("one").await;
-    worker.take(&[Ask::new("acme", "a")]).await;
-    let told = bench.ended("a").await;
+    worker.accept(&[Request::new("acme", "a")]).await;
+    let statuses = bench.until_final("a").await;
     assert_eq!(
-        steps(&told),
+        steps(&statuses),
         ["accepted", "placed", "ringing", "answered", "delivered"]
     );
-    assert_eq!(told.last().unwrap().attempt, 2, "the lost one is spent");
+    assert_eq!(
+        statuses.last().unwrap().attempt,
+        2,
+        "the unanswered attempt counts"
+    );
     let times = bench.post_times();
     assert_eq!(times.len(), 2);
-    // The answer was waited for two seconds; from then on the list's lag counts.
+    // The worker waits 2 s for the answer, and from then on for the list's lag.
     let wait = (times[1] - times[0]).to_std().unwrap();
     assert!(wait >= Duration::from_secs(12), "{wait:?}");
     assert!(wait < Duration::from_secs(15), "{wait:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn outcomes_that_stay_unknown_spend_the_attempts() {
-    let bench = Bench::new();
-    bench.caller.always(&number(1), Answer::Loses);
+async fn attempts_of_unknown_outcome_count() {
+    let bench = TestBench::new();
+    bench.telephony.always(&number(1), Answer::DropsSilently);
     let worker = bench.worker("one").await;
-    worker.take(&[Ask::new("acme", "a")]).await;
-    let told = bench.ended("a").await;
-    assert_eq!(steps(&told), ["accepted", "failed"]);
-    let last = told.last().unwrap();
+    worker.accept(&[Request::new("acme", "a")]).await;
+    let statuses = bench.until_final("a").await;
+    assert_eq!(steps(&statuses), ["accepted", "failed"]);
+    let last = statuses.last().unwrap();
     assert_eq!(
         (last.attempt, last.reason.as_ref().unwrap().code),
         (3, ReasonCode::ProviderTrouble)
     );
-    assert_eq!(bench.caller.posts().len(), 3);
+    assert_eq!(bench.telephony.posts().len(), 3);
 }
 
 #[tokio::test(start_paused = true)]
-async fn somebody_elses_call_on_the_same_line_is_not_adopted() {
-    let bench = Bench::new();
-    // The first delivery's call is known; the second's POST is lost, and made none.
-    bench
-        .caller
-        .answers(&number(1), &[Answer::Takes(Life::default()), Answer::Loses]);
+async fn another_deliverys_call_on_the_same_line_is_not_adopted() {
+    let bench = TestBench::new();
+    // The first delivery's call is known. The second's POST places no call, and its answer is lost.
+    bench.telephony.answers(
+        &number(1),
+        &[
+            Answer::Accepts(CallTimeline::default()),
+            Answer::DropsSilently,
+        ],
+    );
     let worker = bench.worker("one").await;
     worker
-        .take(&[Ask::new("acme", "a"), Ask::new("acme", "b")])
+        .accept(&[Request::new("acme", "a"), Request::new("acme", "b")])
         .await;
     for id in ["a", "b"] {
-        assert_eq!(steps(&bench.ended(id).await).last(), Some(&"delivered"));
+        assert_eq!(
+            steps(&bench.until_final(id).await).last(),
+            Some(&"delivered")
+        );
     }
     assert_eq!(
         (
-            bench.caller.posts().len(),
-            bench.caller.calls_to(&number(1))
+            bench.telephony.posts().len(),
+            bench.telephony.calls_to(&number(1))
         ),
         (3, 2)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_refusal_is_believed_and_not_looked_up() {
-    let bench = Bench::new();
+async fn a_failed_post_is_retried_without_checking_the_call_list() {
+    let bench = TestBench::new();
     bench
-        .caller
+        .telephony
         .answers(&number(1), &[Answer::Fails(Class::Transient)]);
     let worker = bench.worker("one").await;
-    worker.take(&[Ask::new("acme", "a")]).await;
-    bench.ended("a").await;
+    worker.accept(&[Request::new("acme", "a")]).await;
+    bench.until_final("a").await;
     let times = bench.post_times();
     assert!(times[1] - times[0] < chrono::TimeDelta::seconds(3));
 }

@@ -1,20 +1,20 @@
-//! A newer request of a user takes the older one's place.
+//! A newer request of a user supersedes the older one.
 
 use std::time::Duration;
 
 use voice_otp_schemas::reason::ReasonCode;
 use voice_otp_schemas::status::StatusData;
 
-use super::bench::{Bench, steps, words};
-use crate::memory::sample::{Ask, key, number};
-use crate::memory::{Answer, Life};
+use super::test_bench::{TestBench, status_names, steps};
+use crate::memory::sample::{Request, key, number};
+use crate::memory::{Answer, CallTimeline};
 
-fn of_jane(id: &str, to: u32) -> Ask {
-    Ask::new("acme", id).calling(to).of_user("jane")
+fn of_jane(id: &str, to: u32) -> Request {
+    Request::new("acme", id).to(to).of_user("jane")
 }
 
-fn check_superseded(told: &[StatusData]) {
-    let last = told.last().unwrap();
+fn check_superseded(statuses: &[StatusData]) {
+    let last = statuses.last().unwrap();
     assert_eq!(
         (
             last.status.as_str(),
@@ -25,64 +25,64 @@ fn check_superseded(told: &[StatusData]) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_waits_is_superseded_at_once_and_never_placed() {
-    let bench = Bench::new();
+async fn a_waiting_delivery_is_superseded_at_once_and_never_placed() {
+    let bench = TestBench::new();
     let worker = bench.worker("one").await;
-    // The first takes the slot, so that the older one of jane's waits.
+    // The first request takes the slot, so that jane's older one waits.
     worker
-        .take(&[Ask::new("acme", "a"), of_jane("older", 2)])
+        .accept(&[Request::new("acme", "a"), of_jane("older", 2)])
         .await;
     tokio::time::sleep(Duration::from_millis(100)).await;
-    worker.take(&[of_jane("newer", 3)]).await;
-    let told = bench.ended("older").await;
-    assert_eq!(words(&told), ["accepted", "cancelled"]);
-    check_superseded(&told);
+    worker.accept(&[of_jane("newer", 3)]).await;
+    let statuses = bench.until_final("older").await;
+    assert_eq!(status_names(&statuses), ["accepted", "cancelled"]);
+    check_superseded(&statuses);
     assert_eq!(
-        steps(&bench.ended("newer").await).last(),
+        steps(&bench.until_final("newer").await).last(),
         Some(&"delivered")
     );
     assert_eq!(
         (
-            bench.caller.calls_to(&number(2)),
-            bench.caller.calls_to(&number(3))
+            bench.telephony.calls_to(&number(2)),
+            bench.telephony.calls_to(&number(3))
         ),
         (0, 1)
     );
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_ringing_call_is_hung_up_and_the_newer_one_comes_after_it() {
-    let bench = Bench::new();
+async fn a_ringing_call_is_hung_up_before_the_newer_one_is_placed() {
+    let bench = TestBench::new();
     let (first, second) = (bench.worker("one").await, bench.worker("two").await);
-    first.take(&[of_jane("older", 2)]).await;
-    bench.until_told("older", "ringing").await;
-    // By another worker, which has nothing of the older one in its hands.
-    second.take(&[of_jane("newer", 2)]).await;
-    check_superseded(&bench.ended("older").await);
+    first.accept(&[of_jane("older", 2)]).await;
+    bench.until_status("older", "ringing").await;
+    // The newer request reaches another worker, which doesn't own the older one.
+    second.accept(&[of_jane("newer", 2)]).await;
+    check_superseded(&bench.until_final("older").await);
     assert_eq!(
-        steps(&bench.ended("newer").await),
+        steps(&bench.until_final("newer").await),
         ["accepted", "placed", "ringing", "answered", "delivered"]
     );
-    let calls = bench.caller.calls();
+    let calls = bench.telephony.calls();
     assert_eq!(calls.len(), 2);
-    assert!(calls[0].status.is_over() && bench.post_times().len() == 2);
+    assert!(calls[0].status.is_finished() && bench.post_times().len() == 2);
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_answered_call_is_left_alone_and_the_newer_one_waits_for_its_end() {
-    let bench = Bench::new();
+async fn an_answered_call_continues_and_the_newer_one_waits_for_its_end() {
+    let bench = TestBench::new();
     let worker = bench.worker("one").await;
-    worker.take(&[of_jane("older", 2)]).await;
-    bench.until_told("older", "answered").await;
-    worker.take(&[of_jane("newer", 2)]).await;
-    let older = bench.ended("older").await;
+    worker.accept(&[of_jane("older", 2)]).await;
+    bench.until_status("older", "answered").await;
+    worker.accept(&[of_jane("newer", 2)]).await;
+    let older = bench.until_final("older").await;
     assert_eq!(steps(&older).last(), Some(&"delivered"));
-    let over_at = bench.now();
-    let newer = bench.ended("newer").await;
+    let ended_at = bench.now();
+    let newer = bench.until_final("newer").await;
     assert_eq!(steps(&newer).last(), Some(&"delivered"));
     assert!(
-        bench.post_times()[1] >= over_at - Duration::from_secs(4),
-        "not while the older one goes on"
+        bench.post_times()[1] >= ended_at - Duration::from_secs(4),
+        "not while the older call is in progress"
     );
     let waited = newer
         .iter()
@@ -94,35 +94,35 @@ async fn an_answered_call_is_left_alone_and_the_newer_one_waits_for_its_end() {
 
 #[tokio::test(start_paused = true)]
 async fn an_older_request_that_arrives_later_is_superseded_at_once() {
-    let bench = Bench::new();
+    let bench = TestBench::new();
     let worker = bench.worker("one").await;
-    worker.take(&[of_jane("newer", 2)]).await;
-    bench.ended("newer").await;
+    worker.accept(&[of_jane("newer", 2)]).await;
+    bench.until_final("newer").await;
     worker
-        .take(&[of_jane("older", 3).asked_ago(Duration::from_secs(90))])
+        .accept(&[of_jane("older", 3).requested_ago(Duration::from_secs(90))])
         .await;
-    let told = bench.ended("older").await;
-    assert_eq!(words(&told), ["cancelled"]);
-    check_superseded(&told);
-    assert_eq!(bench.caller.calls_to(&number(3)), 0);
+    let statuses = bench.until_final("older").await;
+    assert_eq!(status_names(&statuses), ["cancelled"]);
+    check_superseded(&statuses);
+    assert_eq!(bench.telephony.calls_to(&number(3)), 0);
 }
 
 #[tokio::test(start_paused = true)]
-async fn of_two_in_one_group_the_older_is_superseded_and_other_users_are_left_alone() {
-    let bench = Bench::new();
+async fn of_two_in_one_batch_the_older_is_superseded_and_other_users_are_not_affected() {
+    let bench = TestBench::new();
     let worker = bench.worker("one").await;
-    let older = of_jane("older", 2).asked_ago(Duration::from_secs(1));
+    let older = of_jane("older", 2).requested_ago(Duration::from_secs(1));
     worker
-        .take(&[
+        .accept(&[
             of_jane("newer", 3),
             older,
-            Ask::new("acme", "june").calling(4).of_user("june"),
+            Request::new("acme", "june").to(4).of_user("june"),
         ])
         .await;
-    check_superseded(&bench.ended("older").await);
+    check_superseded(&bench.until_final("older").await);
     for id in ["newer", "june"] {
         assert_eq!(
-            steps(&bench.ended(id).await).last(),
+            steps(&bench.until_final(id).await).last(),
             Some(&"delivered"),
             "{id}"
         );
@@ -130,55 +130,56 @@ async fn of_two_in_one_group_the_older_is_superseded_and_other_users_are_left_al
 }
 
 #[tokio::test(start_paused = true)]
-async fn two_workers_at_one_moment_make_one_call_at_a_time() {
+async fn two_workers_at_one_moment_place_one_call_at_a_time() {
     for round in 0..20_u64 {
-        let bench = Bench::new();
+        let bench = TestBench::new();
         bench.tenant("acme", 1, 100.0);
         let (first, second) = (bench.worker("one").await, bench.worker("two").await);
-        let asks = (
+        let requests = (
             [of_jane("x", 2)],
-            [of_jane("y", 2).asked_ago(Duration::from_millis(round % 3))],
+            [of_jane("y", 2).requested_ago(Duration::from_millis(round % 3))],
         );
-        tokio::join!(first.take(&asks.0), async {
+        tokio::join!(first.accept(&requests.0), async {
             tokio::time::sleep(Duration::from_micros(round * 150)).await;
-            second.take(&asks.1).await;
+            second.accept(&requests.1).await;
         });
-        let told = [bench.ended("x").await, bench.ended("y").await];
-        let ends: Vec<&str> = told
+        let statuses = [bench.until_final("x").await, bench.until_final("y").await];
+        let ends: Vec<&str> = statuses
             .iter()
-            .map(|told| told.last().unwrap().status.as_str())
+            .map(|statuses| statuses.last().unwrap().status.as_str())
             .collect();
         assert!(ends.contains(&"delivered"), "round {round}: {ends:?}");
-        // Never two calls at once: whatever was placed for the older was over when the newer was placed.
+        // Never two calls at once: a call of the older one had ended when the newer one was placed.
         let cancelled = ends.iter().filter(|end| **end == "cancelled").count();
         assert_eq!(cancelled, 1, "round {round}: {ends:?}");
     }
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_older_placement_of_unknown_outcome_is_settled_before_the_newer_one_is_placed() {
-    let bench = Bench::new();
-    bench
-        .caller
-        .answers(&number(2), &[Answer::TakesUnheard(Life::default())]);
+async fn an_older_attempt_of_unknown_outcome_is_settled_before_the_newer_one_is_placed() {
+    let bench = TestBench::new();
+    bench.telephony.answers(
+        &number(2),
+        &[Answer::AcceptsSilently(CallTimeline::default())],
+    );
     let worker = bench.worker("one").await;
-    worker.take(&[of_jane("older", 2)]).await;
+    worker.accept(&[of_jane("older", 2)]).await;
     tokio::time::sleep(Duration::from_secs(1)).await;
-    worker.take(&[of_jane("newer", 2)]).await;
-    bench.ended("older").await;
+    worker.accept(&[of_jane("newer", 2)]).await;
+    bench.until_final("older").await;
     assert_eq!(
-        steps(&bench.ended("newer").await).last(),
+        steps(&bench.until_final("newer").await).last(),
         Some(&"delivered")
     );
     assert_eq!(
         bench
-            .told(&key("acme", "older"))
+            .statuses(&key("acme", "older"))
             .iter()
             .filter(|data| data.is_final)
             .count(),
         1
     );
-    let calls = bench.caller.calls();
+    let calls = bench.telephony.calls();
     assert_eq!(calls.len(), 2, "one each");
-    assert!(calls[0].status.is_over());
+    assert!(calls[0].status.is_finished());
 }

@@ -1,4 +1,4 @@
-//! The tenants' settings, as workers see them.
+//! The tenants' settings, as workers read them.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,11 +12,11 @@ use voice_otp_schemas::TenantId;
 use voice_otp_store::{Directory as PgDirectory, Keyring, settings};
 
 use crate::database::{Database, keys};
-use crate::memory::clock::HandClock;
+use crate::memory::clock::ManualClock;
 use crate::memory::sample::{account, draft, limits};
 use crate::memory::{MemoryDirectory, MemoryLedger};
 
-/// A directory under test, and the store behind it that an administrator writes to.
+/// A directory under test, and the store behind it, to which an administrator writes.
 trait Stage {
     type Directory: Directory;
 
@@ -34,7 +34,7 @@ struct MemoryStage {
 impl MemoryStage {
     fn new() -> Self {
         Self {
-            directory: MemoryLedger::new(HandClock::new().reader(), limits()).directory(),
+            directory: MemoryLedger::new(ManualClock::new().reader(), limits()).directory(),
         }
     }
 }
@@ -55,7 +55,7 @@ impl Stage for MemoryStage {
     }
 }
 
-/// The directory on Postgres, told of changes as a worker's is.
+/// The directory on Postgres, notified of changes as a worker's is.
 struct PgStage {
     database: Database,
     keys: Keyring,
@@ -97,20 +97,20 @@ impl Stage for PgStage {
         assert!(
             settings::delete(&self.database.pool, &id(tenant))
                 .await
-                .expect("it can be deleted"),
-            "it was there"
+                .expect("the settings can be deleted"),
+            "the settings existed"
         );
     }
 }
 
 on_both!(super::MemoryStage, super::PgStage:
-    who_has_no_settings_is_missing_and_who_is_asked_for_twice_is_found_twice,
-    a_change_counts_within_a_second,
-    a_deletion_counts_within_a_second_and_versions_go_on_over_it,
-    a_changed_pace_is_every_tenants_of_the_account,
-    a_tenant_shares_its_accounts_pace_once_its_credentials_are_proven,
-    what_is_proven_of_older_settings_says_nothing_of_the_present_ones,
-    other_credentials_are_not_proven_and_another_locale_leaves_them_so,
+    a_tenant_without_settings_is_missing_and_one_requested_twice_is_found_twice,
+    a_change_takes_effect_within_a_second,
+    a_deletion_takes_effect_within_a_second_and_versions_continue_after_it,
+    a_changed_rate_applies_to_every_tenant_of_the_account,
+    a_tenant_shares_its_accounts_rate_once_its_credentials_are_verified,
+    verifying_older_settings_does_not_verify_the_present_ones,
+    new_credentials_are_unverified_and_a_new_locale_keeps_them_verified,
 );
 
 fn id(tenant: &str) -> TenantId {
@@ -122,24 +122,28 @@ async fn find<S: Stage>(stage: &S, tenant: &str) -> Option<Arc<VoiceSettings>> {
         .directory()
         .settings(&[id(tenant)])
         .await
-        .expect("it can be asked")
+        .expect("the directory can be read")
         .remove(&id(tenant));
-    found.map(|settings| settings.expect("it can be read"))
+    found.map(|settings| settings.expect("the settings can be read"))
 }
 
-/// Waits a second at most until the directory shows what is wanted.
-async fn soon<S: Stage>(stage: &S, tenant: &str, wanted: impl Fn(Option<&VoiceSettings>) -> bool) {
-    let looking = async {
+/// Waits for up to a second until the directory returns the wanted settings.
+async fn eventually<S: Stage>(
+    stage: &S,
+    tenant: &str,
+    wanted: impl Fn(Option<&VoiceSettings>) -> bool,
+) {
+    let found = async {
         while !wanted(find(stage, tenant).await.as_deref()) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(1), looking)
+    tokio::time::timeout(Duration::from_secs(1), found)
         .await
-        .expect("a change counts within a second");
+        .expect("a change takes effect within a second");
 }
 
-/// Asks often enough that the cache is in use, if there is one.
+/// Reads the settings often enough that they are cached, if there is a cache.
 async fn warm<S: Stage>(stage: &S, tenant: &str) {
     for _ in 0..20 {
         assert!(find(stage, tenant).await.is_some());
@@ -160,45 +164,47 @@ fn speaks(settings: Option<&VoiceSettings>, locale: &str) -> bool {
         .is_some_and(|found| found.as_str() == locale)
 }
 
-async fn who_has_no_settings_is_missing_and_who_is_asked_for_twice_is_found_twice<S: Stage>(
+async fn a_tenant_without_settings_is_missing_and_one_requested_twice_is_found_twice<S: Stage>(
     stage: &mut S,
 ) {
     stage.save("acme", &draft(1, 1.0)).await;
     for _ in 0..3 {
-        let asked = [id("acme"), id("acme"), id("nobody"), id("acme")];
-        let found = stage.directory().settings(&asked).await.unwrap();
+        let ids = [id("acme"), id("acme"), id("unknown"), id("acme")];
+        let found = stage.directory().settings(&ids).await.unwrap();
         assert_eq!(found.keys().collect::<Vec<_>>(), [&id("acme")]);
         assert_eq!(found[&id("acme")].as_ref().unwrap().account_sid, account(1));
     }
     assert!(stage.directory().settings(&[]).await.unwrap().is_empty());
 }
 
-async fn a_change_counts_within_a_second<S: Stage>(stage: &mut S) {
+async fn a_change_takes_effect_within_a_second<S: Stage>(stage: &mut S) {
     stage.save("acme", &in_locale("en-US")).await;
     warm(stage, "acme").await;
     let before = find(stage, "acme").await.unwrap().version;
     stage.save("acme", &in_locale("es-ES")).await;
-    soon(stage, "acme", |settings| speaks(settings, "es-ES")).await;
+    eventually(stage, "acme", |settings| speaks(settings, "es-ES")).await;
     assert!(
         find(stage, "acme").await.unwrap().version > before,
         "a change is a newer version"
     );
 }
 
-async fn a_deletion_counts_within_a_second_and_versions_go_on_over_it<S: Stage>(stage: &mut S) {
+async fn a_deletion_takes_effect_within_a_second_and_versions_continue_after_it<S: Stage>(
+    stage: &mut S,
+) {
     stage.save("acme", &draft(1, 1.0)).await;
     warm(stage, "acme").await;
     let before = find(stage, "acme").await.unwrap().version;
     stage.delete("acme").await;
-    soon(stage, "acme", |settings| settings.is_none()).await;
+    eventually(stage, "acme", |settings| settings.is_none()).await;
     stage.save("acme", &draft(1, 1.0)).await;
-    soon(stage, "acme", |settings| {
+    eventually(stage, "acme", |settings| {
         settings.is_some_and(|settings| settings.version > before)
     })
     .await;
 }
 
-async fn a_changed_pace_is_every_tenants_of_the_account<S: Stage>(stage: &mut S) {
+async fn a_changed_rate_applies_to_every_tenant_of_the_account<S: Stage>(stage: &mut S) {
     stage.save("acme", &draft(1, 1.0)).await;
     stage.save("bell", &draft(1, 1.0)).await;
     stage.save("coop", &draft(2, 1.0)).await;
@@ -207,15 +213,15 @@ async fn a_changed_pace_is_every_tenants_of_the_account<S: Stage>(stage: &mut S)
     let pace = |settings: Option<&VoiceSettings>, pace: f64| {
         settings.is_some_and(|found| (found.calls_per_second - pace * 1.01).abs() < 1e-9)
     };
-    soon(stage, "bell", |settings| pace(settings, 7.5)).await;
-    soon(stage, "acme", |settings| pace(settings, 7.5)).await;
+    eventually(stage, "bell", |settings| pace(settings, 7.5)).await;
+    eventually(stage, "acme", |settings| pace(settings, 7.5)).await;
     assert!(
         pace(find(stage, "coop").await.as_deref(), 1.0),
-        "another account's is left alone"
+        "another account's rate stays"
     );
 }
 
-async fn a_tenant_shares_its_accounts_pace_once_its_credentials_are_proven<S: Stage>(
+async fn a_tenant_shares_its_accounts_rate_once_its_credentials_are_verified<S: Stage>(
     stage: &mut S,
 ) {
     stage.save("acme", &draft(1, 1.0)).await;
@@ -227,33 +233,39 @@ async fn a_tenant_shares_its_accounts_pace_once_its_credentials_are_proven<S: St
         "an account's SID is no secret, so claiming one must not slow its owner"
     );
     assert_ne!(acme.pace_key, find(stage, "bell").await.unwrap().pace_key);
-    stage.directory().proven(&acme).await.unwrap();
-    soon(stage, "acme", |settings| {
+    stage
+        .directory()
+        .mark_credentials_verified(&acme)
+        .await
+        .unwrap();
+    eventually(stage, "acme", |settings| {
         settings.is_some_and(|settings| settings.pace_key == shared)
     })
     .await;
     assert!(
         find(stage, "acme").await.unwrap().version > acme.version,
-        "a plan made before is stale"
+        "a plan made with the older version is stale"
     );
     assert_ne!(
         find(stage, "bell").await.unwrap().pace_key,
         shared,
-        "nothing is known of another tenant's credentials"
+        "another tenant's credentials stay unverified"
     );
 }
 
-async fn what_is_proven_of_older_settings_says_nothing_of_the_present_ones<S: Stage>(
-    stage: &mut S,
-) {
+async fn verifying_older_settings_does_not_verify_the_present_ones<S: Stage>(stage: &mut S) {
     stage.save("acme", &draft(1, 1.0)).await;
     let older = find(stage, "acme").await.unwrap();
     stage.save("acme", &draft(2, 1.0)).await;
-    soon(stage, "acme", |settings| {
+    eventually(stage, "acme", |settings| {
         settings.is_some_and(|settings| settings.account_sid == account(2))
     })
     .await;
-    stage.directory().proven(&older).await.unwrap();
+    stage
+        .directory()
+        .mark_credentials_verified(&older)
+        .await
+        .unwrap();
     let present = find(stage, "acme").await.unwrap();
     assert!(
         ![account(1).as_str(), account(2).as_str()].contains(&present.pace_key.as_str()),
@@ -262,14 +274,18 @@ async fn what_is_proven_of_older_settings_says_nothing_of_the_present_ones<S: St
     );
 }
 
-async fn other_credentials_are_not_proven_and_another_locale_leaves_them_so<S: Stage>(
+async fn new_credentials_are_unverified_and_a_new_locale_keeps_them_verified<S: Stage>(
     stage: &mut S,
 ) {
     stage.save("acme", &in_locale("en-US")).await;
     let acme = find(stage, "acme").await.unwrap();
-    stage.directory().proven(&acme).await.unwrap();
+    stage
+        .directory()
+        .mark_credentials_verified(&acme)
+        .await
+        .unwrap();
     stage.save("acme", &in_locale("es-ES")).await;
-    soon(stage, "acme", |settings| speaks(settings, "es-ES")).await;
+    eventually(stage, "acme", |settings| speaks(settings, "es-ES")).await;
     assert_eq!(
         find(stage, "acme").await.unwrap().pace_key,
         account(1).as_str()
@@ -279,7 +295,7 @@ async fn other_credentials_are_not_proven_and_another_locale_leaves_them_so<S: S
         ..in_locale("en-US")
     };
     stage.save("acme", &other).await;
-    soon(stage, "acme", |settings| speaks(settings, "en-US")).await;
+    eventually(stage, "acme", |settings| speaks(settings, "en-US")).await;
     assert_ne!(
         find(stage, "acme").await.unwrap().pace_key,
         account(1).as_str()
@@ -287,7 +303,7 @@ async fn other_credentials_are_not_proven_and_another_locale_leaves_them_so<S: S
 }
 
 #[tokio::test]
-async fn secrets_under_a_key_that_is_not_here_are_told_from_no_settings() {
+async fn secrets_under_a_missing_key_are_distinguished_from_missing_settings() {
     let (database, keys) = (Database::fresh().await, keys());
     database.save_tenant(&keys, "acme", &draft(1, 1.0)).await;
     let others = Keyring::parse(&Keyring::generate("other")).unwrap();

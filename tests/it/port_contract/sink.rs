@@ -1,4 +1,4 @@
-//! Where statuses go: RabbitMQ, and the sink in memory.
+//! The status sink: RabbitMQ, and the sink in memory.
 
 use std::time::Duration;
 
@@ -9,24 +9,24 @@ use voice_otp_publisher::{Publisher, Settings, topology};
 use voice_otp_schemas::Context;
 use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::status::{Status, StatusData, Timings};
-use voice_otp_worker::sink::Sink;
+use voice_otp_worker::service::sink::Sink;
 
 use crate::harness::{Broker, Proxy, Statuses};
 use crate::memory::MemorySink;
-use crate::memory::clock::beginning;
+use crate::memory::clock::start_time;
 use crate::memory::sample::key;
 
-/// A sink under test, and what comes out of it.
+/// A sink under test, and the events that come out of it.
 trait Stage {
     type Sink: StatusSink;
 
     fn sink(&self) -> &Self::Sink;
 
-    /// Lets it take nothing, or everything again.
+    /// Makes the sink unavailable, or available again.
     fn set_down(&self, down: bool);
 
-    /// Waits for this many events to come out, and gives all of them so far: the bodies, in order.
-    async fn out(&mut self, wanted: usize) -> Vec<String>;
+    /// Waits until this many events have come out, and returns the bodies of all so far, in order.
+    async fn published(&mut self, wanted: usize) -> Vec<String>;
 }
 
 struct MemoryStage {
@@ -52,14 +52,14 @@ impl Stage for MemoryStage {
         self.sink.set_down(down);
     }
 
-    async fn out(&mut self, wanted: usize) -> Vec<String> {
+    async fn published(&mut self, wanted: usize) -> Vec<String> {
         let events = self.sink.events();
         assert_eq!(events.len(), wanted);
         events.into_iter().map(|event| event.body).collect()
     }
 }
 
-/// The worker's sink, on a real broker behind a door.
+/// The worker's sink, on a real broker behind a proxy that can be shut.
 struct RabbitStage {
     broker: Broker,
     proxy: Proxy,
@@ -68,8 +68,8 @@ struct RabbitStage {
     statuses: Statuses,
 }
 
-/// How long the broker's confirms are waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+/// How long the publisher waits for the broker's confirms.
+const CONFIRM_TIMEOUT: Duration = Duration::from_secs(2);
 
 impl RabbitStage {
     async fn new() -> Self {
@@ -78,7 +78,7 @@ impl RabbitStage {
         let proxy = Proxy::to(broker.address()).await;
         let url = proxy.in_place_of(broker.url.expose_secret());
         let settings = Settings {
-            timeout: PATIENCE,
+            timeout: CONFIRM_TIMEOUT,
             ..Settings::new(url.into(), "/test")
         };
         let publisher = Publisher::start(settings).unwrap();
@@ -106,20 +106,20 @@ impl Stage for RabbitStage {
 
     fn set_down(&self, down: bool) {
         if down {
-            self.proxy.shut()
+            self.proxy.close();
         } else {
-            self.proxy.open()
+            self.proxy.open();
         }
     }
 
-    async fn out(&mut self, wanted: usize) -> Vec<String> {
+    async fn published(&mut self, wanted: usize) -> Vec<String> {
         self.statuses
-            .until("they come out", Duration::from_secs(20), |seen| {
+            .until("the events come out", Duration::from_secs(20), |seen| {
                 seen.len() >= wanted
             })
             .await;
-        self.statuses.linger(Duration::from_millis(200)).await;
-        assert_eq!(self.statuses.seen.len(), wanted, "no more than those");
+        self.statuses.collect_for(Duration::from_millis(200)).await;
+        assert_eq!(self.statuses.seen.len(), wanted, "no further events");
         self.statuses
             .seen
             .iter()
@@ -130,9 +130,9 @@ impl Stage for RabbitStage {
 
 on_both!(super::MemoryStage, super::RabbitStage:
     events_come_out_in_order_byte_for_byte,
-    what_is_published_again_is_the_same_event,
-    an_empty_window_is_nothing,
-    while_it_is_down_each_event_is_told_so_and_afterwards_it_takes_them,
+    an_event_that_is_published_again_stays_the_same,
+    an_empty_window_publishes_nothing,
+    while_the_sink_is_down_each_event_fails_and_afterwards_each_is_accepted,
 );
 
 fn event(id: &str, sequence: u32) -> Event {
@@ -157,7 +157,7 @@ fn event(id: &str, sequence: u32) -> Event {
         test: false,
         context: Context::default(),
     };
-    Event::new(beginning(), data, &Trace::default())
+    Event::new(start_time(), data, &Trace::default())
 }
 
 fn bodies(events: &[Event]) -> Vec<String> {
@@ -166,7 +166,7 @@ fn bodies(events: &[Event]) -> Vec<String> {
 
 async fn publish<S: Stage>(stage: &S, events: &[Event]) {
     let results = stage.sink().publish(events).await;
-    assert_eq!(results.len(), events.len(), "an answer for each");
+    assert_eq!(results.len(), events.len(), "one result per event");
     assert!(results.iter().all(Result::is_ok), "{results:?}");
 }
 
@@ -177,25 +177,25 @@ async fn events_come_out_in_order_byte_for_byte<S: Stage>(stage: &mut S) {
     for window in events.chunks(100) {
         publish(stage, window).await;
     }
-    assert_eq!(stage.out(300).await, bodies(&events));
+    assert_eq!(stage.published(300).await, bodies(&events));
 }
 
-async fn what_is_published_again_is_the_same_event<S: Stage>(stage: &mut S) {
+async fn an_event_that_is_published_again_stays_the_same<S: Stage>(stage: &mut S) {
     let events = [event("twice", 1), event("twice", 1)];
     publish(stage, &events).await;
     assert_eq!(
-        stage.out(2).await,
+        stage.published(2).await,
         bodies(&events),
-        "dropping repeats is the consumer's affair"
+        "deduplicating is the consumer's job"
     );
 }
 
-async fn an_empty_window_is_nothing<S: Stage>(stage: &mut S) {
+async fn an_empty_window_publishes_nothing<S: Stage>(stage: &mut S) {
     assert!(stage.sink().publish(&[]).await.is_empty());
-    assert!(stage.out(0).await.is_empty());
+    assert!(stage.published(0).await.is_empty());
 }
 
-async fn while_it_is_down_each_event_is_told_so_and_afterwards_it_takes_them<S: Stage>(
+async fn while_the_sink_is_down_each_event_fails_and_afterwards_each_is_accepted<S: Stage>(
     stage: &mut S,
 ) {
     publish(stage, &[event("before", 1)]).await;
@@ -203,14 +203,14 @@ async fn while_it_is_down_each_event_is_told_so_and_afterwards_it_takes_them<S: 
     let events = [event("meanwhile", 1), event("meanwhile", 2)];
     let results =
         tokio::time::timeout(Duration::from_secs(30), stage.sink().publish(&events)).await;
-    let results = results.expect("a broker that is away is noticed in bounded time");
-    assert_eq!(results.len(), 2, "an answer for each");
+    let results = results.expect("an unavailable broker is noticed in bounded time");
+    assert_eq!(results.len(), 2, "one result per event");
     assert!(results.iter().all(Result::is_err), "{results:?}");
     stage.set_down(false);
     publish(stage, &events).await;
-    let out = stage.out(3).await;
+    let published = stage.published(3).await;
     assert_eq!(
-        out,
+        published,
         bodies(&[
             event("before", 1),
             event("meanwhile", 1),
@@ -222,11 +222,11 @@ async fn while_it_is_down_each_event_is_told_so_and_afterwards_it_takes_them<S: 
 #[tokio::test]
 async fn a_status_that_no_queue_is_bound_for_counts_as_published() {
     let broker = Broker::fresh().await;
-    // The log takes every status, so without it nobody does.
+    // The status log takes every status. Without it no queue takes any.
     broker.delete_queue(topology::STATUS_LOG).await;
     let publisher = Publisher::start(Settings::new(broker.url.clone(), "/test")).unwrap();
     let results = Sink::new(publisher.clone())
-        .publish(&[event("unheard", 1), event("unheard", 2)])
+        .publish(&[event("unrouted", 1), event("unrouted", 2)])
         .await;
     assert!(
         results.len() == 2 && results.iter().all(Result::is_ok),

@@ -1,21 +1,21 @@
-//! Bugs to plant, so that it is known that the simulation finds such.
+//! Planted bugs, which show that the simulation finds such bugs.
 
-/// A bug.
+/// A planted bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Bug {
-    /// A POST without an answer is taken for one that made no call.
+    /// A POST without an answer counts as one that placed no call.
     SkipSettling,
-    /// A write counts whatever the row has become meanwhile.
+    /// A write applies even if the row has changed since it was read.
     NoFence,
     /// A message is acknowledged before its delivery is committed.
     AckBeforeCommit,
-    /// Statuses are published before the change that they tell of is committed.
+    /// Statuses are published before their change is committed.
     PublishBeforeCommit,
-    /// After a wait nobody looks whether the code still lives.
+    /// The deadline isn't checked again after a wait.
     ForgetExpiry,
-    /// Nobody knows which requests are of one user.
+    /// Requests lose their user, so that none is superseded.
     ForgetUsers,
-    /// A cancellation that comes before its request is forgotten.
+    /// A cancellation that arrives before its request is lost.
     ForgetCancellations,
 }
 

@@ -1,24 +1,27 @@
-//! The in-memory ports of one worker, behind its fate, with room for a planted bug.
+//! The in-memory ports of one worker, behind its fault injector, with planted bugs.
 
 use std::time::Duration;
 
 use voice_otp::account::{AccountSid, CallSid};
-use voice_otp::clock::Steady;
-use voice_otp::delivery::{AttemptId, Change, Delivery, Key, Price, WorkerEpoch};
+use voice_otp::admission::Admission;
+use voice_otp::call::Call;
+use voice_otp::call::failure::{CallFailure, Class};
+use voice_otp::delivery::{AttemptId, Change, Delivery};
+use voice_otp::engine::clock::MonotonicClock;
 use voice_otp::event::Event;
-use voice_otp::failure::{CallFailure, Class};
-use voice_otp::plan::Admission;
+use voice_otp::ports::WorkerEpoch;
 use voice_otp::ports::{
-    Attempt, Beat, Begin, Begun, CallOrder, Caller, Ledger, LedgerError, Ports, Saved, SinkError,
-    StatusSink, Unpriced, Verdict,
+    Attempt, AttemptStart, CallRequest, Heartbeat, Ledger, LedgerError, Ports, Saved, SinkError,
+    StartOutcome, StatusSink, Telephony, UnpricedCall, Verdict,
 };
-use voice_otp::progress::Call;
+use voice_otp::price::Price;
 use voice_otp::settings::VoiceSettings;
+use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
 
 use super::bug::Bug;
-use super::seat::Seat;
-use crate::memory::{MemoryCaller, MemoryDirectory, MemoryLedger, MemorySink};
+use super::fault_injector::FaultInjector;
+use crate::memory::{MemoryDirectory, MemoryLedger, MemorySink, MemoryTelephony};
 
 /// The ports of a simulated worker.
 pub(super) struct SimPorts;
@@ -26,7 +29,7 @@ pub(super) struct SimPorts;
 impl Ports for SimPorts {
     type Ledger = SimLedger;
     type Directory = MemoryDirectory;
-    type Caller = SimCaller;
+    type Telephony = SimTelephony;
     type Sink = SimSink;
 }
 
@@ -34,7 +37,7 @@ impl Ports for SimPorts {
 pub(super) struct SimLedger {
     pub(super) ledger: MemoryLedger,
     pub(super) sink: MemorySink,
-    pub(super) seat: Seat,
+    pub(super) faults: FaultInjector,
     pub(super) bug: Option<Bug>,
 }
 
@@ -43,13 +46,14 @@ impl SimLedger {
         &self,
         work: impl Future<Output = Result<T, LedgerError>>,
     ) -> Result<T, LedgerError> {
-        let nth = self.seat.before(true).await?;
+        let nth = self.faults.before(true).await?;
         let done = work.await;
-        self.seat.after(nth).await?;
+        self.faults.after(nth).await?;
         done
     }
 
-    fn seen(&self, delivery: Delivery) -> Delivery {
+    /// A delivery as the engine sees it under the planted bug.
+    fn as_seen(&self, delivery: Delivery) -> Delivery {
         if self.bug != Some(Bug::ForgetExpiry) {
             return delivery;
         }
@@ -61,16 +65,16 @@ impl SimLedger {
 }
 
 impl Ledger for SimLedger {
-    async fn enlist(&self, name: &str) -> Result<(WorkerEpoch, Timestamp), LedgerError> {
-        self.pass(self.ledger.enlist(name)).await
+    async fn register_worker(&self, name: &str) -> Result<(WorkerEpoch, Timestamp), LedgerError> {
+        self.pass(self.ledger.register_worker(name)).await
     }
 
-    async fn beat(&self, worker: WorkerEpoch) -> Result<Beat, LedgerError> {
-        self.pass(self.ledger.beat(worker)).await
+    async fn heartbeat(&self, worker: WorkerEpoch) -> Result<Heartbeat, LedgerError> {
+        self.pass(self.ledger.heartbeat(worker)).await
     }
 
-    async fn retire(&self, worker: WorkerEpoch) -> Result<(), LedgerError> {
-        self.pass(self.ledger.retire(worker)).await
+    async fn release_worker(&self, worker: WorkerEpoch) -> Result<(), LedgerError> {
+        self.pass(self.ledger.release_worker(worker)).await
     }
 
     async fn admit(
@@ -87,8 +91,12 @@ impl Ledger for SimLedger {
         self.pass(self.ledger.admit(worker, &group)).await
     }
 
-    async fn begin(&self, worker: WorkerEpoch, group: &[Begin]) -> Result<Vec<Begun>, LedgerError> {
-        self.pass(self.ledger.begin(worker, group)).await
+    async fn start_attempts(
+        &self,
+        worker: WorkerEpoch,
+        group: &[AttemptStart],
+    ) -> Result<Vec<StartOutcome>, LedgerError> {
+        self.pass(self.ledger.start_attempts(worker, group)).await
     }
 
     async fn save(&self, worker: WorkerEpoch, group: &[Change]) -> Result<Vec<Saved>, LedgerError> {
@@ -108,20 +116,24 @@ impl Ledger for SimLedger {
         self.pass(self.ledger.save(worker, &group)).await
     }
 
-    async fn claim(&self, worker: WorkerEpoch, most: usize) -> Result<Vec<Delivery>, LedgerError> {
-        let claimed = self.pass(self.ledger.claim(worker, most)).await?;
+    async fn claim_due(
+        &self,
+        worker: WorkerEpoch,
+        limit: usize,
+    ) -> Result<Vec<Delivery>, LedgerError> {
+        let claimed = self.pass(self.ledger.claim_due(worker, limit)).await?;
         Ok(claimed
             .into_iter()
-            .map(|delivery| self.seen(delivery))
+            .map(|delivery| self.as_seen(delivery))
             .collect())
     }
 
-    async fn find_all(&self, keys: &[Key]) -> Result<Vec<Delivery>, LedgerError> {
+    async fn find_all(&self, keys: &[DeliveryKey]) -> Result<Vec<Delivery>, LedgerError> {
         Ok(self
             .pass(self.ledger.find_all(keys))
             .await?
             .into_iter()
-            .map(|delivery| self.seen(delivery))
+            .map(|delivery| self.as_seen(delivery))
             .collect())
     }
 
@@ -137,87 +149,94 @@ impl Ledger for SimLedger {
         self.pass(self.ledger.find_user(tenant, user)).await
     }
 
-    async fn rivals(&self, key: &Key) -> Result<Vec<Delivery>, LedgerError> {
-        self.pass(self.ledger.rivals(key)).await
+    async fn find_older_requests(&self, key: &DeliveryKey) -> Result<Vec<Delivery>, LedgerError> {
+        self.pass(self.ledger.find_older_requests(key)).await
     }
 
-    async fn forbid(&self, key: &Key) -> Result<bool, LedgerError> {
+    async fn insert_tombstone(&self, key: &DeliveryKey) -> Result<bool, LedgerError> {
         if self.bug == Some(Bug::ForgetCancellations) {
             return Ok(true);
         }
-        self.pass(self.ledger.forbid(key)).await
+        self.pass(self.ledger.insert_tombstone(key)).await
     }
 
-    async fn tidy(&self) -> Result<u64, LedgerError> {
-        self.pass(self.ledger.tidy()).await
+    async fn archive_finished(&self) -> Result<u64, LedgerError> {
+        self.pass(self.ledger.archive_finished()).await
     }
 
-    async fn finals_missing(&self, overdue: Duration) -> Result<u64, LedgerError> {
-        self.pass(self.ledger.finals_missing(overdue)).await
+    async fn count_overdue(&self, overdue: Duration) -> Result<u64, LedgerError> {
+        self.pass(self.ledger.count_overdue(overdue)).await
     }
 
     async fn known_calls(&self, sids: &[CallSid]) -> Result<Vec<CallSid>, LedgerError> {
         self.pass(self.ledger.known_calls(sids)).await
     }
 
-    fn went_from(&self, delivery: &Delivery, account: &AccountSid, from: &PhoneNumber) -> bool {
-        self.ledger.went_from(delivery, account, from)
+    fn was_placed_from(
+        &self,
+        delivery: &Delivery,
+        account: &AccountSid,
+        from: &PhoneNumber,
+    ) -> bool {
+        self.ledger.was_placed_from(delivery, account, from)
     }
 
-    async fn unpriced(&self, most: usize) -> Result<Vec<Unpriced>, LedgerError> {
-        self.pass(self.ledger.unpriced(most)).await
+    async fn claim_unpriced_calls(&self, limit: usize) -> Result<Vec<UnpricedCall>, LedgerError> {
+        self.pass(self.ledger.claim_unpriced_calls(limit)).await
     }
 
-    async fn priced(&self, told: &[(CallSid, Price)]) -> Result<(), LedgerError> {
-        self.pass(self.ledger.priced(told)).await
+    async fn clear_unpriced_calls(&self, priced: &[(CallSid, Price)]) -> Result<(), LedgerError> {
+        self.pass(self.ledger.clear_unpriced_calls(priced)).await
     }
 
-    async fn verified(&self, key: &Key) -> Result<bool, LedgerError> {
-        self.pass(self.ledger.verified(key)).await
+    async fn mark_verified(&self, key: &DeliveryKey) -> Result<bool, LedgerError> {
+        self.pass(self.ledger.mark_verified(key)).await
     }
 
-    async fn hold(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
-        self.pass(self.ledger.hold(pace_key, wait)).await
+    async fn throttle_account(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
+        self.pass(self.ledger.throttle_account(pace_key, wait))
+            .await
     }
 
-    async fn trip(&self, pace_key: &str) -> Result<Option<Duration>, LedgerError> {
-        self.pass(self.ledger.trip(pace_key)).await
+    async fn open_circuit(&self, pace_key: &str) -> Result<Option<Duration>, LedgerError> {
+        self.pass(self.ledger.open_circuit(pace_key)).await
     }
 
-    async fn mend(&self, pace_key: &str) -> Result<(), LedgerError> {
-        self.pass(self.ledger.mend(pace_key)).await
+    async fn close_circuit(&self, pace_key: &str) -> Result<(), LedgerError> {
+        self.pass(self.ledger.close_circuit(pace_key)).await
     }
 
-    async fn published(&self, events: &[(Key, u32)]) -> Result<(), LedgerError> {
-        self.pass(self.ledger.published(events)).await
+    async fn delete_published(&self, events: &[(DeliveryKey, u32)]) -> Result<(), LedgerError> {
+        self.pass(self.ledger.delete_published(events)).await
     }
 
-    async fn unpublished(
+    async fn claim_unpublished(
         &self,
         worker: WorkerEpoch,
-        most: usize,
+        limit: usize,
     ) -> Result<Vec<Event>, LedgerError> {
-        self.pass(self.ledger.unpublished(worker, most)).await
+        self.pass(self.ledger.claim_unpublished(worker, limit))
+            .await
     }
 }
 
 #[derive(Clone)]
-pub(super) struct SimCaller {
-    pub(super) caller: MemoryCaller,
-    pub(super) seat: Seat,
+pub(super) struct SimTelephony {
+    pub(super) telephony: MemoryTelephony,
+    pub(super) faults: FaultInjector,
     pub(super) bug: Option<Bug>,
 }
 
-impl SimCaller {
+impl SimTelephony {
     async fn pass(
         &self,
         work: impl Future<Output = Result<Call, CallFailure>>,
     ) -> Result<Call, CallFailure> {
-        let Ok(nth) = self.seat.before(true).await else {
+        let Ok(nth) = self.faults.before(true).await else {
             return Err(failure(Class::Transient));
         };
         let done = work.await;
-        if self.seat.after(nth).await.is_err() {
+        if self.faults.after(nth).await.is_err() {
             Err(failure(Class::Ambiguous))
         } else {
             done
@@ -225,24 +244,24 @@ impl SimCaller {
     }
 }
 
-impl Caller for SimCaller {
+impl Telephony for SimTelephony {
     fn has_callbacks(&self) -> bool {
-        self.caller.has_callbacks()
+        self.telephony.has_callbacks()
     }
 
     async fn place(
         &self,
         settings: &VoiceSettings,
-        order: &CallOrder<'_>,
+        request: &CallRequest<'_>,
     ) -> Result<Call, CallFailure> {
-        // No wait: between the check of the lease and the bytes there is nothing here. The hair's breadth that there is in truth
-        // is stated in the README.
-        let Ok(nth) = self.seat.before(false).await else {
+        // No pause is injected here, so the POST follows the check of the lease at once. The small
+        // gap that exists in production is documented in docs/limits.md.
+        let Ok(nth) = self.faults.before(false).await else {
             return Err(failure(Class::Transient));
         };
-        let placed = self.caller.place(settings, order).await;
-        let heard = self.seat.after(nth).await;
-        let placed = if heard.is_err() {
+        let placed = self.telephony.place(settings, request).await;
+        let answered = self.faults.after(nth).await;
+        let placed = if answered.is_err() {
             Err(failure(Class::Ambiguous))
         } else {
             placed
@@ -256,7 +275,7 @@ impl Caller for SimCaller {
     }
 
     async fn fetch(&self, settings: &VoiceSettings, sid: &CallSid) -> Result<Call, CallFailure> {
-        self.pass(self.caller.fetch(settings, sid)).await
+        self.pass(self.telephony.fetch(settings, sid)).await
     }
 
     async fn fetch_all(
@@ -265,11 +284,11 @@ impl Caller for SimCaller {
         sids: &[CallSid],
         since: Timestamp,
     ) -> Result<Vec<Call>, CallFailure> {
-        let Ok(nth) = self.seat.before(true).await else {
+        let Ok(nth) = self.faults.before(true).await else {
             return Err(failure(Class::Transient));
         };
-        let found = self.caller.fetch_all(settings, sids, since).await;
-        if self.seat.after(nth).await.is_err() {
+        let found = self.telephony.fetch_all(settings, sids, since).await;
+        if self.faults.after(nth).await.is_err() {
             Err(failure(Class::Ambiguous))
         } else {
             found
@@ -281,11 +300,11 @@ impl Caller for SimCaller {
         settings: &VoiceSettings,
         to: &PhoneNumber,
     ) -> Result<Vec<Call>, CallFailure> {
-        let Ok(nth) = self.seat.before(true).await else {
+        let Ok(nth) = self.faults.before(true).await else {
             return Err(failure(Class::Transient));
         };
-        let listed = self.caller.list(settings, to).await;
-        if self.seat.after(nth).await.is_err() {
+        let listed = self.telephony.list(settings, to).await;
+        if self.faults.after(nth).await.is_err() {
             Err(failure(Class::Ambiguous))
         } else {
             listed
@@ -298,27 +317,27 @@ impl Caller for SimCaller {
         sid: &CallSid,
         even_answered: bool,
     ) -> Result<Call, CallFailure> {
-        self.pass(self.caller.hang_up(settings, sid, even_answered))
+        self.pass(self.telephony.hang_up(settings, sid, even_answered))
             .await
     }
 }
 
 fn failure(class: Class) -> CallFailure {
-    let text = || "the simulation wants it so".to_owned();
+    let text = || "failure injected by the simulation".to_owned();
     CallFailure {
         class,
         provider_code: None,
         http_status: None,
         request_id: None,
-        tenant: text(),
-        operator: text(),
+        tenant_message: text(),
+        operator_message: text(),
     }
 }
 
 #[derive(Clone)]
 pub(super) struct SimSink {
     pub(super) sink: MemorySink,
-    pub(super) seat: Seat,
+    pub(super) faults: FaultInjector,
 }
 
 impl StatusSink for SimSink {
@@ -326,15 +345,15 @@ impl StatusSink for SimSink {
         let all_fail = || {
             events
                 .iter()
-                .map(|_| Err(SinkError("away".into())))
+                .map(|_| Err(SinkError("unreachable".into())))
                 .collect()
         };
-        let Ok(nth) = self.seat.before(true).await else {
+        let Ok(nth) = self.faults.before(true).await else {
             return all_fail();
         };
         let published = self.sink.publish(events).await;
-        // Published, and not confirmed.
-        if self.seat.after(nth).await.is_err() {
+        // Published, but the confirm is lost.
+        if self.faults.after(nth).await.is_err() {
             all_fail()
         } else {
             published
@@ -342,13 +361,13 @@ impl StatusSink for SimSink {
     }
 }
 
-/// A worker's clock, which goes a little faster or slower than the ledger's.
-pub(super) struct SkewedSteady {
+/// A worker's clock, which runs a little faster or slower than the ledger's.
+pub(super) struct SkewedClock {
     start: tokio::time::Instant,
     rate: f64,
 }
 
-impl SkewedSteady {
+impl SkewedClock {
     pub(super) fn new(rate: f64) -> Self {
         Self {
             start: tokio::time::Instant::now(),
@@ -357,7 +376,7 @@ impl SkewedSteady {
     }
 }
 
-impl Steady for SkewedSteady {
+impl MonotonicClock for SkewedClock {
     fn elapsed(&self) -> Duration {
         self.start.elapsed().mul_f64(self.rate)
     }

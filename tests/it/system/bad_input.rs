@@ -1,4 +1,4 @@
-//! Bad input of every kind ends as the contract says, and the next good request works.
+//! Bad input of every kind is answered as the contract says, and the next good request succeeds.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ fn with(id: &str, change: impl FnOnce(&mut Value)) -> Value {
 }
 
 #[tokio::test]
-async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters() {
+async fn readable_requests_are_answered_and_unreadable_ones_are_dead_lettered() {
     let system = System::start(50.0).await;
     system
         .tenant("off", 50.0, |draft| draft.enabled = false)
@@ -29,7 +29,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         (
             "no-number",
             with("no-number", |event| {
-                drop(event["data"].as_object_mut().unwrap().remove("to"))
+                drop(event["data"].as_object_mut().unwrap().remove("to"));
             }),
             "rejected",
             "invalid_request",
@@ -37,7 +37,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         (
             "bad-number",
             with("bad-number", |event| {
-                event["data"]["to"] = json!("0171 5551234")
+                event["data"]["to"] = json!("0171 5551234");
             }),
             "rejected",
             "invalid_request",
@@ -45,7 +45,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         (
             "impossible",
             with("impossible", |event| {
-                event["data"]["to"] = json!("+19995550123")
+                event["data"]["to"] = json!("+19995550123");
             }),
             "rejected",
             "invalid_request",
@@ -53,7 +53,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         (
             "number-type",
             with("number-type", |event| {
-                event["data"]["to"] = json!(14_155_552_671_u64)
+                event["data"]["to"] = json!(14_155_552_671_u64);
             }),
             "rejected",
             "invalid_request",
@@ -61,7 +61,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         (
             "no-code",
             with("no-code", |event| {
-                drop(event["data"].as_object_mut().unwrap().remove("code"))
+                drop(event["data"].as_object_mut().unwrap().remove("code"));
             }),
             "rejected",
             "invalid_request",
@@ -69,7 +69,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         (
             "long-code",
             with("long-code", |event| {
-                event["data"]["code"] = json!("12345678901")
+                event["data"]["code"] = json!("12345678901");
             }),
             "rejected",
             "invalid_request",
@@ -77,7 +77,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         (
             "sealed",
             with("sealed", |event| {
-                event["data"]["sealed_code"] = json!({ "key_id": "a", "box": "AAAA" })
+                event["data"]["sealed_code"] = json!({ "key_id": "a", "box": "AAAA" });
             }),
             "rejected",
             "sealed_code_unsupported",
@@ -85,7 +85,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         (
             "no-expiry",
             with("no-expiry", |event| {
-                event["data"]["expires_at"] = json!("soon")
+                event["data"]["expires_at"] = json!("soon");
             }),
             "rejected",
             "invalid_request",
@@ -99,7 +99,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         (
             "expired",
             with("expired", |event| {
-                event["data"]["expires_at"] = json!("2020-01-01T00:00:00Z")
+                event["data"]["expires_at"] = json!("2020-01-01T00:00:00Z");
             }),
             "expired",
             "expired_on_arrival",
@@ -113,7 +113,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         (
             "controls",
             with("controls", |event| {
-                event["data"]["user_ref"] = json!("a\u{7}b")
+                event["data"]["user_ref"] = json!("a\u{7}b");
             }),
             "rejected",
             "invalid_request",
@@ -121,15 +121,15 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         (
             "controls-elsewhere",
             with("controls-elsewhere", |event| {
-                event["data"]["unknown"] = json!("a\u{7}b")
+                event["data"]["unknown"] = json!("a\u{7}b");
             }),
             "rejected",
             "invalid_request",
         ),
         (
-            "nobody",
-            with("nobody", |event| {
-                event["data"]["tenant_id"] = json!("nobody")
+            "unknown",
+            with("unknown", |event| {
+                event["data"]["tenant_id"] = json!("unknown");
             }),
             "rejected",
             "unknown_tenant",
@@ -143,7 +143,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         (
             "abroad",
             with("abroad", |event| {
-                event["data"]["to"] = json!("+34911234567")
+                event["data"]["to"] = json!("+34911234567");
             }),
             "rejected",
             "destination_not_allowed",
@@ -190,7 +190,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         .await;
 
     statuses
-        .finals(answered.len(), Duration::from_secs(30))
+        .until_finals(answered.len(), Duration::from_secs(30))
         .await;
     let letters = system.broker.dead_letters(unreadable.len() + 1).await;
     let mut reasons: Vec<&str> = letters
@@ -207,7 +207,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
     assert_eq!(reasons, wanted);
     for (id, _, status, reason) in &answered {
         assert_eq!(
-            (statuses.words(id), statuses.reason(id).as_str()),
+            (statuses.names(id), statuses.reason(id).as_str()),
             (vec![*status], *reason),
             "{id}"
         );
@@ -217,9 +217,9 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
         .publish_json(&request("the-next", &number(7), "493027", LIFE))
         .await;
     statuses
-        .finals(answered.len() + 1, Duration::from_secs(30))
+        .until_finals(answered.len() + 1, Duration::from_secs(30))
         .await;
-    assert_eq!(statuses.words("the-next").last(), Some(&"delivered"));
+    assert_eq!(statuses.names("the-next").last(), Some(&"delivered"));
     assert_eq!(system.calls_to(&number(5)) + system.calls_to(&number(6)), 0);
     assert_eq!(system.broker.depth(topology::REQUESTS).await, 0);
     statuses.assert_sound();
@@ -227,7 +227,7 @@ async fn what_can_be_read_is_answered_and_what_cannot_goes_to_the_dead_letters()
 }
 
 #[tokio::test]
-async fn one_id_in_one_burst_is_one_call_and_another_content_is_a_dead_letter() {
+async fn one_id_in_one_burst_is_one_call_and_different_content_is_dead_lettered() {
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
     let _first = system.worker().await;
@@ -240,7 +240,7 @@ async fn one_id_in_one_burst_is_one_call_and_another_content_is_a_dead_letter() 
     for _ in 0..3 {
         system.publish_json(&other).await;
     }
-    statuses.finals(1, Duration::from_secs(30)).await;
+    statuses.until_finals(1, Duration::from_secs(30)).await;
     let letters = system.broker.dead_letters(3).await;
     assert!(
         letters
@@ -248,16 +248,16 @@ async fn one_id_in_one_burst_is_one_call_and_another_content_is_a_dead_letter() 
             .all(|letter| letter["reason"] == "conflicting_duplicate"
                 && letter["delivery_id"] == "twice")
     );
-    // A repeat after the end says nothing either.
+    // A duplicate after the final status publishes nothing either.
     system.publish_json(&event).await;
     system
         .publish_json(&request("after", &number(9), "493027", LIFE))
         .await;
-    statuses.finals(2, Duration::from_secs(30)).await;
-    statuses.linger(Duration::from_millis(500)).await;
+    statuses.until_finals(2, Duration::from_secs(30)).await;
+    statuses.collect_for(Duration::from_millis(500)).await;
     assert_eq!(system.calls_to(&number(8)), 1);
     assert_eq!(
-        statuses.words("twice"),
+        statuses.names("twice"),
         ["accepted", "placed", "ringing", "answered", "delivered"]
     );
     statuses.assert_sound();
@@ -265,7 +265,7 @@ async fn one_id_in_one_burst_is_one_call_and_another_content_is_a_dead_letter() 
 }
 
 #[tokio::test]
-async fn a_callback_that_is_not_twilios_changes_nothing() {
+async fn a_callback_without_a_valid_signature_changes_nothing() {
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
     let worker = system.worker().await;
@@ -282,7 +282,8 @@ async fn a_callback_that_is_not_twilios_changes_nothing() {
     let call = system.simulator.calls().pop().unwrap();
     let path = call.callback_path.unwrap();
     let path = path.split(['#', '?']).next().unwrap().to_owned();
-    // A connection each: after a body that is too long the worker closes it, and the next request could meet that.
+    // One connection per request: the worker closes a connection after a body that is too long, and
+    // the next request on it would fail.
     let client = reqwest::Client::builder()
         .pool_max_idle_per_host(0)
         .build()
@@ -325,11 +326,11 @@ async fn a_callback_that_is_not_twilios_changes_nothing() {
         post("/twilio/status/nonsense".to_owned(), form, None, form_type).await,
         404
     );
-    statuses.finals(1, Duration::from_secs(30)).await;
+    statuses.until_finals(1, Duration::from_secs(30)).await;
     assert_eq!(
-        statuses.words("forged").last(),
+        statuses.names("forged").last(),
         Some(&"no_answer"),
-        "the forged ending did not count"
+        "the forged outcome did not count"
     );
     system.stop().await;
 }

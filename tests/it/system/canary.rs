@@ -1,4 +1,4 @@
-//! No code, number or secret leaves: a test with canary values reads every sink.
+//! No code, number or secret leaks: a test with canary values reads every sink.
 
 use std::time::Duration;
 
@@ -22,12 +22,13 @@ async fn no_sink_holds_a_code_a_full_number_or_a_secret() {
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
     let mut worker = system.worker().await;
-    for (place, to) in NUMBERS.iter().enumerate() {
+    for (index, to) in NUMBERS.iter().enumerate() {
         system
-            .publish_json(&request(&format!("canary-{place}"), to, CODE, LIFE))
+            .publish_json(&request(&format!("canary-{index}"), to, CODE, LIFE))
             .await;
     }
-    // What goes wrong tells as little: unreadable, invalid, conflicting, refused by Twilio.
+    // Messages that fail must not leak either: unreadable, invalid, conflicting, rejected by
+    // Twilio.
     let mut wrong = request("canary-wrong", NUMBERS[0], CODE, LIFE);
     wrong["data"]["extension"] = json!("abc");
     system.publish_json(&wrong).await;
@@ -45,7 +46,7 @@ async fn no_sink_holds_a_code_a_full_number_or_a_secret() {
         .publish_json(&request("canary-waits", NUMBERS[0], CODE, LIFE))
         .await;
     statuses
-        .finals(NUMBERS.len() + 2, Duration::from_mins(1))
+        .until_finals(NUMBERS.len() + 2, Duration::from_mins(1))
         .await;
     let letters = system.broker.dead_letters(2).await;
     assert_eq!(
@@ -56,18 +57,18 @@ async fn no_sink_holds_a_code_a_full_number_or_a_secret() {
             .filter(|call| call.digits_heard == CODE.to_uppercase())
             .count(),
         3,
-        "they were spoken"
+        "the code was read"
     );
-    // And what waits, its secrets still needed.
+    // A waiting delivery still has its secrets, which must be sealed.
     system
         .tenant("slow", 0.01, |draft| {
-            draft.account_sid = format!("AC{}", "9".repeat(32))
+            draft.account_sid = format!("AC{}", "9".repeat(32));
         })
         .await;
-    let mut parked = request("canary-parked", NUMBERS[0], CODE, LIFE);
-    parked["data"]["tenant_id"] = json!("slow");
-    system.publish_json(&parked).await;
-    statuses.linger(Duration::from_millis(500)).await;
+    let mut delayed = request("canary-delayed", NUMBERS[0], CODE, LIFE);
+    delayed["data"]["tenant_id"] = json!("slow");
+    system.publish_json(&delayed).await;
+    statuses.collect_for(Duration::from_millis(500)).await;
 
     let mut sinks = vec![
         (
@@ -89,7 +90,7 @@ async fn no_sink_holds_a_code_a_full_number_or_a_secret() {
         &["tenant", "list", "--json"],
     ] {
         let shown = Program::run(&system.environment(), args).await;
-        // The calling number is shown to who may see the settings; nothing else is.
+        // The From number is shown to users who may see the settings; no other canary is.
         let text = String::from_utf8(shown.stdout).unwrap().replace(FROM, "");
         assert!(shown.status.success());
         sinks.push((args.join(" "), text));

@@ -1,7 +1,8 @@
-//! Everything at once on real servers: workers are killed and stopped, RabbitMQ and Postgres are killed, connections to Twilio are
-//! cut, answers never come. Then what Twilio was asked is compared with what was published.
+//! Random faults on real servers: workers are killed and suspended, RabbitMQ and Postgres are
+//! killed, connections to Twilio are cut, and POSTs stay unanswered. Afterwards the calls at Twilio
+//! are compared with the published statuses.
 //!
-//! A short run here; `./dev chaos` makes it a minute at 300 requests a second.
+//! The test is a short run. `./dev chaos` runs a minute at 300 requests per second.
 
 use std::collections::{BTreeMap, HashMap};
 use std::time::{Duration, Instant, SystemTime};
@@ -15,49 +16,49 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use voice_otp::settings::Draft;
-use voice_otp_publisher::publisher::Declares;
+use voice_otp_publisher::publisher::TopologyScope;
 use voice_otp_publisher::{Publisher, Settings, event, topology};
 use voice_otp_schemas::TenantId;
 use voice_otp_schemas::status::StatusEvent;
+use voice_otp_simulator::{self as simulator, Account, CallReport, Faults, Simulator};
 use voice_otp_store::{Keyring, Pool, migrate, settings};
-use voice_otp_twilio::simulator::{self, Account, CallReport, Faults, Simulator};
 
 use crate::harness::{ACCOUNT, AUTH_TOKEN, FROM, Proxy, Servers, Worker, number, request};
 
-/// How long a code lives.
+/// How long after its request a code expires.
 const LIFE: Duration = Duration::from_mins(3);
-/// A call is placed no later than this before its end.
+/// The latest-start margin: no call is placed later than this before its code expires.
 const LEAD: Duration = Duration::from_secs(30);
 const STATUSES: &str = "chaos.statuses";
 const WORKERS: usize = 3;
 
-/// What goes wrong.
+/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Blow {
+enum Fault {
     KillWorker,
-    StopWorker,
+    SuspendWorker,
     KillRabbit,
     KillPostgres,
     CutTwilio,
 }
 
-const BLOWS: [Blow; 5] = [
-    Blow::KillWorker,
-    Blow::StopWorker,
-    Blow::KillRabbit,
-    Blow::KillPostgres,
-    Blow::CutTwilio,
+const FAULTS: [Fault; 5] = [
+    Fault::KillWorker,
+    Fault::SuspendWorker,
+    Fault::KillRabbit,
+    Fault::KillPostgres,
+    Fault::CutTwilio,
 ];
 
-/// The stage.
+/// The servers, workers and simulated Twilio of the test.
 struct Chaos {
     servers: Servers,
     pool: Pool,
     simulator: Simulator,
-    door: Proxy,
+    proxy: Proxy,
     environment: Vec<(&'static str, String)>,
     workers: Vec<Worker>,
-    curtain: CancellationToken,
+    shutdown: CancellationToken,
 }
 
 fn number_of(name: &str, default: u64) -> u64 {
@@ -90,7 +91,9 @@ impl Chaos {
             .await
             .unwrap()
             .unwrap();
-        settings::prove(&pool, &saved).await.unwrap();
+        settings::mark_credentials_verified(&pool, &saved)
+            .await
+            .unwrap();
 
         let account = Account {
             numbers: vec![FROM.to_owned()],
@@ -107,9 +110,9 @@ impl Chaos {
             ..Faults::default()
         });
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let door = Proxy::to(listener.local_addr().unwrap().to_string()).await;
-        let curtain = CancellationToken::new();
-        TaskTracker::new().spawn(simulator.clone().serve(listener, curtain.clone()));
+        let proxy = Proxy::to(listener.local_addr().unwrap().to_string()).await;
+        let shutdown = CancellationToken::new();
+        TaskTracker::new().spawn(simulator.clone().serve(listener, shutdown.clone()));
         let environment = vec![
             (
                 "VOICE_OTP_AMQP_URL",
@@ -120,7 +123,7 @@ impl Chaos {
                 servers.database_url.expose_secret().to_owned(),
             ),
             ("VOICE_OTP_KEYS", keys_text.expose_secret().to_owned()),
-            ("VOICE_OTP_TWILIO_URL", format!("http://{}", door.address)),
+            ("VOICE_OTP_TWILIO_URL", format!("http://{}", proxy.address)),
             ("VOICE_OTP_POST_TIMEOUT", "2s".to_owned()),
             ("VOICE_OTP_SETTLE_AFTER", "2s".to_owned()),
             ("VOICE_OTP_GRACE", "10s".to_owned()),
@@ -129,10 +132,10 @@ impl Chaos {
             servers,
             pool,
             simulator,
-            door,
+            proxy,
             environment,
             workers: Vec::new(),
-            curtain,
+            shutdown,
         };
         for _ in 0..WORKERS {
             let worker = chaos.worker().await;
@@ -152,7 +155,7 @@ impl Chaos {
         .await
     }
 
-    /// Statuses gather in a queue that outlives the broker's crash.
+    /// Binds a durable queue for statuses, which outlives the broker's crash.
     async fn bind_statuses(&self) {
         let connection = self.connection().await;
         let channel = connection.create_channel().await.unwrap();
@@ -192,39 +195,39 @@ impl Chaos {
         .unwrap()
     }
 
-    async fn strike(&mut self, blow: Blow) {
+    async fn inject(&mut self, fault: Fault) {
         let which = *(0..self.workers.len())
             .collect::<Vec<_>>()
             .choose(&mut rand::rng())
             .unwrap();
-        match blow {
-            Blow::KillWorker => {
+        match fault {
+            Fault::KillWorker => {
                 self.workers[which].kill().await;
                 self.workers[which] = self.worker().await;
             }
-            Blow::StopWorker => {
-                // Longer than its lease.
+            Fault::SuspendWorker => {
+                // Longer than the worker's lease.
                 self.workers[which].signal("STOP");
                 tokio::time::sleep(Duration::from_secs(7)).await;
                 self.workers[which].signal("CONT");
             }
-            Blow::KillRabbit => {
+            Fault::KillRabbit => {
                 self.servers.kill_rabbitmq().await;
-                self.servers.mend().await;
+                self.servers.restart().await;
             }
-            Blow::KillPostgres => {
+            Fault::KillPostgres => {
                 self.servers.kill_postgres().await;
-                self.servers.mend().await;
+                self.servers.restart().await;
             }
-            Blow::CutTwilio => {
-                self.door.shut();
+            Fault::CutTwilio => {
+                self.proxy.close();
                 tokio::time::sleep(Duration::from_millis(800)).await;
-                self.door.open();
+                self.proxy.open();
             }
         }
     }
 
-    /// Waits until nothing is open any more.
+    /// Waits until every delivery is final and published.
     async fn settle(&self, wanted: usize) {
         let count = async |sql: &str| -> i64 {
             match self.pool.get().await {
@@ -237,12 +240,12 @@ impl Chaos {
         };
         let settling = async {
             loop {
-                let over = count("select count(*) from deliveries where state = 'final'").await;
+                let finished = count("select count(*) from deliveries where state = 'final'").await;
                 let open = count("select count(*) from deliveries where state <> 'final'").await;
-                let unsaid = count("select count(*) from outbox").await;
-                if usize::try_from(over).is_ok_and(|over| over >= wanted)
+                let unpublished = count("select count(*) from outbox").await;
+                if usize::try_from(finished).is_ok_and(|finished| finished >= wanted)
                     && open == 0
-                    && unsaid == 0
+                    && unpublished == 0
                 {
                     return;
                 }
@@ -250,15 +253,16 @@ impl Chaos {
             }
         };
         let in_time = tokio::time::timeout(LIFE + Duration::from_mins(3), settling).await;
-        let left = "select coalesce(string_agg(delivery_id || ' ' || state, ', '), '') from deliveries where state <> 'final'";
+        let left = "select coalesce(string_agg(delivery_id || ' ' || state, ', '), '') \
+                    from deliveries where state <> 'final'";
         if in_time.is_err() {
             let client = self.pool.get().await.unwrap();
             let left: String = client.query_one(left, &[]).await.unwrap().get(0);
-            panic!("not all has ended: {left}");
+            panic!("not all deliveries are final: {left}");
         }
     }
 
-    /// Every status that was published.
+    /// Consumes every published status.
     async fn statuses(&self) -> Vec<StatusEvent> {
         let connection = self.connection().await;
         let channel = connection.create_channel().await.unwrap();
@@ -275,7 +279,7 @@ impl Chaos {
     }
 }
 
-/// A request that was published: whether that was confirmed, and when its code ends.
+/// A request: whether its publish was confirmed, and when its code expires.
 struct Published {
     to: String,
     confirmed: bool,
@@ -285,19 +289,19 @@ struct Published {
 async fn publish(url: SecretString, rate: u64, seconds: u64) -> HashMap<String, Published> {
     let settings = Settings {
         timeout: Duration::from_mins(1),
-        declares: Declares::All,
+        declare: TopologyScope::All,
         ..Settings::new(url, "/chaos")
     };
     let publisher = Publisher::start(settings).unwrap();
     let (start, tasks) = (Instant::now(), TaskTracker::new());
-    let mut under_way = Vec::new();
+    let mut publishes = Vec::new();
     for n in 0..usize::try_from(rate * seconds).unwrap() {
         tokio::time::sleep(
             Duration::from_secs_f64(n as f64 / rate as f64).saturating_sub(start.elapsed()),
         )
         .await;
         let (id, to, publisher) = (format!("chaos-{n}"), number(n), publisher.clone());
-        under_way.push(tasks.spawn(async move {
+        publishes.push(tasks.spawn(async move {
             let expires_at = SystemTime::now() + LIFE;
             let message = event::message(zeroize::Zeroizing::new(
                 request(&id, &to, "493027", LIFE).to_string().into_bytes(),
@@ -315,7 +319,7 @@ async fn publish(url: SecretString, rate: u64, seconds: u64) -> HashMap<String, 
         }));
     }
     let mut published = HashMap::new();
-    for one in under_way {
+    for one in publishes {
         let (id, one) = one.await.unwrap();
         published.insert(id, one);
     }
@@ -324,7 +328,7 @@ async fn publish(url: SecretString, rate: u64, seconds: u64) -> HashMap<String, 
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn through_chaos_nothing_is_lost_nothing_is_called_twice_and_nothing_is_late() {
+async fn through_random_faults_nothing_is_lost_called_twice_or_late() {
     let (rate, seconds) = (
         number_of("VOICE_OTP_CHAOS_RATE", 60),
         number_of("VOICE_OTP_CHAOS_SECONDS", 25),
@@ -333,56 +337,55 @@ async fn through_chaos_nothing_is_lost_nothing_is_called_twice_and_nothing_is_la
     let publishing =
         TaskTracker::new().spawn(publish(chaos.servers.amqp_url.clone(), rate, seconds));
     let end = Instant::now() + Duration::from_secs(seconds);
-    let mut blows = Vec::new();
-    'storm: loop {
-        let mut round = BLOWS;
+    let mut faults = Vec::new();
+    'faults: loop {
+        let mut round = FAULTS;
         round.shuffle(&mut rand::rng());
-        for blow in round {
+        for fault in round {
             tokio::time::sleep(Duration::from_millis(1_500)).await;
-            // Each at least once.
-            if Instant::now() > end && blows.len() >= BLOWS.len() {
-                break 'storm;
+            // Each fault occurs at least once.
+            if Instant::now() > end && faults.len() >= FAULTS.len() {
+                break 'faults;
             }
-            chaos.strike(blow).await;
-            blows.push(blow);
+            chaos.inject(fault).await;
+            faults.push(fault);
         }
     }
     let published = publishing.await.unwrap();
     let confirmed = published.values().filter(|one| one.confirmed).count();
     chaos.settle(confirmed).await;
-    // A second ending or a late call would come within this.
+    // Time for a second final status or a late call to appear.
     tokio::time::sleep(Duration::from_secs(5)).await;
     let (calls, events) = (chaos.simulator.calls(), chaos.statuses().await);
     check(&published, &calls, &events);
     eprintln!(
-        "{} requests ({confirmed} confirmed) at {rate}/s, {} calls, {} statuses, {} blows {blows:?}, 5 % of POSTs unanswered: 0 lost, 0 doubled, 0 late",
+        "{} requests ({confirmed} confirmed) at {rate}/s, {} calls, {} statuses, \
+         {} faults {faults:?}, \
+         5 % of POSTs unanswered: 0 lost, 0 doubled, 0 late",
         published.len(),
         calls.len(),
         events.len(),
-        blows.len()
+        faults.len()
     );
     for worker in &mut chaos.workers {
         assert!(worker.terminate().await.success(), "{}", worker.log());
     }
-    chaos.curtain.cancel();
+    chaos.shutdown.cancel();
 }
 
 fn check(published: &HashMap<String, Published>, calls: &[CallReport], events: &[StatusEvent]) {
-    let mut told: BTreeMap<&str, BTreeMap<u32, &StatusEvent>> = BTreeMap::new();
+    let mut statuses_of: BTreeMap<&str, BTreeMap<u32, &StatusEvent>> = BTreeMap::new();
     for event in events {
-        let first = told
+        let first = statuses_of
             .entry(event.subject.as_str())
             .or_default()
             .entry(event.data.sequence)
             .or_insert(event);
-        assert_eq!(*first, event, "a repeat is the same event");
+        assert_eq!(*first, event, "a duplicate is the same event");
     }
     for (id, one) in published {
-        let Some(statuses) = told.get(id.as_str()) else {
-            assert!(
-                !one.confirmed,
-                "{id} was confirmed, and nothing was ever said of it"
-            );
+        let Some(statuses) = statuses_of.get(id.as_str()) else {
+            assert!(!one.confirmed, "{id} was confirmed, and has no status");
             continue;
         };
         assert!(
@@ -417,7 +420,7 @@ fn check(published: &HashMap<String, Published>, calls: &[CallReport], events: &
             1,
             "{id} was called {} times: {calls:#?} {:?}",
             calls.len(),
-            told.get(id.as_str())
+            statuses_of.get(id.as_str())
         );
         let created: SystemTime = chrono::DateTime::parse_from_rfc3339(&calls[0].created)
             .unwrap()

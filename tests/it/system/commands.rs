@@ -45,7 +45,7 @@ async fn an_unmigrated_database_is_refused_with_the_command_that_helps() {
 }
 
 #[tokio::test]
-async fn every_wrong_setting_is_told_at_once_and_none_is_shown() {
+async fn every_configuration_error_is_reported_at_once_without_its_value() {
     let environment = [
         ("VOICE_OTP_AMQP_URL", "http://user:hunter2@host".to_owned()),
         ("VOICE_OTP_KEYS", "k:hunter2".to_owned()),
@@ -55,7 +55,7 @@ async fn every_wrong_setting_is_told_at_once_and_none_is_shown() {
     ];
     let refused = Program::run(&environment, &["worker"]).await;
     assert_eq!(refused.status.code(), Some(2));
-    let told = text(&refused.stderr);
+    let stderr = text(&refused.stderr);
     for name in [
         "AMQP_URL",
         "DATABASE_URL",
@@ -65,13 +65,13 @@ async fn every_wrong_setting_is_told_at_once_and_none_is_shown() {
         "must be https",
         "underscore",
     ] {
-        assert!(told.contains(name), "{name} in {told}");
+        assert!(stderr.contains(name), "{name} in {stderr}");
     }
-    assert!(!told.contains("hunter2"), "{told}");
+    assert!(!stderr.contains("hunter2"), "{stderr}");
 }
 
 #[tokio::test]
-async fn help_tells_every_setting_with_its_unit_and_default() {
+async fn help_lists_every_setting_with_its_unit_and_default() {
     let help = text(&Program::run(&[], &["worker", "--help"]).await.stdout);
     for name in [
         "AMQP_URL",
@@ -96,7 +96,7 @@ async fn help_tells_every_setting_with_its_unit_and_default() {
 }
 
 #[tokio::test]
-async fn a_tenant_is_made_changed_shown_listed_and_deleted() {
+async fn a_tenant_is_created_changed_shown_listed_and_deleted() {
     let system = System::start(1.0).await;
     let environment = system.environment();
     let run = |args: Vec<&'static str>, input: &'static str| {
@@ -129,13 +129,13 @@ async fn a_tenant_is_made_changed_shown_listed_and_deleted() {
     )
     .await;
     assert_eq!(wrong.status.code(), Some(2));
-    let told = text(&wrong.stderr);
+    let stderr = text(&wrong.stderr);
     assert!(
         ["--account-sid", "--from", "--locale"]
             .iter()
-            .all(|flag| told.contains(flag))
-            && !told.contains("s3cr3t"),
-        "{told}"
+            .all(|flag| stderr.contains(flag))
+            && !stderr.contains("s3cr3t"),
+        "{stderr}"
     );
     let made = run(
         vec![
@@ -173,7 +173,8 @@ async fn a_tenant_is_made_changed_shown_listed_and_deleted() {
     let shown = run(vec!["tenant", "show", "new", "--json"], "").await;
     let shown: serde_json::Value = serde_json::from_slice(&shown.stdout).unwrap();
     let wanted = serde_json::json!({
-        "enabled": false, "default_locale": "es-ES", "calls_per_second": 2.5, "ring_timeout_s": 20, "from": FROM,
+        "enabled": false, "default_locale": "es-ES", "calls_per_second": 2.5,
+        "ring_timeout_s": 20, "from": FROM,
         "allowed_countries": ["US", "CA"], "auth_token_set": true, "test_mode": false,
     });
     for (name, value) in wanted.as_object().unwrap() {
@@ -192,7 +193,7 @@ async fn a_tenant_is_made_changed_shown_listed_and_deleted() {
 }
 
 #[tokio::test]
-async fn publish_waits_for_the_ending_and_its_exit_code_tells() {
+async fn publish_waits_for_the_final_status_and_exits_by_it() {
     let system = System::start(50.0).await;
     let _worker = system.worker().await;
     let environment = system.environment();
@@ -274,22 +275,24 @@ async fn a_file_of_events_is_published_and_each_bad_line_is_named() {
     .await;
     assert_eq!(published.status.code(), Some(1));
     assert!(
-        text(&published.stdout).contains("20 published, 2 not"),
+        text(&published.stdout).contains("20 published, 2 failed"),
         "{}",
         text(&published.stdout)
     );
-    let told = text(&published.stderr);
+    let stderr = text(&published.stderr);
     assert!(
-        told.contains("line 4:") && told.contains("line 8: to must be") && !told.contains("493027"),
-        "{told}"
+        stderr.contains("line 4:")
+            && stderr.contains("line 8: to must be")
+            && !stderr.contains("493027"),
+        "{stderr}"
     );
-    statuses.finals(20, Duration::from_secs(30)).await;
+    statuses.until_finals(20, Duration::from_secs(30)).await;
     statuses.assert_sound();
     system.stop().await;
 }
 
 #[tokio::test]
-async fn watch_shows_a_tenants_statuses_as_they_happen() {
+async fn watch_shows_a_tenants_statuses_as_they_are_published() {
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
     let _worker = system.worker().await;
@@ -299,7 +302,7 @@ async fn watch_shows_a_tenants_statuses_as_they_happen() {
     );
     let mut lines = tokio::io::BufReader::new(watch.stdout.take().unwrap());
     let mut seen = String::new();
-    // It has no sign of being bound but what it shows.
+    // Only its output shows that its queue is bound, so requests are published until it prints.
     let showing = async {
         for n in 0.. {
             system
@@ -324,13 +327,13 @@ async fn watch_shows_a_tenants_statuses_as_they_happen() {
         .unwrap();
     let event: serde_json::Value = serde_json::from_str(&seen).unwrap();
     assert_eq!(event["data"]["tenant_id"], "acme");
-    statuses.finals(1, Duration::from_secs(30)).await;
+    statuses.until_finals(1, Duration::from_secs(30)).await;
     watch.kill().await.unwrap();
     system.stop().await;
 }
 
 #[tokio::test]
-async fn a_key_is_made_and_the_health_check_tells() {
+async fn a_key_is_generated_and_the_health_check_exits_by_readiness() {
     let key = text(&Program::run(&[], &["keys", "new"]).await.stdout);
     assert!(voice_otp_store::Keyring::parse(&secrecy::SecretString::from(key.trim())).is_ok());
     assert_eq!(

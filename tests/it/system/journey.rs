@@ -11,7 +11,7 @@ const LIFE: Duration = Duration::from_mins(3);
 const SOON: Duration = Duration::from_secs(30);
 
 #[tokio::test]
-async fn the_metrics_tell_what_happened_and_what_must_not() {
+async fn the_metrics_count_what_happened_and_what_must_not_happen() {
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
     let worker = system.worker().await;
@@ -25,7 +25,7 @@ async fn the_metrics_tell_what_happened_and_what_must_not() {
             ))
             .await;
     }
-    statuses.finals(3, Duration::from_secs(30)).await;
+    statuses.until_finals(3, Duration::from_secs(30)).await;
     let text = reqwest::get(format!("http://{}/metrics", worker.address))
         .await
         .unwrap()
@@ -35,13 +35,13 @@ async fn the_metrics_tell_what_happened_and_what_must_not() {
     for line in [
         "voice_otp_deliveries_admitted_total 3",
         "voice_otp_calls_placed_total 3",
-        "voice_otp_deliveries_ended_total 3",
-        "voice_otp_stray_calls_total 0",
-        "voice_otp_finals_missing 0",
-        "voice_otp_finals_double_total 0",
+        "voice_otp_final_statuses_total 3",
+        "voice_otp_orphaned_calls_total 0",
+        "voice_otp_overdue_deliveries 0",
+        "voice_otp_duplicate_final_statuses_total 0",
     ] {
         assert!(
-            text.lines().any(|told| told == line),
+            text.lines().any(|found| found == line),
             "{line} is not in:\n{text}"
         );
     }
@@ -49,7 +49,7 @@ async fn the_metrics_tell_what_happened_and_what_must_not() {
 }
 
 #[tokio::test]
-async fn a_published_code_is_read_out_and_every_step_is_told() {
+async fn a_published_code_is_read_out_and_every_step_is_published() {
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
     let mut worker = system.worker().await;
@@ -57,11 +57,11 @@ async fn a_published_code_is_read_out_and_every_step_is_told() {
     let mut event = request("login-1", &to, "493027", LIFE);
     event["data"]["context"] = json!({ "flow": "login" });
     system.publish_json(&event).await;
-    statuses.finals(1, SOON).await;
-    statuses.linger(Duration::from_millis(200)).await;
+    statuses.until_finals(1, SOON).await;
+    statuses.collect_for(Duration::from_millis(200)).await;
 
     assert_eq!(
-        statuses.words("login-1"),
+        statuses.names("login-1"),
         ["accepted", "placed", "ringing", "answered", "delivered"]
     );
     statuses.assert_sound();
@@ -100,7 +100,7 @@ async fn a_published_code_is_read_out_and_every_step_is_told() {
 }
 
 #[tokio::test]
-async fn every_fate_of_a_call_has_its_ending() {
+async fn every_fate_of_a_call_has_its_final_status() {
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
     let _worker = system.worker().await;
@@ -129,14 +129,16 @@ async fn every_fate_of_a_call_has_its_ending() {
             ))
             .await;
     }
-    statuses.finals(fates.len(), Duration::from_mins(1)).await;
-    statuses.linger(Duration::from_secs(1)).await;
+    statuses
+        .until_finals(fates.len(), Duration::from_mins(1))
+        .await;
+    statuses.collect_for(Duration::from_secs(1)).await;
     statuses.assert_sound();
     for (digits, status, reason) in fates {
         let id = format!("fate-{digits}");
         assert_eq!(
             (
-                statuses.words(&id).last().copied(),
+                statuses.names(&id).last().copied(),
                 statuses.reason(&id).as_str()
             ),
             (Some(status), reason),
@@ -150,18 +152,18 @@ async fn every_fate_of_a_call_has_its_ending() {
     assert_eq!(
         statuses.of("fate-11").last().unwrap().data.attempt,
         1,
-        "a 429 spends no attempt"
+        "an attempt answered with 429 doesn't count"
     );
     assert_eq!(
         statuses.of("fate-13").last().unwrap().data.attempt,
         2,
-        "a placement that failed is spent"
+        "a failed attempt counts"
     );
     system.stop().await;
 }
 
 #[tokio::test]
-async fn without_a_public_url_the_poller_learns_every_ending() {
+async fn without_a_public_url_polling_finds_every_outcome() {
     let system = System::start(50.0).await;
     let mut statuses = system.broker.statuses().await;
     let worker = Worker::start(system.environment(), false, &[]).await;
@@ -172,10 +174,10 @@ async fn without_a_public_url_the_poller_learns_every_ending() {
     ] {
         system.publish_json(&request(id, &to, "493027", LIFE)).await;
     }
-    statuses.finals(2, Duration::from_mins(1)).await;
+    statuses.until_finals(2, Duration::from_mins(1)).await;
     statuses.assert_sound();
-    assert_eq!(statuses.words("polled").last(), Some(&"delivered"));
-    assert_eq!(statuses.words("polled-busy").last(), Some(&"busy"));
+    assert_eq!(statuses.names("polled").last(), Some(&"delivered"));
+    assert_eq!(statuses.names("polled-busy").last(), Some(&"busy"));
     system.stop().await;
 }
 
@@ -184,7 +186,7 @@ async fn binary_mode_spanish_an_extension_and_a_trace_are_understood() {
     let system = System::start(50.0).await;
     system
         .tenant("acme", 50.0, |draft| {
-            draft.allowed_countries = vec!["US".to_owned(), "ES".to_owned()]
+            draft.allowed_countries = vec!["US".to_owned(), "ES".to_owned()];
         })
         .await;
     let mut statuses = system.broker.statuses().await;
@@ -216,8 +218,8 @@ async fn binary_mode_spanish_an_extension_and_a_trace_are_understood() {
         .broker
         .publish_with(properties, event["data"].to_string().as_bytes())
         .await;
-    statuses.finals(1, SOON).await;
-    assert_eq!(statuses.words("es-1").last(), Some(&"delivered"));
+    statuses.until_finals(1, SOON).await;
+    assert_eq!(statuses.names("es-1").last(), Some(&"delivered"));
     let call = system
         .simulator
         .calls()
@@ -233,11 +235,11 @@ async fn binary_mode_spanish_an_extension_and_a_trace_are_understood() {
 }
 
 #[tokio::test]
-async fn what_waits_or_rings_is_taken_back_and_an_answered_call_is_left_alone() {
+async fn waiting_and_ringing_calls_are_cancelled_and_an_answered_call_continues() {
     let system = System::start(0.5).await;
     let mut statuses = system.broker.statuses().await;
     let _worker = system.worker().await;
-    // It rings for thirty seconds of the simulator's time: one and a half of ours.
+    // It rings for 30 s of simulated time, which is 1.5 s of real time.
     system
         .publish_json(&request("rings", "+12025550102", "493027", LIFE))
         .await;
@@ -255,14 +257,15 @@ async fn what_waits_or_rings_is_taken_back_and_an_answered_call_is_left_alone() 
         .await;
     for id in ["rings", "waits"] {
         let cancel = json!({
-            "specversion": "1.0", "id": format!("cancel-{id}"), "source": "/test", "type": "dev.voiceotp.delivery.cancelled.v1",
+            "specversion": "1.0", "id": format!("cancel-{id}"), "source": "/test",
+            "type": "dev.voiceotp.delivery.cancelled.v1",
             "data": { "tenant_id": "acme", "delivery_id": id },
         });
         system.publish_json(&cancel).await;
     }
-    statuses.finals(2, SOON).await;
-    assert_eq!(statuses.words("rings").last(), Some(&"cancelled"));
-    assert_eq!(statuses.words("waits"), ["accepted", "cancelled"]);
+    statuses.until_finals(2, SOON).await;
+    assert_eq!(statuses.names("rings").last(), Some(&"cancelled"));
+    assert_eq!(statuses.names("waits"), ["accepted", "cancelled"]);
     assert_eq!(system.calls_to(&number(2)), 0);
 
     system
@@ -272,13 +275,14 @@ async fn what_waits_or_rings_is_taken_back_and_an_answered_call_is_left_alone() 
         .until("it is answered", SOON, seen("answered", "answered"))
         .await;
     let cancel = json!({
-        "specversion": "1.0", "id": "cancel-answered", "source": "/test", "type": "dev.voiceotp.delivery.cancelled.v1",
+        "specversion": "1.0", "id": "cancel-answered", "source": "/test",
+        "type": "dev.voiceotp.delivery.cancelled.v1",
         "data": { "tenant_id": "acme", "delivery_id": "answered" },
     });
     system.publish_json(&cancel).await;
-    statuses.finals(3, SOON).await;
-    assert_eq!(statuses.words("answered").last(), Some(&"delivered"));
-    statuses.linger(Duration::from_millis(300)).await;
+    statuses.until_finals(3, SOON).await;
+    assert_eq!(statuses.names("answered").last(), Some(&"delivered"));
+    statuses.collect_for(Duration::from_millis(300)).await;
     statuses.assert_sound();
     system.stop().await;
 }

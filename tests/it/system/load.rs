@@ -1,11 +1,11 @@
-//! Two hundred requests a second through one worker: all delivered, each once.
+//! 200 requests per second through one worker: all are delivered, each once.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::harness::{System, number, request};
 
-/// Ten seconds here; `VOICE_OTP_LOAD_SECONDS` makes it longer.
+/// The length of the test: `VOICE_OTP_LOAD_SECONDS`, or 10.
 fn seconds() -> usize {
     std::env::var("VOICE_OTP_LOAD_SECONDS")
         .ok()
@@ -33,12 +33,12 @@ async fn two_hundred_requests_a_second_are_all_delivered_once() {
             published.insert(to, SystemTime::now());
             let bytes = zeroize_bytes(event.to_string());
             let message = voice_otp_publisher::event::message(bytes).unwrap();
-            drop(system.publisher.post(message).await.unwrap());
+            drop(system.publisher.enqueue(message).await.unwrap());
         }
     };
     let longest = Duration::from_secs(60 + seconds() as u64);
-    tokio::join!(publishing, statuses.finals(total, longest));
-    statuses.linger(Duration::from_millis(500)).await;
+    tokio::join!(publishing, statuses.until_finals(total, longest));
+    statuses.collect_for(Duration::from_millis(500)).await;
     statuses.assert_sound();
     let delivered = statuses
         .seen
@@ -48,12 +48,15 @@ async fn two_hundred_requests_a_second_are_all_delivered_once() {
     assert_eq!(delivered, total);
     let calls = system.simulator.calls();
     assert_eq!(calls.len(), total, "each was called once");
-    // The simulator notes when a POST came, to the millisecond, by the clock that the requests were published by.
+    // The simulator records the arrival of a POST to the millisecond, by the clock of the
+    // publisher.
     let post_waits = calls.iter().map(|call| {
-        let came: SystemTime = chrono::DateTime::parse_from_rfc3339(&call.created)
+        let arrived: SystemTime = chrono::DateTime::parse_from_rfc3339(&call.created)
             .unwrap()
             .into();
-        let wait = came.duration_since(published[&call.to]).unwrap_or_default();
+        let wait = arrived
+            .duration_since(published[&call.to])
+            .unwrap_or_default();
         i64::try_from(wait.as_millis()).unwrap()
     });
     let placed = statuses
@@ -61,8 +64,8 @@ async fn two_hundred_requests_a_second_are_all_delivered_once() {
         .iter()
         .filter(|(_, event)| event.data.status.as_str() == "placed");
     eprintln!("{total} requests at {RATE}/s:");
-    tell("publish to POST received", post_waits.collect());
-    tell(
+    report("publish to POST received", post_waits.collect());
+    report(
         "publish to `placed` committed",
         placed
             .filter_map(|(_, event)| event.data.timings.placed_ms)
@@ -73,7 +76,7 @@ async fn two_hundred_requests_a_second_are_all_delivered_once() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_burst_goes_through_as_fast_as_it_can_and_each_is_called_once() {
+async fn a_burst_is_placed_at_full_speed_and_each_number_is_called_once() {
     let total = 300 * seconds();
     let system = System::start(10_000.0).await;
     let mut statuses = system.broker.statuses().await;
@@ -91,19 +94,20 @@ async fn a_burst_goes_through_as_fast_as_it_can_and_each_is_called_once() {
             );
             let message =
                 voice_otp_publisher::event::message(zeroize_bytes(event.to_string())).unwrap();
-            drop(system.publisher.post(message).await.unwrap());
+            drop(system.publisher.enqueue(message).await.unwrap());
         }
     };
     tokio::join!(
         publishing,
-        statuses.count("placed", total, Duration::from_mins(2))
+        statuses.until_count("placed", total, Duration::from_mins(2))
     );
-    let taken = start.elapsed();
+    let elapsed = start.elapsed();
     eprintln!(
-        "{total} requests placed in {taken:?}: {:.0}/s, publishing, Twilio and callbacks on the same cores",
-        total as f64 / taken.as_secs_f64()
+        "{total} requests placed in {elapsed:?}: {:.0}/s, publishing, Twilio and \
+         callbacks on the same cores",
+        total as f64 / elapsed.as_secs_f64()
     );
-    statuses.finals(total, Duration::from_mins(2)).await;
+    statuses.until_finals(total, Duration::from_mins(2)).await;
     statuses.assert_sound();
     assert_eq!(
         system.simulator.calls().len(),
@@ -113,7 +117,7 @@ async fn a_burst_goes_through_as_fast_as_it_can_and_each_is_called_once() {
     system.stop().await;
 }
 
-fn tell(what: &str, mut waits_ms: Vec<i64>) {
+fn report(what: &str, mut waits_ms: Vec<i64>) {
     waits_ms.sort_unstable();
     let share = |per_mille: usize| waits_ms[(waits_ms.len() - 1) * per_mille / 1000];
     eprintln!(

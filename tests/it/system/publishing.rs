@@ -1,4 +1,4 @@
-//! The publisher never lies.
+//! The publisher reports truthfully what the broker has stored.
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -23,7 +23,7 @@ fn message(id: usize, routing_key: &str) -> Message {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_sixteen_tasks_at_once_none_is_told_that_an_unroutable_message_is_stored() {
+async fn an_unroutable_message_is_never_reported_as_stored_to_any_of_sixteen_tasks() {
     let broker = Broker::fresh().await;
     let publisher = Publisher::start(Settings::new(broker.url.clone(), "/test")).unwrap();
     let tasks = (0..16).map(|task| {
@@ -51,11 +51,11 @@ async fn of_sixteen_tasks_at_once_none_is_told_that_an_unroutable_message_is_sto
         .filter(|(_, result)| result.is_ok())
         .map(|(id, _)| *id)
         .collect();
-    let lies = results
+    let false_reports = results
         .iter()
         .filter(|(id, result)| result.is_ok() == (id % 5 == 0))
         .count();
-    assert_eq!((lies, stored.len()), (0, 3200));
+    assert_eq!((false_reports, stored.len()), (0, 3200));
     assert!(
         results
             .iter()
@@ -68,7 +68,7 @@ async fn of_sixteen_tasks_at_once_none_is_told_that_an_unroutable_message_is_sto
 }
 
 #[tokio::test]
-async fn a_lost_connection_is_made_anew_and_what_waited_is_published() {
+async fn a_lost_connection_is_reestablished_and_waiting_messages_are_published() {
     let broker = Broker::fresh().await;
     let proxy = Proxy::to(broker.address()).await;
     let url = proxy.in_place_of(secrecy::ExposeSecret::expose_secret(&broker.url));
@@ -81,7 +81,7 @@ async fn a_lost_connection_is_made_anew_and_what_waited_is_published() {
         .publish(message(0, "otp.requested"))
         .await
         .unwrap();
-    proxy.shut();
+    proxy.close();
     let waiting = join_all((1..50).map(|id| publisher.publish(message(id, "otp.requested"))));
     let opening = async {
         tokio::time::sleep(Duration::from_secs(1)).await;
@@ -91,10 +91,10 @@ async fn a_lost_connection_is_made_anew_and_what_waited_is_published() {
     assert!(results.iter().all(Result::is_ok), "{results:?}");
     assert!(
         broker.depth(topology::REQUESTS).await >= 50,
-        "at least once each"
+        "each message at least once"
     );
 
-    proxy.shut();
+    proxy.close();
     let hasty = Publisher::start(Settings {
         timeout: Duration::from_secs(1),
         ..settings

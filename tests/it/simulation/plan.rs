@@ -1,0 +1,160 @@
+//! The plan of a run, which its seed determines.
+
+use std::time::Duration;
+
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
+use voice_otp::Tuning;
+use voice_otp::settings::Draft;
+use voice_otp::settings::policy::{RedialOutcome, RedialRule};
+use voice_otp_store::ledger::Limits;
+
+use super::bug::Bug;
+use super::fault_injector::Odds;
+use crate::memory::sample::draft;
+
+/// The plan of a run.
+#[derive(Debug, Clone)]
+pub(super) struct Plan {
+    pub(super) seed: u64,
+    pub(super) workers: usize,
+    pub(super) odds: Odds,
+    /// The await at which the first worker crashes, and whether it does so after the effect.
+    pub(super) crash_at: Option<(u64, bool)>,
+    pub(super) bug: Option<Bug>,
+}
+
+/// What happened in one or more runs.
+#[derive(Debug, Default, Clone)]
+pub(super) struct Stats {
+    pub(super) requests: u64,
+    pub(super) posts: u64,
+    pub(super) calls: u64,
+    pub(super) crashes: u64,
+    pub(super) faults: u64,
+    pub(super) redeliveries: u64,
+    pub(super) callbacks: u64,
+    pub(super) statuses: u64,
+}
+
+/// Tenant, account, and the account's calls per second.
+pub(super) const TENANTS: [(&str, u32, f64); 3] =
+    [("acme", 1, 4.0), ("bell", 1, 4.0), ("coop", 2, 2.0)];
+/// The latest-start margin: no call is placed later than this before its code expires.
+pub(super) const LEAD: Duration = Duration::from_secs(4);
+/// How long requests are published and faults are injected.
+pub(super) const FAULTY_PHASE: Duration = Duration::from_secs(10);
+/// How long after the faults every delivery must be final.
+pub(super) const COMPLETION_TIMEOUT: Duration = Duration::from_mins(3);
+/// How long the run continues, so that a second final status or a late call would appear.
+pub(super) const QUIET_PHASE: Duration = Duration::from_secs(15);
+
+impl Plan {
+    pub(super) fn of_seed(seed: u64, bug: Option<Bug>) -> Self {
+        let mut rng = StdRng::seed_from_u64(seed);
+        // In some runs only one kind of fault occurs, so that its effects show alone.
+        let mut odds = |limit: u32| {
+            if rng.random_bool(0.7) {
+                rng.random_range(0..=limit)
+            } else {
+                0
+            }
+        };
+        let odds = Odds {
+            crash: odds(12),
+            lost_answer: odds(40),
+            unreachable: odds(40),
+            stall: odds(6),
+        };
+        Self {
+            seed,
+            workers: rng.random_range(1..4),
+            odds,
+            crash_at: None,
+            bug,
+        }
+    }
+
+    /// A plan whose only fault is one crash of the first of two workers.
+    pub(super) fn crashing_at(seed: u64, nth: u64, after: bool) -> Self {
+        Self {
+            seed,
+            workers: 2,
+            odds: Odds::NONE,
+            crash_at: Some((nth, after)),
+            bug: None,
+        }
+    }
+}
+
+impl Stats {
+    pub(super) fn add(&mut self, other: &Self) {
+        self.requests += other.requests;
+        self.posts += other.posts;
+        self.calls += other.calls;
+        self.crashes += other.crashes;
+        self.faults += other.faults;
+        self.redeliveries += other.redeliveries;
+        self.callbacks += other.callbacks;
+        self.statuses += other.statuses;
+    }
+}
+
+/// Durations about a tenth of the defaults, so that a run is short.
+pub(super) fn tuning() -> Tuning {
+    Tuning {
+        lead: LEAD,
+        post_timeout: Duration::from_secs(1),
+        first_retry_delay: Duration::from_millis(100),
+        longest_retry_delay: Duration::from_secs(2),
+        settle_interval: Duration::from_millis(400),
+        absence_after: Duration::from_secs(2),
+        poll_after_with_callbacks: Duration::from_secs(3),
+        poll_after_without_callbacks: Duration::from_secs(1),
+        queue_grace: Duration::from_secs(1),
+        longest_poll_interval: Duration::from_secs(3),
+        give_up: Duration::from_secs(20),
+        heartbeat_interval: Duration::from_millis(500),
+        lease: Duration::from_secs(2),
+        claim_interval: Duration::from_millis(500),
+        sweep_interval: Duration::from_secs(1),
+        sweep_age: Duration::from_secs(1),
+        ..Tuning::default()
+    }
+}
+
+pub(super) fn limits(tuning: &Tuning) -> Limits {
+    Limits {
+        lease: tuning.lease,
+        begin_ahead: tuning.begin_ahead,
+        slot_late: tuning.slot_late,
+        hold_ahead: tuning.hold_ahead,
+        claim_ahead: tuning.claim_ahead,
+        rescue: tuning.post_timeout * 2 + tuning.lease,
+        forgotten: tuning.sweep_age,
+        recent: tuning.longest_life * 2,
+        retention: Duration::from_hours(7 * 24),
+    }
+}
+
+/// A tenant's settings. Those of every other account have redials.
+pub(super) fn tenant_settings(account: u32, rate: f64) -> Draft {
+    let mut draft = draft(account, rate);
+    if account.is_multiple_of(2) {
+        draft.redial.set(
+            RedialOutcome::Busy,
+            RedialRule {
+                times: 1,
+                after_s: 5,
+            },
+        );
+        draft.redial.set(
+            RedialOutcome::NoAnswer,
+            RedialRule {
+                times: 2,
+                after_s: 5,
+            },
+        );
+    }
+    draft
+}
