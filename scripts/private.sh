@@ -101,7 +101,7 @@ running() {
 }
 
 # Starts a server (name, then command) in a session of its own, so that Ctrl-C here does not reach it. Its parent stays with it:
-# in a container whose first process reaps nobody's children, a killed server would keep its process id for ever.
+# in a container whose first process reaps no children, a killed server would keep its process id forever.
 # shellcheck disable=SC2016 # the variables are for the inner shell
 spawn() {
     local name=$1
