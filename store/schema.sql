@@ -48,6 +48,18 @@ create table audit_log (
 );
 CREATE INDEX audit_log_tenant ON audit_log USING btree (tenant_id, id);
 
+create table database_state (
+    only_row boolean not null default true,
+    timeline integer,
+    synchronous boolean not null default false,
+    suspect_since timestamp with time zone,
+    clock_repaired_at timestamp with time zone,
+    clock_went_back interval not null default '00:00:00'::interval,
+    clock_step interval not null default '00:00:00'::interval,
+    constraint database_state_only_row_check CHECK (only_row),
+    constraint database_state_pkey PRIMARY KEY (only_row)
+);
+
 create table deliveries (
     tenant_id text not null,
     delivery_id text not null,
@@ -105,7 +117,8 @@ create table deliveries (
         'nothing'::text]))),
     constraint deliveries_state_check CHECK ((state = ANY (ARRAY['waiting'::text, 'placing'::text,
         'unsettled'::text, 'calling'::text, 'final'::text])))
-) with (fillfactor=70);
+) with (fillfactor=70, autovacuum_vacuum_scale_factor=0.02, autovacuum_vacuum_threshold=10000,
+        autovacuum_vacuum_cost_delay=0);
 CREATE UNIQUE INDEX deliveries_attempt ON deliveries USING btree (attempt_id) WHERE (attempt_id IS
         NOT NULL);
 CREATE UNIQUE INDEX deliveries_call ON deliveries USING btree (call_sid) WHERE (call_sid IS NOT
@@ -115,6 +128,8 @@ CREATE INDEX deliveries_concurrency ON deliveries USING btree (concurrency_key) 
 CREATE INDEX deliveries_due ON deliveries USING btree (wake_at) WHERE (state <> 'final'::text);
 CREATE INDEX deliveries_ended ON deliveries USING btree (ended_at) WHERE (state = 'final'::text);
 CREATE UNIQUE INDEX deliveries_line ON deliveries USING btree (line) WHERE (line IS NOT NULL);
+CREATE INDEX deliveries_queue ON deliveries USING btree (pace_key, tenant_id, ((attempt > 0)),
+        admitted_at) WHERE (state = 'waiting'::text);
 CREATE INDEX deliveries_unannounced ON deliveries USING btree (wake_at) WHERE unannounced;
 CREATE INDEX deliveries_user ON deliveries USING btree (user_mac, user_time) WHERE (user_mac IS NOT
         NULL);
@@ -122,8 +137,6 @@ CREATE UNIQUE INDEX deliveries_user_line ON deliveries USING btree (user_line) W
         NOT NULL);
 CREATE INDEX deliveries_user_open ON deliveries USING btree (user_mac, user_time) WHERE ((user_mac
         IS NOT NULL) AND (final_status IS NULL));
-CREATE INDEX deliveries_waiting ON deliveries USING btree (pace_key, tenant_id) WHERE (state =
-        'waiting'::text);
 
 create table finished (
     tenant_id text not null,
@@ -149,6 +162,16 @@ create table finished (
 CREATE INDEX finished_key ON ONLY finished USING btree (tenant_id, delivery_id);
 CREATE INDEX finished_tenant ON ONLY finished USING btree (tenant_id, ended_at);
 
+create table finished_keys (
+    tenant_id text not null,
+    delivery_id text not null,
+    identity_key text not null,
+    identity_mac bytea not null,
+    ended_at timestamp with time zone not null,
+    constraint finished_keys_pkey PRIMARY KEY (tenant_id, delivery_id)
+) partition by HASH (tenant_id, delivery_id);
+CREATE INDEX finished_keys_age ON ONLY finished_keys USING btree (ended_at);
+
 create table outbox (
     tenant_id text not null,
     delivery_id text not null,
@@ -161,8 +184,9 @@ create table outbox (
     tracestate text,
     created_at timestamp with time zone not null default clock_timestamp(),
     constraint outbox_pkey PRIMARY KEY (tenant_id, delivery_id, sequence)
-);
-CREATE INDEX outbox_age ON outbox USING btree (created_at);
+) with (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=10000,
+        autovacuum_vacuum_cost_delay=0);
+CREATE INDEX outbox_owner ON outbox USING btree (owner, created_at);
 
 create table pacing (
     pace_key text not null,
@@ -173,10 +197,15 @@ create table pacing (
     hold_until timestamp with time zone not null default '-infinity'::timestamp with time zone,
     probe_interval_us bigint,
     circuit_openings integer not null default 0,
+    queue_until timestamp with time zone,
+    queue_counted_at timestamp with time zone not null default '-infinity'::timestamp with time
+        zone,
     constraint pacing_interval_us_check CHECK ((interval_us > 0)),
     constraint pacing_pkey PRIMARY KEY (pace_key)
-) with (fillfactor=50);
+) with (fillfactor=50, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=1000,
+        autovacuum_vacuum_cost_delay=0);
 CREATE INDEX pacing_account ON pacing USING btree (account_sid);
+CREATE INDEX pacing_queue ON pacing USING btree (queue_counted_at) WHERE (queue_until IS NOT NULL);
 
 create table past_attempts (
     attempt_id uuid not null,
@@ -217,6 +246,15 @@ create table spend (
     calls bigint not null,
     constraint spend_pkey PRIMARY KEY (tenant_id, hour, unit)
 );
+
+create table tenant_slots (
+    pace_key text not null,
+    tenant_id text not null,
+    held bigint not null,
+    counted_at timestamp with time zone not null,
+    held_until timestamp with time zone not null,
+    constraint tenant_slots_pkey PRIMARY KEY (pace_key, tenant_id)
+) with (fillfactor=50);
 
 create table test_calls (
     tenant_id text not null,
@@ -300,12 +338,15 @@ CREATE TRIGGER notify_settings_changed AFTER INSERT OR DELETE OR UPDATE ON voice
         ROW EXECUTE FUNCTION notify_settings_changed();
 
 create table workers (
-    epoch bigint generated always as identity,
+    epoch bigint not null default ((('x'::text || "left"(replace((gen_random_uuid())::text,
+        '-'::text, ''::text), 12)))::bit(48))::bigint,
     name text not null,
     started_at timestamp with time zone not null default clock_timestamp(),
     lease_until timestamp with time zone not null,
+    gives_slots boolean not null default false,
     constraint workers_pkey PRIMARY KEY (epoch)
-);
+) with (autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=1000,
+        autovacuum_vacuum_cost_delay=0);
 
 create function admit(
         in_worker bigint,
@@ -352,6 +393,24 @@ create function archive_finished(
     returns bigint language plpgsql volatile;
 create function batch_size_hint()
     returns SETOF integer language plpgsql immutable rows 40;
+create function claim_deliveries(
+        in_worker bigint,
+        in_keys text[],
+        in_limit bigint,
+        in_ahead interval,
+        in_forgotten interval)
+    returns TABLE(tenant_id text, delivery_id text, revision bigint, state text, wake_at timestamp
+        with time zone, sealed_key text, sealed bytea, to_masked text, locale text, context jsonb,
+        traceparent text, tracestate text, account_sid text, pace_key text, requested_at timestamp
+        with time zone, admitted_at timestamp with time zone, expires_at timestamp with time zone,
+        place_by timestamp with time zone, slot_at timestamp with time zone, slot_epoch bigint,
+        announced_at timestamp with time zone, attempt integer, attempt_id uuid, intent_at
+        timestamp with time zone, line bytea, settle_after timestamp with time zone, call_sid text,
+        heard_after_ms integer, placed_at timestamp with time zone, ringing_at timestamp with time
+        zone, answered_at timestamp with time zone, cancel_reason text, voicemail text, played
+        text, answered_by text, redials integer, verified_at timestamp with time zone, tries
+        integer, sequence integer, final_status text, is_parked boolean) language plpgsql volatile
+        rows 1000 set enable_seqscan=off set plan_cache_mode=force_generic_plan;
 create function close_circuit(
         in_pace_key text)
     returns void language plpgsql volatile;
@@ -366,7 +425,10 @@ create function lock_pacing(
 create function maintain_archive_partitions(
         in_recent interval,
         in_keep interval)
-    returns void language plpgsql volatile set lock_timeout=50ms;
+    returns void language plpgsql volatile security definer set search_path from current set
+        lock_timeout=50ms;
+create function note_timeline()
+    returns timestamp with time zone language plpgsql volatile;
 create function notify_account_changed()
     returns trigger language plpgsql volatile;
 create function notify_settings_changed()
@@ -379,6 +441,10 @@ create function open_circuit(
 create function pace_interval(
         in_calls_per_second double precision)
     returns bigint language sql immutable;
+create function repair_clock_step(
+        in_step interval,
+        in_lease interval)
+    returns void language plpgsql volatile;
 create function reschedule_account(
         in_pace_key text,
         in_hold interval)
@@ -414,4 +480,9 @@ create function start_attempts(
 create function throttle_account(
         in_pace_key text,
         in_wait interval)
+    returns void language plpgsql volatile;
+create function void_slots(
+        in_pace_key text,
+        in_hold interval,
+        in_resumed boolean)
     returns void language plpgsql volatile;

@@ -22,16 +22,19 @@
 --                      to be finished: the two statuses, the second may be null
 --
 -- Locks, in order: the pacing rows of the batch, by key (lock_pacing); the inserted deliveries, by
--- key. Two batches can't deadlock. A pacing row whose backlog is longer than the life of every code
--- in the batch is not locked: a flood of refusals locks nothing.
+-- key; the shares of tenants (tenant_slots), which are only written with the pacing row locked. Two
+-- batches can't deadlock. A pacing row whose backlog is longer than the life of every code in the
+-- batch is not locked: a flood of refusals locks nothing.
 --
 -- Verdicts
 --   admitted               new, to be placed: slot_at is reserved. begun: the attempt is started,
 --                          state placing. held: the worker owns it. has_older_requests: the user
 --                          has open deliveries that this one supersedes. Also the request's own
 --                          row, if an earlier answer was lost; identity_key is set then.
---                          While the circuit is open, a request whose slot would be too late, but
---                          for the circuit, has none: it is due at its deadline, slot_at.
+--                          While the account has a queue, the request has no slot and no owner:
+--                          it joins the queue, slot_at is the estimate of its slot, and it is due
+--                          at its deadline. While the circuit is open, one that is late only for
+--                          the circuit joins too; slot_at is its deadline then.
 --   admitted_without_slot  new, paused: due at its deadline
 --   finished               new, and final: the given statuses are written
 --   account_backlog        new, and final: no slot before the deadline, or the tenant's share of
@@ -50,8 +53,9 @@
 -- Must never move a rate limit for a request that isn't new, start two attempts on one line or for
 -- one user, or place a call for a tombstone.
 --
--- Performance: it is planned once per connection, whatever the tables then hold. Keys are looked up
--- in laterals with a limit, and rows found again by ctid, so that only an index will do.
+-- Performance: its cost must not depend on how much waits or is archived. It is planned once per
+-- connection, whatever the tables then hold. Keys are looked up in laterals with a limit, and rows
+-- found again by ctid, so that only an index will do.
 create or replace function admit(
     in_worker bigint, in_skip boolean, in_begin_ahead interval, in_rescue interval,
     in_hold_ahead interval,
@@ -73,6 +77,10 @@ declare
     t timestamptz;
     to_lock text[];
     locked text[];
+    known_keys text[];
+    known_macs bytea[];
+    -- A slot closer to the deadline couldn't be used in time.
+    margin constant interval := '5 milliseconds';
 begin
     if exists (select 1 from unnest(in_pace_key) as x(k) left join pacing p on p.pace_key = x.k
                 where x.k is not null and p.pace_key is null) then
@@ -86,8 +94,21 @@ begin
       join pacing p on p.pace_key = w.pace_key
      -- A paused request waits for a resumption under way: it would not see the new row.
      where w.paused
-        or greatest(case when p.probe_interval_us is null then p.tat end, clock_timestamp(),
-                    p.hold_until) <= w.place_by;
+        or greatest(case when p.probe_interval_us is null then coalesce(p.queue_until, p.tat) end,
+                    clock_timestamp(), p.hold_until) <= w.place_by - margin;
+    -- Repeats, before the locks. One that is archived in between is known from here.
+    select array_agg(coalesce(d.identity_key, f.identity_key) order by i.ord),
+           array_agg(coalesce(d.identity_mac, f.identity_mac) order by i.ord)
+      into known_keys, known_macs
+      from unnest(in_tenant, in_delivery) with ordinality as i(tenant_id, delivery_id, ord)
+     cross join batch_size_hint()
+      left join lateral (
+        select d.identity_key, d.identity_mac from deliveries d
+         where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id limit 1) d on true
+      left join lateral (
+        select f.identity_key, f.identity_mac from finished_keys f
+         where d.identity_key is null and f.tenant_id = i.tenant_id
+           and f.delivery_id = i.delivery_id limit 1) f on true;
     locked := lock_pacing(to_lock, in_skip);
     -- After the locks: what is read from here on is current, and this is the time of the
     -- reservations.
@@ -95,9 +116,9 @@ begin
     return query
     -- Each step adds its columns to those of the step before it.
     with looked_up as (
-        select coalesce(d.identity_key <> '', f.identity_key is not null) as known,
-               coalesce(d.identity_key, f.identity_key) as known_key,
-               coalesce(d.identity_mac, f.identity_mac) as known_mac,
+        select coalesce(d.identity_key, i.known_key, '') <> '' as known,
+               coalesce(d.identity_key, i.known_key) as known_key,
+               coalesce(d.identity_mac, i.known_mac) as known_mac,
                -- Started by this very attempt: the request's own row, whose answer was lost.
                coalesce(d.attempt_id = i.attempt_id and d.state = 'placing' and d.revision = 1,
                         false) as own_row,
@@ -109,7 +130,7 @@ begin
                -- A publisher's clock that is ahead must not make later requests look older.
                case when i.user_mac is not null then least(coalesce(i.requested_at, t), t) end
                    as user_time,
-               p.at, p.epoch, p.base, p.step_us, p.own_us, p.probes_from, p.limited,
+               p.at, p.epoch, p.base, p.step_us, p.own_us, p.probes_from, p.has_queue, p.limited,
                p.tenant_share, p.shared,
                i.tenant_id, i.delivery_id, i.identity_key, i.identity_mac, i.user_mac,
                i.requested_at, i.expires_at, i.to_masked, i.context, i.traceparent, i.tracestate,
@@ -121,12 +142,13 @@ begin
             in_requested_at, in_expires_at, in_to_masked, in_context, in_traceparent,
             in_tracestate, in_sealed_key, in_sealed, in_locale, in_account, in_pace_key,
             in_paused, in_version, in_place_by, in_heard_after_ms, in_attempt, in_line,
-            in_status1, in_route1, in_body1, in_status2, in_route2, in_body2
+            in_status1, in_route1, in_body1, in_status2, in_route2, in_body2, known_keys,
+            known_macs
         ) with ordinality as i(
             tenant_id, delivery_id, identity_key, identity_mac, user_mac, requested_at, expires_at,
             to_masked, context, traceparent, tracestate, sealed_key, sealed, locale, account_sid,
             pace_key, paused, version, place_by, heard_after_ms, attempt_id, line, status1, route1,
-            body1, status2, route2, body2, ord)
+            body1, status2, route2, body2, known_key, known_mac, ord)
          cross join batch_size_hint()
           left join lateral (
             select d.delivery_id, d.identity_key, d.identity_mac, d.attempt_id, d.state,
@@ -134,14 +156,12 @@ begin
               from deliveries d
              where d.tenant_id = i.tenant_id and d.delivery_id = i.delivery_id limit 1) d on true
           left join lateral (
-            select f.identity_key, f.identity_mac from finished f
-             where d.delivery_id is null and f.tenant_id = i.tenant_id
-               and f.delivery_id = i.delivery_id limit 1) f on true
-          left join lateral (
             select s.version from voice_settings s where s.tenant_id = i.tenant_id limit 1) s
             on true
           left join lateral (
-            select p.ctid as at, p.epoch, greatest(p.tat, t, p.hold_until) as base,
+            select p.ctid as at, p.epoch,
+                   greatest(p.tat, p.queue_until, t, p.hold_until) as base,
+                   p.queue_until is not null as has_queue,
                    greatest(p.interval_us, coalesce(p.probe_interval_us, 0)) as step_us,
                    p.interval_us as own_us,
                    case when p.probe_interval_us is not null then greatest(t, p.hold_until) end
@@ -161,7 +181,8 @@ begin
         select not (l.known or l.stale or l.cancelled or l.row_locked) as candidate,
                l.known, l.known_key, l.known_mac, l.own_row, l.known_slot_at, l.known_epoch,
                l.known_at, l.known_wake_at, l.stale, l.cancelled, l.row_locked, l.locked,
-               l.user_time, l.at, l.epoch, l.base, l.step_us, l.own_us, l.probes_from, l.limited,
+               l.user_time, l.at, l.epoch, l.base, l.step_us, l.own_us, l.probes_from, l.has_queue,
+               l.limited,
                l.tenant_share, l.shared, l.tenant_id, l.delivery_id, l.identity_key, l.identity_mac,
                l.user_mac, l.requested_at, l.expires_at, l.to_masked, l.context, l.traceparent,
                l.tracestate, l.sealed_key, l.sealed, l.locale, l.account_sid, l.pace_key, l.paused,
@@ -177,6 +198,7 @@ begin
                c.candidate, c.known, c.known_key, c.known_mac, c.own_row, c.known_slot_at,
                c.known_epoch, c.known_at, c.known_wake_at, c.stale, c.cancelled, c.row_locked,
                c.locked, c.user_time, c.at, c.epoch, c.base, c.step_us, c.own_us, c.probes_from,
+               c.has_queue,
                c.limited, c.tenant_share, c.shared, c.tenant_id, c.delivery_id, c.identity_key,
                c.identity_mac, c.user_mac, c.requested_at, c.expires_at, c.to_masked, c.context,
                c.traceparent, c.tracestate, c.sealed_key, c.sealed, c.locale, c.account_sid,
@@ -189,6 +211,7 @@ begin
                u.candidate, u.known, u.known_key, u.known_mac, u.own_row, u.known_slot_at,
                u.known_epoch, u.known_at, u.known_wake_at, u.stale, u.cancelled, u.row_locked,
                u.locked, u.user_time, u.at, u.epoch, u.base, u.step_us, u.own_us, u.probes_from,
+               u.has_queue,
                u.limited, u.tenant_share, u.shared, u.tenant_id, u.delivery_id, u.identity_key,
                u.identity_mac, u.user_mac, u.requested_at, u.expires_at, u.to_masked, u.context,
                u.traceparent, u.tracestate, u.sealed_key, u.sealed, u.locale, u.account_sid,
@@ -206,6 +229,7 @@ begin
                f.superseded, f.known, f.known_key, f.known_mac, f.own_row, f.known_slot_at,
                f.known_epoch, f.known_at, f.known_wake_at, f.stale, f.cancelled, f.row_locked,
                f.locked, f.user_time, f.at, f.epoch, f.base, f.step_us, f.own_us, f.probes_from,
+               f.has_queue,
                f.limited, f.tenant_share, f.shared, f.tenant_id, f.delivery_id, f.identity_key,
                f.identity_mac, f.user_mac, f.requested_at, f.expires_at, f.to_masked, f.context,
                f.traceparent, f.tracestate, f.sealed_key, f.sealed, f.locale, f.account_sid,
@@ -219,7 +243,8 @@ begin
                a.admitted, a.asks, a.superseded, a.known, a.known_key, a.known_mac, a.own_row,
                a.known_slot_at, a.known_epoch, a.known_at, a.known_wake_at, a.stale, a.cancelled,
                a.row_locked, a.locked, a.user_time, a.at, a.epoch, a.base, a.step_us, a.own_us,
-               a.probes_from, a.limited, a.tenant_share, a.shared, a.tenant_id, a.delivery_id,
+               a.probes_from, a.has_queue, a.limited, a.tenant_share, a.shared, a.tenant_id,
+               a.delivery_id,
                a.identity_key, a.identity_mac, a.user_mac, a.requested_at, a.expires_at,
                a.to_masked, a.context, a.traceparent, a.tracestate, a.sealed_key, a.sealed,
                a.locale, a.account_sid, a.pace_key, a.paused, a.place_by, a.heard_after_ms,
@@ -227,11 +252,17 @@ begin
                a.ord
           from asking a
     ), ahead as materialized (
-        select x.pace_key, x.tenant_id, (
-                   select count(*) from deliveries d
-                    where d.pace_key = x.pace_key and d.tenant_id = x.tenant_id
-                      and d.state = 'waiting' and d.slot_at > t) as waiting
+        -- The slots that a tenant was given pass evenly until the last of them.
+        select x.pace_key, x.tenant_id, coalesce(y.held_until, t) as held_until,
+               coalesce(case when y.held_until > greatest(t, y.counted_at) then least(y.held,
+                   (y.held * (extract(epoch from y.held_until - t) * 1000000)::bigint
+                       + (extract(epoch from y.held_until - y.counted_at) * 1000000)::bigint - 1)
+                   / (extract(epoch from y.held_until - y.counted_at) * 1000000)::bigint)
+                   end, 0) as waiting
           from (select distinct r.pace_key, r.tenant_id from ranked r where r.asks and r.shared) x
+          left join lateral (
+            select y.held, y.counted_at, y.held_until from tenant_slots y
+             where y.pace_key = x.pace_key and y.tenant_id = x.tenant_id limit 1) y on true
     ), shares as (
         -- Of the slots before its deadline a tenant may hold its share, and one in any case.
         select r.asks and not coalesce(
@@ -242,7 +273,8 @@ begin
                r.nth, r.admitted, r.asks, r.superseded, r.known, r.known_key, r.known_mac,
                r.own_row, r.known_slot_at, r.known_epoch, r.known_at, r.known_wake_at, r.stale,
                r.cancelled, r.row_locked, r.locked, r.user_time, r.at, r.epoch, r.base, r.step_us,
-               r.probes_from, r.limited, r.tenant_id, r.delivery_id, r.identity_key, r.identity_mac,
+               r.probes_from, r.has_queue, r.limited, r.tenant_id, r.delivery_id, r.identity_key,
+               r.identity_mac,
                r.user_mac, r.requested_at, r.expires_at, r.to_masked, r.context, r.traceparent,
                r.tracestate, r.sealed_key, r.sealed, r.locale, r.account_sid, r.pace_key, r.paused,
                r.place_by, r.heard_after_ms, r.attempt_id, r.line, r.status1, r.route1, r.body1,
@@ -257,16 +289,20 @@ begin
                s.wanted, s.nth, s.admitted, s.asks, s.superseded, s.known, s.known_key, s.known_mac,
                s.own_row, s.known_slot_at, s.known_epoch, s.known_at, s.known_wake_at, s.stale,
                s.cancelled, s.row_locked, s.locked, s.user_time, s.at, s.epoch, s.base, s.step_us,
-               s.probes_from, s.limited, s.tenant_id, s.delivery_id, s.identity_key, s.identity_mac,
+               s.probes_from, s.has_queue, s.limited, s.tenant_id, s.delivery_id, s.identity_key,
+               s.identity_mac,
                s.user_mac, s.requested_at, s.expires_at, s.to_masked, s.context, s.traceparent,
                s.tracestate, s.sealed_key, s.sealed, s.locale, s.account_sid, s.pace_key, s.paused,
                s.place_by, s.heard_after_ms, s.attempt_id, s.line, s.status1, s.route1, s.body1,
                s.status2, s.route2, s.body2, s.ord
           from shares s
     ), timed as (
-        select w.wanted and w.locked and w.slot_if_all <= w.place_by as in_time,
-               coalesce(w.wanted and w.locked and w.slot_if_all > w.place_by
-                            and w.probes_from <= w.place_by, false) as waits_for_circuit,
+        select w.wanted and w.locked and not w.has_queue
+                   and w.slot_if_all <= w.place_by - margin as in_time,
+               coalesce(w.wanted and w.locked and w.has_queue
+                            and (w.slot_if_all <= w.place_by - margin
+                                 or w.probes_from <= w.place_by - margin),
+                        false) as joins_queue,
                w.slot_if_all, w.wanted, w.nth, w.admitted, w.asks, w.superseded, w.known,
                w.known_key, w.known_mac, w.own_row, w.known_slot_at, w.known_epoch, w.known_at,
                w.known_wake_at, w.stale, w.cancelled, w.row_locked, w.user_time, w.at, w.epoch,
@@ -280,11 +316,11 @@ begin
         select case when w.in_time then w.base
                         + (row_number() over (partition by w.pace_key, w.in_time order by w.ord)
                            - 1) * w.step_us * interval '1 microsecond'
-                    when w.waits_for_circuit then w.place_by
+                    when w.joins_queue then least(w.slot_if_all, w.place_by)
                     when w.wanted then w.slot_if_all
                     when w.asks then w.base + w.nth * w.step_us * interval '1 microsecond' end
                    as slot_at,
-               w.in_time, w.waits_for_circuit, w.admitted, w.superseded, w.known, w.known_key,
+               w.in_time, w.joins_queue, w.admitted, w.superseded, w.known, w.known_key,
                w.known_mac, w.own_row, w.known_slot_at, w.known_epoch, w.known_at, w.known_wake_at,
                w.stale, w.cancelled, w.row_locked, w.user_time, w.at, w.epoch, w.step_us, w.limited,
                w.tenant_id, w.delivery_id, w.identity_key, w.identity_mac, w.user_mac,
@@ -296,7 +332,7 @@ begin
     ), ready as (
         select s.in_time and s.slot_at <= t + in_begin_ahead and s.attempt_id is not null
                    and not s.limited and o.one is null and u.one is null as ready,
-               s.slot_at, s.in_time, s.waits_for_circuit, s.admitted, s.superseded, s.known,
+               s.slot_at, s.in_time, s.joins_queue, s.admitted, s.superseded, s.known,
                s.known_key, s.known_mac, s.own_row, s.known_slot_at, s.known_epoch, s.known_at,
                s.known_wake_at, s.stale, s.cancelled, s.row_locked, s.user_time, s.at, s.epoch,
                s.step_us, s.tenant_id, s.delivery_id, s.identity_key, s.identity_mac, s.user_mac,
@@ -316,10 +352,10 @@ begin
                    as begun,
                case when r.paused then 'admitted_without_slot'
                     when r.pace_key is null then 'finished'
-                    when r.in_time or r.waits_for_circuit then 'admitted'
+                    when r.in_time or r.joins_queue then 'admitted'
                     else 'account_backlog' end as verdict,
                (extract(epoch from r.slot_at - t) * 1000)::bigint as wait_ms,
-               r.slot_at, r.in_time, r.waits_for_circuit, r.admitted, r.superseded, r.known,
+               r.slot_at, r.in_time, r.joins_queue, r.admitted, r.superseded, r.known,
                r.known_key, r.known_mac, r.own_row, r.known_slot_at, r.known_epoch, r.known_at,
                r.known_wake_at, r.stale, r.cancelled, r.row_locked, r.user_time, r.at, r.epoch,
                r.step_us, r.tenant_id, r.delivery_id, r.identity_key, r.identity_mac, r.user_mac,
@@ -342,7 +378,7 @@ begin
                     when p.verdict in ('admitted', 'admitted_without_slot') then 'waiting'
                     else 'final' end,
                case when p.begun then t + in_rescue
-                    when p.paused or p.waits_for_circuit then p.place_by
+                    when p.paused or p.joins_queue then p.place_by
                     when p.in_time then least(p.slot_at, p.place_by) else t end,
                p.identity_key, p.identity_mac, p.user_mac,
                case when p.verdict in ('admitted', 'admitted_without_slot') then p.sealed_key end,
@@ -351,8 +387,8 @@ begin
                p.pace_key, p.requested_at, t, p.expires_at, coalesce(p.place_by, p.expires_at),
                coalesce(p.heard_after_ms, 0),
                case when p.in_time then p.slot_at end, case when p.in_time then p.epoch end,
-               case when p.in_time then p.slot_at
-                    when p.paused or p.waits_for_circuit then p.place_by end,
+               case when p.in_time or p.joins_queue then p.slot_at
+                    when p.paused then p.place_by end,
                case when p.begun then 1 else 0 end, case when p.begun then p.attempt_id end,
                case when p.begun then t end, case when p.begun then p.line end,
                p.user_time, case when p.begun then p.user_mac end,
@@ -378,11 +414,12 @@ begin
         returning d.tenant_id, d.delivery_id, d.owner, d.wake_at
     ), outcome as materialized (
         select n.delivery_id is not null as inserted, n.owner is not null as held, n.wake_at,
-               p.begun, p.verdict, p.wait_ms, p.slot_at, p.in_time, p.superseded, p.known,
+               p.begun, p.verdict, p.wait_ms, p.slot_at, p.in_time, p.joins_queue, p.superseded,
+               p.known,
                p.known_key, p.known_mac, p.own_row, p.known_slot_at, p.known_epoch, p.known_at,
                p.known_wake_at, p.stale, p.cancelled, p.row_locked, p.user_time, p.at, p.epoch,
-               p.step_us, p.tenant_id, p.delivery_id, p.user_mac, p.traceparent, p.tracestate,
-               p.status1, p.route1, p.body1, p.status2, p.route2, p.body2, p.ord
+               p.step_us, p.pace_key, p.tenant_id, p.delivery_id, p.user_mac, p.traceparent,
+               p.tracestate, p.status1, p.route1, p.body1, p.status2, p.route2, p.body2, p.ord
           from planned p
           left join inserted n
             on p.admitted and n.tenant_id = p.tenant_id and n.delivery_id = p.delivery_id
@@ -412,10 +449,32 @@ begin
          ) e
          where p.inserted
     ), pacing_moved as (
-        update pacing p set tat = m.next
-          from (select o.at, max(o.slot_at) + max(o.step_us) * interval '1 microsecond' as next
-                  from outcome o where o.in_time and o.inserted group by o.at) m
+        update pacing p set
+               tat = coalesce(m.next, p.tat),
+               queue_until = case when m.joined > 0
+                                  then greatest(p.tat, p.queue_until, t, p.hold_until)
+                                       + m.joined * m.step_us * interval '1 microsecond'
+                                  else p.queue_until end
+          from (select o.at, max(o.step_us) as step_us,
+                       max(o.slot_at) filter (where o.in_time)
+                           + max(o.step_us) * interval '1 microsecond' as next,
+                       count(*) filter (where o.joins_queue) as joined
+                  from outcome o
+                 where (o.in_time or o.joins_queue) and o.inserted group by o.at) m
          where p.ctid = m.at
+    ), share_moved as (
+        insert into tenant_slots as y (pace_key, tenant_id, held, counted_at, held_until)
+        select h.pace_key, h.tenant_id, h.waiting + m.slots, t, greatest(h.held_until, m.last)
+          from ahead h
+          join (select o.pace_key, o.tenant_id, count(*) as slots, max(o.slot_at) as last
+                  from outcome o
+                 where (o.in_time or o.joins_queue) and o.inserted and o.slot_at > t
+                 group by o.pace_key, o.tenant_id) m
+            on m.pace_key = h.pace_key and m.tenant_id = h.tenant_id
+         order by h.pace_key, h.tenant_id
+        on conflict (pace_key, tenant_id) do update set
+            held = excluded.held, counted_at = excluded.counted_at,
+            held_until = excluded.held_until
     )
     select o.ord,
            case when o.own_row then 'admitted' when o.known then 'duplicate'

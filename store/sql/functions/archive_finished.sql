@@ -1,8 +1,9 @@
 -- archive_finished(recent, limit)
 --
 -- Moves up to `limit` deliveries that finished longer than `recent` ago from deliveries to
--- finished, without codes and numbers, and deletes up to `limit` past attempts of that age.
--- Tombstones are deleted. Returns how many deliveries it moved or deleted.
+-- finished, without codes and numbers, and their identities to finished_keys, and deletes up to
+-- `limit` past attempts of that age. Tombstones are deleted, and up to `limit` identities whose day
+-- is not archived any more. Returns how many deliveries it moved or deleted.
 --
 -- Locks: an advisory lock of the schema, shared with maintain_archive_partitions(); if another
 -- transaction has it, the function does nothing and returns 0. Then the deliveries, in the order of
@@ -48,8 +49,18 @@ begin
                r.admitted_at, r.expires_at, r.placed_at, r.ringing_at, r.answered_at,
                r.verified_at, r.final_status, r.ended_at
           from deleted r where r.identity_key <> ''
+    ), keys_archived as (
+        insert into finished_keys (tenant_id, delivery_id, identity_key, identity_mac, ended_at)
+        select r.tenant_id, r.delivery_id, r.identity_key, r.identity_mac, r.ended_at
+          from deleted r where r.identity_key <> ''
+        on conflict do nothing
     )
     select count(*) into moved from deleted;
+    delete from finished_keys k where (k.tenant_id, k.delivery_id) in (
+        select o.tenant_id, o.delivery_id from finished_keys o
+         where o.ended_at < (
+             select to_date(min(d), 'YYYYMMDD')::timestamp at time zone 'UTC' from unnest(days) d)
+         order by o.ended_at limit in_limit);
     delete from past_attempts where attempt_id in (
         select attempt_id from past_attempts
          where ended_at < t - in_recent order by ended_at limit in_limit);

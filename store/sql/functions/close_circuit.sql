@@ -1,9 +1,9 @@
 -- close_circuit(pace key)
 --
--- Closes the circuit of a rate limit and reschedules what waits at the account's rate. Notifies the
--- account's tenants' caches. Does nothing if the circuit is closed.
+-- Closes the circuit of a rate limit: what waits gets slots at the account's rate from now on.
+-- Notifies the account's tenants' caches. Does nothing if the circuit is closed.
 --
--- Locks: the pacing row; then what reschedule_account() locks.
+-- Locks: what void_slots() locks.
 --
 -- Must never end a hold: one that Twilio asked for still counts.
 create or replace function close_circuit(in_pace_key text) returns void language plpgsql as $$
@@ -16,6 +16,6 @@ begin
     if not found then
         return;
     end if;
-    perform reschedule_account(in_pace_key, interval '0');
+    perform void_slots(in_pace_key, interval '0', true);
     perform pg_notify('voice_otp_settings', '@' || account);
 end $$;

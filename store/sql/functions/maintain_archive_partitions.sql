@@ -9,15 +9,22 @@
 -- one does: it waits at most 50 ms for its locks, then the function fails with lock_not_available
 -- (55P03), and the next call tries again.
 --
--- Must never drop a partition of a day within `keep`.
+-- Runs with the rights of its owner, so that a worker's role need not own or create tables. Its
+-- search path is that of the session that made it, with the caller's temporary tables at the end,
+-- where they hide nothing. Only roles that were granted it may execute it.
+--
+-- Must never drop a partition of a day within `keep`, nor use a name that its caller chooses.
 create or replace function maintain_archive_partitions(in_recent interval, in_keep interval)
-returns void language plpgsql set lock_timeout = '50ms' as $$
+returns void language plpgsql security definer
+set search_path from current set lock_timeout = '50ms' as $$
 declare
     t timestamptz := clock_timestamp();
     partition text;
     old regclass;
     day date;
 begin
+    -- Unnamed, they would come first.
+    perform set_config('search_path', current_setting('search_path') || ', pg_temp', true);
     -- One lock per schema: tests have a schema each.
     if not pg_try_advisory_xact_lock(hashtext('voice-otp archive ' || current_schema())) then
         return;
@@ -48,3 +55,5 @@ begin
         execute format('drop table %s', old);
     end loop;
 end $$;
+
+revoke all on function maintain_archive_partitions(interval, interval) from public;

@@ -6,7 +6,7 @@
 -- pace key. A failed probe of a half-open circuit opens it again. Notifies the account's tenants'
 -- caches.
 --
--- Locks: the pacing row; then what reschedule_account() locks.
+-- Locks: what void_slots() locks.
 --
 -- Must never extend an open circuit: the failures of calls that were under way together would count
 -- several times.
@@ -30,7 +30,7 @@ begin
     wait := least(in_first * (2 ^ least(openings, 10)), in_longest);
     update pacing p set probe_interval_us = 2000000, circuit_openings = p.circuit_openings + 1
      where p.pace_key = in_pace_key;
-    perform reschedule_account(in_pace_key, wait);
+    perform void_slots(in_pace_key, wait, false);
     perform pg_notify('voice_otp_settings', '@' || account);
     return (extract(epoch from wait) * 1000)::bigint;
 end $$;

@@ -1,5 +1,7 @@
 -- reschedule_account(pace key, hold)
 --
+-- Only for workers of the previous release, which don't give slots to queues: see void_slots().
+--
 -- Makes all reserved slots of a rate limit void and gives its waiting deliveries new ones, from now
 -- or from the end of the hold on, at the account's present rate: deliveries without an attempt
 -- first, each group in the order of admission. Returns how many deliveries were moved; 0 if there

@@ -1,10 +1,10 @@
 -- set_tenant_paused(tenant id, paused)
 --
--- Pauses a tenant, or resumes it and reschedules what waits under its account's rate limit and its
--- own. Returns false, and does nothing, if the tenant has no settings.
+-- Pauses a tenant, or resumes it, so that what waits under its account's rate limit and its own
+-- gets slots. Returns false, and does nothing, if the tenant has no settings.
 --
 -- Locks: the tenant's settings; when resuming, for each of the two rate limits in the order of
--- their keys, what reschedule_account() locks.
+-- their keys, what void_slots() locks.
 --
 -- Must never leave the version as it is: a plan that was made before the change would still be
 -- admitted.
@@ -19,7 +19,7 @@ begin
         return false;
     end if;
     if not in_paused then
-        perform reschedule_account(p.pace_key, interval '0')
+        perform void_slots(p.pace_key, interval '0', true)
            from (select pace_key from pacing
                   where pace_key in (account, account || '/' || in_tenant)
                   order by pace_key) p;

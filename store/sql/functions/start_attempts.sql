@@ -21,8 +21,8 @@
 --
 -- Verdicts
 --   started               state placing, the intent is stored: send the POST at slot_at
---   rescheduled           slot_at is the new slot; slot_epoch 0: the circuit is open and the
---                         delivery is due at its deadline, slot_at
+--   rescheduled           slot_at is the new slot; slot_epoch 0: there is a queue, so the delivery
+--                         is parked: it has no slot and no owner, and slot_at is an estimate
 --   no_slot               the next slot, slot_at, is after the deadline; or the delivery is a
 --                         retry, and a backlog goes first, until slot_at
 --   line_busy             another attempt is being placed on the line (account, From and To), or an
@@ -50,6 +50,8 @@ create or replace function start_attempts(
 declare
     t timestamptz;
     locked text[];
+    -- A slot closer to the deadline couldn't be used in time.
+    margin constant interval := '5 milliseconds';
 begin
     if exists (select 1 from unnest(in_pace_key) as x(k) left join pacing p on p.pace_key = x.k
                 where p.pace_key is null) then
@@ -76,7 +78,7 @@ begin
                d.at, d.place_by, d.slot_at, d.user_mac, d.attempt > 0 as is_retry,
                n.one is not null as superseded, u.one is not null as user_busy,
                o.one is not null as line_busy,
-               p.at as pace_at, p.epoch, p.base, p.step_us, p.probes_from, p.max_calls,
+               p.at as pace_at, p.epoch, p.base, p.step_us, p.queue_until, p.max_calls,
                l.k is not null as locked,
                coalesce(d.slot_epoch = p.epoch and d.pace_key = i.pace_key
                         and d.slot_at >= t - in_slot_late, false) as slot_valid
@@ -116,15 +118,14 @@ begin
           left join lateral (
             select p.ctid as at, p.epoch, greatest(p.tat, t, p.hold_until) as base,
                    greatest(p.interval_us, coalesce(p.probe_interval_us, 0)) as step_us,
-                   case when p.probe_interval_us is not null then greatest(t, p.hold_until) end
-                       as probes_from,
+                   p.queue_until,
                    a.max_calls
               from pacing p left join accounts a on a.account_sid = p.account_sid
              where p.pace_key = i.pace_key limit 1) p on true
           left join unnest(locked) as l(k) on l.k = i.pace_key
     ), unobstructed as (
         select l.found, l.is_locked, l.at, l.place_by, l.slot_at, l.user_mac, l.is_retry,
-               l.superseded, l.user_busy, l.pace_at, l.epoch, l.base, l.step_us, l.probes_from,
+               l.superseded, l.user_busy, l.pace_at, l.epoch, l.base, l.step_us, l.queue_until,
                l.max_calls, l.locked, l.slot_valid, l.ord, l.attempt_id, l.line, l.pace_key,
                l.account_sid, l.revision,
                l.found and not (l.superseded or l.user_busy or l.line_busy) as clear
@@ -132,7 +133,7 @@ begin
     ), first_on_line as (
         -- Of several in this batch on one line, the first.
         select c.found, c.is_locked, c.at, c.place_by, c.slot_at, c.user_mac, c.is_retry,
-               c.superseded, c.user_busy, c.pace_at, c.epoch, c.base, c.step_us, c.probes_from,
+               c.superseded, c.user_busy, c.pace_at, c.epoch, c.base, c.step_us, c.queue_until,
                c.max_calls, c.locked, c.slot_valid, c.ord, c.attempt_id, c.line, c.pace_key,
                c.account_sid, c.revision,
                c.clear and row_number() over (partition by c.line, c.clear order by c.ord) = 1
@@ -146,7 +147,7 @@ begin
     ), counted as (
         -- Under a limit of calls in progress the earlier slot goes first.
         select f.free, f.found, f.is_locked, f.at, f.place_by, f.slot_at, f.user_mac, f.is_retry,
-               f.superseded, f.user_busy, f.pace_at, f.epoch, f.base, f.step_us, f.probes_from,
+               f.superseded, f.user_busy, f.pace_at, f.epoch, f.base, f.step_us, f.queue_until,
                f.max_calls, f.locked, f.slot_valid, f.ord, f.attempt_id, f.line, f.pace_key,
                f.account_sid, f.revision,
                f.free and coalesce(
@@ -157,61 +158,66 @@ begin
           from first_on_line f left join in_progress g on g.pace_key = f.pace_key
     ), judged as (
         select c.at_limit, c.free, c.found, c.is_locked, c.at, c.place_by, c.slot_at, c.user_mac,
-               c.superseded, c.user_busy, c.pace_at, c.epoch, c.base, c.step_us, c.probes_from,
+               c.superseded, c.user_busy, c.pace_at, c.epoch, c.base, c.step_us, c.queue_until,
                c.max_calls, c.slot_valid, c.ord, c.attempt_id, c.line, c.pace_key, c.account_sid,
                c.revision,
                c.free and not c.locked and (not c.slot_valid or c.max_calls is not null)
                    as row_locked,
+               -- In a queue the order of admission decides, not who asks first.
+               c.free and not c.slot_valid and c.queue_until is not null and c.place_by > t
+                   as queues,
                -- A retry takes no slot ahead of deliveries without an attempt.
                c.free and not c.slot_valid and c.is_retry and c.base > t + in_begin_ahead as yields
           from counted c
     ), ready as (
-        select j.row_locked, j.yields, j.at_limit, j.free, j.found, j.is_locked, j.at, j.place_by,
-               j.slot_at, j.user_mac, j.superseded, j.user_busy, j.pace_at, j.epoch, j.base,
-               j.step_us, j.probes_from, j.max_calls, j.ord, j.attempt_id, j.line, j.pace_key,
-               j.account_sid, j.revision,
-               j.free and not (j.row_locked or j.at_limit or j.yields) as ready,
-               j.free and not (j.row_locked or j.at_limit or j.yields or j.slot_valid) as asks
+        select j.row_locked, j.at_limit, j.free, j.found, j.is_locked, j.at, j.place_by, j.slot_at,
+               j.user_mac, j.superseded, j.user_busy, j.pace_at, j.epoch, j.base, j.step_us,
+               j.queue_until, j.max_calls, j.ord, j.attempt_id, j.line, j.pace_key, j.account_sid,
+               j.revision,
+               j.queues and not (j.row_locked or j.at_limit) as is_parked,
+               j.free and not (j.row_locked or j.at_limit or j.queues or j.yields) as ready,
+               j.free and not (j.row_locked or j.at_limit or j.queues or j.yields or j.slot_valid)
+                   as asks
           from judged j
     ), slots_if_all as (
         -- As if every delivery that asks got a slot.
-        select r.ready, r.asks, r.row_locked, r.yields, r.at_limit, r.free, r.found, r.is_locked,
-               r.at, r.place_by, r.slot_at, r.user_mac, r.superseded, r.user_busy, r.pace_at,
-               r.epoch, r.base, r.step_us, r.probes_from, r.max_calls, r.ord, r.attempt_id, r.line,
-               r.pace_key, r.account_sid, r.revision,
+        select r.ready, r.asks, r.is_parked, r.row_locked, r.at_limit, r.free, r.found,
+               r.is_locked, r.at, r.place_by, r.slot_at, r.user_mac, r.superseded, r.user_busy,
+               r.pace_at, r.epoch, r.base, r.step_us, r.queue_until, r.max_calls, r.ord,
+               r.attempt_id, r.line, r.pace_key, r.account_sid, r.revision,
                r.base + (row_number() over (
                    partition by r.pace_key, r.asks order by r.slot_at nulls last, r.ord) - 1)
                    * r.step_us * interval '1 microsecond' as slot_if_all
           from ready r
     ), timed as (
-        select w.slot_if_all, w.ready, w.row_locked, w.at_limit, w.free, w.found, w.is_locked, w.at,
-               w.place_by, w.slot_at, w.user_mac, w.superseded, w.user_busy, w.pace_at, w.epoch,
-               w.base, w.step_us, w.max_calls, w.ord, w.attempt_id, w.line, w.pace_key,
-               w.account_sid, w.revision,
-               w.asks and w.slot_if_all > w.place_by as late,
-               w.asks and w.slot_if_all <= w.place_by as reserves,
-               coalesce((w.yields and not (w.row_locked or w.at_limit)
-                            or w.asks and w.slot_if_all > w.place_by)
-                        and w.probes_from <= w.place_by, false) as waits_for_circuit
+        select w.slot_if_all, w.ready, w.is_parked, w.row_locked, w.at_limit, w.free, w.found,
+               w.is_locked, w.at, w.place_by, w.slot_at, w.user_mac, w.superseded, w.user_busy,
+               w.pace_at, w.epoch, w.base, w.step_us, w.max_calls, w.ord, w.attempt_id, w.line,
+               w.pace_key, w.account_sid, w.revision,
+               w.asks and w.slot_if_all > w.place_by - margin as late,
+               w.asks and w.slot_if_all <= w.place_by - margin as reserves,
+               least(w.place_by, greatest(w.queue_until, w.base, t + interval '1 second'))
+                   as estimated_at
           from slots_if_all w
     ), slotted as materialized (
-        select w.late, w.reserves, w.waits_for_circuit, w.slot_if_all, w.row_locked, w.at_limit,
-               w.free, w.found, w.is_locked, w.at, w.place_by, w.slot_at, w.user_mac, w.superseded,
-               w.user_busy, w.pace_at, w.epoch, w.base, w.step_us, w.max_calls, w.ord, w.attempt_id,
-               w.line, w.pace_key, w.account_sid, w.revision,
-               w.ready and not w.late or w.waits_for_circuit as is_written,
+        select w.late, w.reserves, w.is_parked, w.estimated_at, w.slot_if_all, w.row_locked,
+               w.at_limit, w.free, w.found, w.is_locked, w.at, w.place_by, w.slot_at, w.user_mac,
+               w.superseded, w.user_busy, w.pace_at, w.epoch, w.base, w.step_us, w.max_calls,
+               w.ord, w.attempt_id, w.line, w.pace_key, w.account_sid, w.revision,
+               w.ready and not w.late or w.is_parked as is_written,
                case when w.reserves then w.base
                         + (row_number() over (
                                partition by w.pace_key, w.reserves
                                order by w.slot_at nulls last, w.ord) - 1)
                         * w.step_us * interval '1 microsecond'
-                    when not w.waits_for_circuit then w.slot_at end as new_slot
+                    when not w.is_parked then w.slot_at end as new_slot
           from timed w
     ), changed as (
         update deliveries d set
-               revision = d.revision + 1, owner = in_worker, pace_key = s.pace_key,
+               revision = d.revision + 1, pace_key = s.pace_key,
+               owner = case when not s.is_parked then in_worker end,
                account_sid = s.account_sid, slot_at = s.new_slot,
-               slot_epoch = case when not s.waits_for_circuit then s.epoch end,
+               slot_epoch = case when not s.is_parked then s.epoch end,
                state = case when s.new_slot <= t + in_begin_ahead then 'placing'
                             else 'waiting' end,
                wake_at = case when s.new_slot <= t + in_begin_ahead then t + in_rescue
@@ -225,7 +231,7 @@ begin
                                            and s.max_calls is not null then s.pace_key end
           from slotted s
          where s.is_written and d.ctid = s.at
-        returning s.ord, d.state, coalesce(d.slot_at, d.place_by) as slot_at,
+        returning s.ord, d.state, coalesce(d.slot_at, s.estimated_at) as slot_at,
                   coalesce(d.slot_epoch, 0) as slot_epoch, d.revision
     ), pacing_moved as (
         update pacing p set tat = m.next

@@ -5,6 +5,6 @@ insert into deliveries (
     expires_at, place_by, sequence, final_status, ended_at)
 select $1, $2, 'final', t, '', '', '{}', t, t, t, 0, 'cancelled', t
   from clock_timestamp() as t
- where not exists (select 1 from finished where tenant_id = $1 and delivery_id = $2)
+ where not exists (select 1 from finished_keys where tenant_id = $1 and delivery_id = $2)
 on conflict (tenant_id, delivery_id) do nothing
 returning 1
