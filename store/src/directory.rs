@@ -1,7 +1,9 @@
 //! Voice settings for the pipeline: cached, with Postgres notifying of changes.
 //!
-//! A notification can be lost with its connection, so every new listener clears the cache.
-//! Admission compares versions, so a plan made from stale settings never counts.
+//! A notification can be lost with its connection, so every new listener clears the cache. A
+//! connection can also fall silent: the listener notifies itself every five seconds, and when it
+//! hears nothing for fifteen, it is replaced. Admission compares versions, so a plan made from
+//! stale settings never counts.
 
 use std::collections::{BTreeSet, HashMap};
 use std::future::poll_fn;
@@ -10,20 +12,25 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tokio_postgres::AsyncMessage;
+use tokio::time::Instant;
+use tokio_postgres::{AsyncMessage, Client};
 use tokio_util::sync::CancellationToken;
 use voice_otp::ports::{self, DirectoryError};
 use voice_otp::settings::VoiceSettings;
 use voice_otp_schemas::TenantId;
 
+use crate::connect::{ConnectError, Connection};
+use crate::health::{self, Health, Operation};
 use crate::keys::{Keyring, OpenError};
-use crate::pool::{self, Pool};
+use crate::pool::Pool;
+use crate::url::{self, DatabaseUrl};
 use crate::{Error, settings};
 
 /// The directory on Postgres: the tenants' voice settings, behind a cache.
 #[derive(Clone)]
 pub struct Directory {
     pool: Pool,
+    health: Health,
     keys: Keyring,
     cache: Arc<Cache>,
 }
@@ -45,12 +52,23 @@ struct Entries {
 const MAX_TENANTS: usize = 200_000;
 /// How long to wait before a lost listener is replaced.
 const LISTEN_RETRY: Duration = Duration::from_millis(500);
+/// The channel of changed settings.
+const CHANNEL: &str = "voice_otp_settings";
+/// The listener also listens to itself, so that it hears something regularly.
+const LISTEN: &str = "listen voice_otp_settings; listen voice_otp_listener";
+const NOTIFY_SELF: &str = "notify voice_otp_listener";
+/// The pause between two notifications to itself.
+const BEAT: Duration = Duration::from_secs(5);
+/// A connection on which nothing was heard for this long is given up.
+const SILENCE: Duration = Duration::from_secs(15);
 
 impl Directory {
-    /// Makes a directory that caches nothing until [`listen`](Self::listen) runs.
-    pub fn new(pool: Pool, keys: Keyring) -> Self {
+    /// Makes a directory that caches nothing until [`listen`](Self::listen) runs. `health` says
+    /// whether it listens.
+    pub fn new(pool: Pool, keys: Keyring, health: Health) -> Self {
         Self {
             pool,
+            health,
             keys,
             cache: Arc::default(),
         }
@@ -59,25 +77,24 @@ impl Directory {
     /// Listens for changes until `stop` is cancelled. Nothing is cached while no listener is
     /// connected.
     pub async fn listen(self, url: SecretString, stop: CancellationToken) {
-        let mut failing = false;
         loop {
+            let began = Instant::now();
             // Cancel-safe: a listener that is being set up is dropped with its connection.
-            let ended = tokio::select! {
-                ended = self.listen_once(&url) => ended,
+            let error = tokio::select! {
+                error = self.listen_once(&url) => error,
                 () = stop.cancelled() => return,
             };
-            self.cache.listening.store(false, Ordering::SeqCst);
+            let listened = self.cache.listening.swap(false, Ordering::SeqCst);
             self.invalidate_all();
-            if let Err(error) = ended
-                && !std::mem::replace(&mut failing, true)
-            {
+            if listened {
                 tracing::warn!(
                     error = &error as &dyn std::error::Error,
-                    "settings listener disconnected; cache disabled"
+                    "settings listener disconnected; settings are read from the database"
                 );
-            } else {
-                failing = false;
             }
+            let since = if listened { Instant::now() } else { began };
+            self.health
+                .failed(Operation::Listen, since, health::reason(&error));
             tokio::select! {
                 () = tokio::time::sleep(LISTEN_RETRY) => {}
                 () = stop.cancelled() => return,
@@ -85,32 +102,60 @@ impl Directory {
         }
     }
 
-    async fn listen_once(&self, url: &SecretString) -> Result<(), ListenError> {
-        let config = pool::config(url).map_err(ListenError::Config)?;
-        let tls = pool::tls().map_err(ListenError::Config)?;
-        let (client, mut connection) = config.connect(tls).await.map_err(ListenError::Connect)?;
-        let listen = async { client.batch_execute("listen voice_otp_settings").await };
-        tokio::pin!(listen);
-        let mut listening = false;
+    async fn listen_once(&self, url: &SecretString) -> ListenError {
+        let connecting = async {
+            let url = DatabaseUrl::parse(url).map_err(ListenError::Url)?;
+            url.connect().await.map_err(ListenError::Connect)
+        };
+        match tokio::time::timeout(SILENCE, connecting).await {
+            Ok(Ok((client, connection))) => self.hear(&client, connection).await,
+            Ok(Err(error)) => error,
+            Err(_) => ListenError::Silent,
+        }
+    }
+
+    /// Hears notifications until the connection is lost or silent.
+    async fn hear(&self, client: &Client, mut connection: Connection) -> ListenError {
+        let mut request = std::pin::pin!(Some(client.batch_execute(LISTEN)));
+        let mut next_beat = tokio::time::interval(BEAT);
+        let mut heard = Instant::now();
         loop {
             let message = poll_fn(|context| connection.poll_message(context));
             tokio::select! {
-                done = &mut listen, if !listening => {
-                    done.map_err(ListenError::Connect)?;
-                    listening = true;
-                    // Changes before this moment were not notified.
-                    self.invalidate_all();
-                    self.cache.listening.store(true, Ordering::SeqCst);
-                    tracing::debug!("settings listener connected");
+                done = async {
+                    match request.as_mut().as_pin_mut() {
+                        Some(request) => request.await,
+                        None => std::future::pending().await,
+                    }
+                } => {
+                    if let Err(error) = done {
+                        return ListenError::Listen(error);
+                    }
+                    request.set(None);
+                    if !self.cache.listening.swap(true, Ordering::SeqCst) {
+                        // Changes before this moment were not notified.
+                        self.invalidate_all();
+                        self.health.succeeded(Operation::Listen);
+                        tracing::debug!("settings listener connected");
+                    }
                 }
                 message = message => match message {
                     Some(Ok(AsyncMessage::Notification(notification))) => {
-                        self.invalidate_notified(notification.payload());
+                        heard = Instant::now();
+                        if notification.channel() == CHANNEL {
+                            self.invalidate_notified(notification.payload());
+                        }
                     }
                     Some(Ok(_)) => {}
-                    Some(Err(error)) => return Err(ListenError::Connect(error)),
-                    None => return Err(ListenError::Ended),
+                    Some(Err(error)) => return ListenError::Listen(error),
+                    None => return ListenError::Ended,
                 },
+                _ = next_beat.tick() => {
+                    if request.is_none() {
+                        request.set(Some(client.batch_execute(NOTIFY_SELF)));
+                    }
+                }
+                () = tokio::time::sleep_until(heard + SILENCE) => return ListenError::Silent,
             }
         }
     }
@@ -146,11 +191,15 @@ impl Directory {
 #[derive(Debug, thiserror::Error)]
 enum ListenError {
     #[error("read the database URL")]
-    Config(#[source] pool::Error),
+    Url(#[source] url::Error),
+    #[error("connect to Postgres")]
+    Connect(#[source] ConnectError),
     #[error("listen to Postgres")]
-    Connect(#[source] tokio_postgres::Error),
+    Listen(#[source] tokio_postgres::Error),
     #[error("Postgres closed the connection")]
     Ended,
+    #[error("the connection is silent")]
+    Silent,
 }
 
 impl ports::Directory for Directory {

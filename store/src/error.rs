@@ -2,22 +2,19 @@
 
 use std::time::Duration;
 
-use deadpool_postgres::PoolError;
 use voice_otp_schemas::TenantId;
 
 use crate::keys::OpenError;
+use crate::pool::StatementError;
 
 /// Why the database can't be read or changed. The ledger has an error of its own,
 /// [`LedgerError`](voice_otp::ports::LedgerError); so have [`migrate`](crate::migrate) and
 /// [`pool`](crate::pool).
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// No connection to the database.
-    #[error("connect to Postgres")]
-    Connect(#[source] PoolError),
     /// A statement failed. The text is what it was to do, as a verb phrase.
     #[error("{0}")]
-    Query(&'static str, #[source] tokio_postgres::Error),
+    Query(&'static str, #[source] StatementError),
     /// A tenant's secret can't be opened with the keys of this process.
     #[error("open the secrets of tenant {0}")]
     Open(TenantId, #[source] OpenError),

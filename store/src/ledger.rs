@@ -14,7 +14,6 @@ mod worker;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use deadpool_postgres::Client;
 use tokio::time::Instant;
 use tokio_postgres::Row;
 use tokio_postgres::error::SqlState;
@@ -31,8 +30,10 @@ use voice_otp::price::Price;
 use voice_otp_schemas::{DeliveryKey, PhoneNumber, TenantId, Timestamp, UserRef};
 
 pub use self::pacing::{CIRCUIT_FIRST, CIRCUIT_LONGEST};
+use crate::health::{Health, Operation};
 use crate::keys::Keyring;
-use crate::pool::Pool;
+use crate::pool::{self, Planning, Pool, StatementError};
+use crate::sqlstate::{Remedy, remedy};
 
 /// Durations that the ledger's statements take as parameters.
 #[derive(Debug, Clone)]
@@ -63,6 +64,9 @@ pub struct Limits {
 #[derive(Clone)]
 pub struct PgLedger {
     pool: Pool,
+    /// The one connection of the heartbeats.
+    heartbeats: Pool,
+    health: Health,
     keys: Keyring,
     limits: Limits,
     /// Until then locked rows are skipped without waiting, since a transaction has held a lock for
@@ -74,14 +78,24 @@ pub struct PgLedger {
 const SKIP_LOCKED_FOR: Duration = Duration::from_secs(1);
 
 impl PgLedger {
-    /// Makes a ledger on a migrated database.
-    pub fn new(pool: Pool, keys: Keyring, limits: Limits) -> Self {
-        Self {
+    /// Makes a ledger on a migrated database. `health` says what of it works.
+    ///
+    /// # Errors
+    /// [`pool::Error`] when the connection of the heartbeats can't be set up.
+    pub fn new(
+        pool: Pool,
+        keys: Keyring,
+        limits: Limits,
+        health: Health,
+    ) -> Result<Self, pool::Error> {
+        Ok(Self {
+            heartbeats: pool.for_heartbeats()?,
             pool,
+            health,
             keys,
             limits,
             skip_locked_until: Arc::default(),
-        }
+        })
     }
 
     /// Whether to skip locked rows without waiting for them.
@@ -99,40 +113,29 @@ impl PgLedger {
             .unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + SKIP_LOCKED_FOR);
     }
 
-    async fn client(&self) -> Result<Client, LedgerError> {
-        self.pool
-            .get()
-            .await
-            .map_err(|error| LedgerError::Unavailable(Box::new(error)))
-    }
-
-    /// Runs a statement, prepared once per connection, and returns how many rows it changed.
-    async fn execute(&self, sql: &str, params: &[&(dyn ToSql + Sync)]) -> Result<u64, LedgerError> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached(sql).await.map_err(failed)?;
-        client.execute(&statement, params).await.map_err(failed)
-    }
-
     /// Runs a statement, prepared once per connection, and returns its rows.
     async fn query(
         &self,
         sql: &str,
         params: &[&(dyn ToSql + Sync)],
     ) -> Result<Vec<Row>, LedgerError> {
-        let client = self.client().await?;
-        let statement = client.prepare_cached(sql).await.map_err(failed)?;
-        client.query(&statement, params).await.map_err(failed)
+        let rows = self.pool.query(Planning::Once, sql, params).await;
+        rows.map_err(failed)
     }
 }
 
-/// Classifies a failed statement. A data error (SQLSTATE classes 22 and 23) is caused by a row of
-/// the batch. Anything else is retried, since dropping a delivery would be worse than waiting.
-fn failed(error: tokio_postgres::Error) -> LedgerError {
-    match error.code().map(SqlState::code) {
-        Some(state) if state.starts_with("22") || state.starts_with("23") => {
-            LedgerError::InvalidRow(Box::new(error))
+/// The error of a failed statement.
+fn failed(error: StatementError) -> LedgerError {
+    match error {
+        StatementError::Failed(error) => match remedy(&error) {
+            Remedy::WithoutRow => LedgerError::InvalidRow(Box::new(error)),
+            Remedy::InParts => LedgerError::GaveUp(Box::new(error)),
+            Remedy::Later => LedgerError::Unavailable(Box::new(error)),
+        },
+        StatementError::TimedOut => LedgerError::GaveUp(Box::new(error)),
+        StatementError::Connect(_) | StatementError::Abandoned => {
+            LedgerError::Unavailable(Box::new(error))
         }
-        _ => LedgerError::Unavailable(Box::new(error)),
     }
 }
 
@@ -173,6 +176,18 @@ impl Ledger for PgLedger {
         worker::heartbeat(self, worker).await
     }
 
+    fn suspect_since(&self) -> Option<Timestamp> {
+        self.pool.timeline_since()
+    }
+
+    async fn recent_step_back(&self) -> Result<Duration, LedgerError> {
+        pacing::recent_step_back(self).await
+    }
+
+    async fn repair_clock_step(&self, step: Duration) -> Result<(), LedgerError> {
+        pacing::repair_clock_step(self, step).await
+    }
+
     async fn release_worker(&self, worker: WorkerEpoch) -> Result<(), LedgerError> {
         worker::release_worker(self, worker).await
     }
@@ -182,7 +197,8 @@ impl Ledger for PgLedger {
         worker: WorkerEpoch,
         group: &[Admission],
     ) -> Result<Vec<Verdict>, LedgerError> {
-        admit::admit(self, worker, group).await
+        let execution = admit::admit(self, worker, group);
+        self.health.watch(Operation::Admit, execution).await
     }
 
     async fn start_attempts(
@@ -190,11 +206,13 @@ impl Ledger for PgLedger {
         worker: WorkerEpoch,
         group: &[AttemptStart],
     ) -> Result<Vec<StartOutcome>, LedgerError> {
-        start::start_attempts(self, worker, group).await
+        let execution = start::start_attempts(self, worker, group);
+        self.health.watch(Operation::Start, execution).await
     }
 
     async fn save(&self, worker: WorkerEpoch, group: &[Change]) -> Result<Vec<Saved>, LedgerError> {
-        save::save(self, worker, group).await
+        let execution = save::save(self, worker, group);
+        self.health.watch(Operation::Save, execution).await
     }
 
     async fn claim_due(
@@ -202,7 +220,8 @@ impl Ledger for PgLedger {
         worker: WorkerEpoch,
         limit: usize,
     ) -> Result<Vec<Delivery>, LedgerError> {
-        worker::claim_due(self, worker, limit).await
+        let execution = worker::claim_due(self, worker, limit);
+        self.health.watch(Operation::Claim, execution).await
     }
 
     async fn find_all(&self, keys: &[DeliveryKey]) -> Result<Vec<Delivery>, LedgerError> {
@@ -233,8 +252,12 @@ impl Ledger for PgLedger {
         archive::archive_finished(self).await
     }
 
-    async fn count_overdue(&self, overdue: Duration) -> Result<u64, LedgerError> {
-        archive::count_overdue(self, overdue).await
+    async fn count_overdue(
+        &self,
+        worker: WorkerEpoch,
+        overdue: Duration,
+    ) -> Result<u64, LedgerError> {
+        archive::count_overdue(self, worker, overdue).await
     }
 
     async fn known_calls(&self, sids: &[CallSid]) -> Result<Vec<CallSid>, LedgerError> {
@@ -286,6 +309,16 @@ impl Ledger for PgLedger {
         worker: WorkerEpoch,
         limit: usize,
     ) -> Result<Vec<Event>, LedgerError> {
-        outbox::claim_unpublished(self, worker, limit).await
+        let execution = outbox::claim_unpublished(self, worker, limit);
+        self.health.watch(Operation::Sweep, execution).await
+    }
+
+    async fn find_own_unpublished(
+        &self,
+        worker: WorkerEpoch,
+        after: Timestamp,
+        limit: usize,
+    ) -> Result<(Vec<Event>, Option<Timestamp>), LedgerError> {
+        outbox::find_own_unpublished(self, worker, after, limit).await
     }
 }

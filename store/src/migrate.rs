@@ -17,8 +17,11 @@
 
 mod functions;
 
+use std::time::Duration;
+
 use deadpool_postgres::PoolError;
 use sha2::{Digest as _, Sha256};
+use tokio_postgres::error::SqlState;
 
 use crate::pool::Pool;
 
@@ -28,14 +31,29 @@ struct Migration {
     sql: &'static str,
 }
 
-const MIGRATIONS: &[Migration] = &[Migration {
-    version: 1,
-    name: "tables",
-    sql: include_str!("../migrations/0001_tables.sql"),
-}];
+const MIGRATIONS: &[Migration] = &[
+    Migration {
+        version: 1,
+        name: "tables",
+        sql: include_str!("../migrations/0001_tables.sql"),
+    },
+    Migration {
+        version: 2,
+        name: "backlogs",
+        sql: include_str!("../migrations/0002_backlogs.sql"),
+    },
+    Migration {
+        version: 3,
+        name: "failover",
+        sql: include_str!("../migrations/0003_failover.sql"),
+    },
+];
 
 /// The oldest supported major version of Postgres.
-const OLDEST_SERVER: i32 = 13;
+pub(crate) const OLDEST_SERVER: i32 = 13;
+
+/// How long a check may take.
+const CHECK_TIMEOUT: Duration = Duration::from_secs(12);
 
 /// The key of the advisory lock on which concurrent `migrate` runs wait for each other. Any number
 /// works, as long as it never changes.
@@ -47,12 +65,18 @@ pub enum Error {
     /// No connection to the database.
     #[error("connect to Postgres")]
     Connect(#[source] PoolError),
+    /// Postgres has not answered in time.
+    #[error("no answer from Postgres in time")]
+    TimedOut,
     /// A migration failed; it was rolled back.
     #[error("apply migration {0}")]
     Apply(i32, #[source] tokio_postgres::Error),
     /// A function could not be applied or dropped; none was changed.
     #[error("apply function {0}")]
     Function(String, #[source] tokio_postgres::Error),
+    /// The archive's partitions can't be made.
+    #[error("make the archive's partitions")]
+    Partitions(#[source] tokio_postgres::Error),
     /// A function's signature was changed without a new name; none was changed.
     #[error("the database has another function named {0} with other arguments")]
     Overloaded(String),
@@ -152,10 +176,23 @@ async fn apply_locked(client: &mut deadpool_postgres::Client) -> Result<Applied,
             "migration applied"
         );
     }
-    Ok(Applied {
+    let applied = Applied {
         migrations: missing.len(),
         functions: functions::apply(client).await?,
-    })
+    };
+    make_partitions(client).await?;
+    Ok(applied)
+}
+
+/// Makes the archive's partitions of the next days, so that a new database has some before a
+/// worker runs. None is dropped: that is left to workers, which know for how long to keep them.
+async fn make_partitions(client: &deadpool_postgres::Client) -> Result<(), Error> {
+    let sql = "select maintain_archive_partitions(interval '1000 years', interval '1000 years')";
+    match client.execute(sql, &[]).await {
+        // A backup reads the archive. Workers make the partitions too.
+        Err(error) if error.code() == Some(&SqlState::LOCK_NOT_AVAILABLE) => Ok(()),
+        made => made.map(drop).map_err(Error::Partitions),
+    }
 }
 
 /// Checks that the database has this program's migrations and functions.
@@ -164,15 +201,25 @@ async fn apply_locked(client: &mut deadpool_postgres::Client) -> Result<Applied,
 /// [`Error::Missing`] and [`Error::FunctionsDiffer`] name the command to run.
 pub async fn check(pool: &Pool) -> Result<(), Error> {
     let client = pool.get().await.map_err(Error::Connect)?;
-    check_server(&client).await?;
-    if !table_exists(&client, "voice_otp_migrations").await? {
+    let checked = tokio::time::timeout(CHECK_TIMEOUT, check_with(&client)).await;
+    if let Ok(Ok(())) = checked {
+        return Ok(());
+    }
+    // Perhaps of a server that is shutting down: the next check has a new connection.
+    drop(deadpool_postgres::Object::take(client));
+    checked.unwrap_or(Err(Error::TimedOut))
+}
+
+async fn check_with(client: &deadpool_postgres::Client) -> Result<(), Error> {
+    check_server(client).await?;
+    if !table_exists(client, "voice_otp_migrations").await? {
         return Err(Error::Missing(MIGRATIONS.len()));
     }
-    let missing = missing(&client).await?.len();
+    let missing = missing(client).await?.len();
     if missing > 0 {
         return Err(Error::Missing(missing));
     }
-    functions::check(&client).await
+    functions::check(client).await
 }
 
 async fn table_exists(client: &deadpool_postgres::Client, name: &str) -> Result<bool, Error> {

@@ -3,6 +3,7 @@
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 
+use crate::pool::Planning;
 use crate::{Error, Pool};
 
 /// Runs a statement and returns its rows. `what` completes the error's text: a verb phrase. The
@@ -13,9 +14,7 @@ pub(crate) async fn query(
     sql: &str,
     params: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>, Error> {
-    let client = pool.get().await.map_err(Error::Connect)?;
-    client
-        .query(sql, params)
+    pool.query(Planning::EachTime, sql, params)
         .await
         .map_err(|error| Error::Query(what, error))
 }
@@ -28,12 +27,9 @@ pub(crate) async fn query_prepared(
     sql: &str,
     params: &[&(dyn ToSql + Sync)],
 ) -> Result<Vec<Row>, Error> {
-    let client = pool.get().await.map_err(Error::Connect)?;
-    let run = async {
-        let statement = client.prepare_cached(sql).await?;
-        client.query(&statement, params).await
-    };
-    run.await.map_err(|error| Error::Query(what, error))
+    pool.query(Planning::Once, sql, params)
+        .await
+        .map_err(|error| Error::Query(what, error))
 }
 
 /// Runs a statement and returns how many rows it changed.
@@ -43,9 +39,7 @@ pub(crate) async fn execute(
     sql: &str,
     params: &[&(dyn ToSql + Sync)],
 ) -> Result<u64, Error> {
-    let client = pool.get().await.map_err(Error::Connect)?;
-    client
-        .execute(sql, params)
+    pool.execute(sql, params)
         .await
         .map_err(|error| Error::Query(what, error))
 }

@@ -3,8 +3,10 @@
 
 use std::time::Duration;
 
+use deadpool_postgres::Client;
 use voice_otp_schemas::{TenantId, Timestamp};
 
+use crate::pool::StatementError;
 use crate::{Error, Pool};
 
 /// The limit of a tenant's test calls in a [`WINDOW`].
@@ -17,9 +19,24 @@ pub const WINDOW: Duration = Duration::from_mins(10);
 /// # Errors
 /// [`Error::TooManyTestCalls`] names the time until the next one; nothing is counted then.
 pub async fn take(pool: &Pool, tenant: &TenantId) -> Result<(), Error> {
-    let mut client = pool.get().await.map_err(Error::Connect)?;
     let failed = |error| Error::Query("count the test calls", error);
-    let transaction = client.transaction().await.map_err(failed)?;
+    let mut client = pool
+        .get()
+        .await
+        .map_err(|error| failed(StatementError::Connect(error)))?;
+    let taken = pool.in_time(count(&mut client, tenant)).await;
+    pool.give_back(client, &taken);
+    taken
+        .map_err(failed)?
+        .map_or(Ok(()), |wait| Err(Error::TooManyTestCalls(wait)))
+}
+
+/// Counts one test call; if that is one too many, returns the time until the next one instead.
+async fn count(
+    client: &mut Client,
+    tenant: &TenantId,
+) -> Result<Option<Duration>, tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
     let tenant = tenant.as_str();
     // Two transactions at once must not both count the last one.
     transaction
@@ -27,28 +44,25 @@ pub async fn take(pool: &Pool, tenant: &TenantId) -> Result<(), Error> {
             "select pg_advisory_xact_lock(hashtext('test_calls/' || $1))",
             &[&tenant],
         )
-        .await
-        .map_err(failed)?;
+        .await?;
     let expire = "delete from test_calls where tenant_id = $1 \
                   and at < clock_timestamp() - $2::double precision * interval '1 second'";
     transaction
         .execute(expire, &[&tenant, &WINDOW.as_secs_f64()])
-        .await
-        .map_err(failed)?;
+        .await?;
     let recent = "select at, clock_timestamp() from test_calls where tenant_id = $1 \
                   order by at desc limit $2";
     let recent = transaction
         .query(recent, &[&tenant, &i64::try_from(MOST).unwrap_or(i64::MAX)])
-        .await
-        .map_err(failed)?;
+        .await?;
     if let (MOST, Some(oldest)) = (recent.len(), recent.last()) {
         let (at, now): (Timestamp, Timestamp) = (oldest.get(0), oldest.get(1));
         let seconds = (at + WINDOW - now).num_seconds().max(1).unsigned_abs();
-        return Err(Error::TooManyTestCalls(Duration::from_secs(seconds)));
+        return Ok(Some(Duration::from_secs(seconds)));
     }
     transaction
         .execute("insert into test_calls (tenant_id) values ($1)", &[&tenant])
-        .await
-        .map_err(failed)?;
-    transaction.commit().await.map_err(failed)
+        .await?;
+    transaction.commit().await?;
+    Ok(None)
 }

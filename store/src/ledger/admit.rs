@@ -109,10 +109,9 @@ async fn ask(
     group: &[&Admission],
 ) -> Result<Vec<Row>, LedgerError> {
     let mut columns = Columns::of(group, &ledger.keys);
-    let client = ledger.client().await?;
     let mut skip = ledger.skips_locked();
     loop {
-        match columns.ask(&client, ledger, worker, skip).await {
+        match columns.ask(ledger, worker, skip).await {
             // Another worker started an attempt on one of the lines at this moment. The batch is
             // admitted without starting any.
             Err(error) if is_line_conflict(&error) && columns.starts_attempts() => {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use voice_otp::ports::LedgerError;
+use voice_otp::ports::{LedgerError, WorkerEpoch};
 
 use super::{PgLedger, is_locked};
 
@@ -28,11 +28,20 @@ pub(super) async fn archive_finished(ledger: &PgLedger) -> Result<u64, LedgerErr
 
 pub(super) async fn count_overdue(
     ledger: &PgLedger,
+    worker: WorkerEpoch,
     overdue: Duration,
 ) -> Result<u64, LedgerError> {
-    let sql = "select count(*) from deliveries where state <> 'final' \
-               and expires_at < clock_timestamp() - $1::double precision * interval '1 second'";
-    count(&ledger.query(sql, &[&overdue.as_secs_f64()]).await?)
+    let sql = "select case when $1 = (select min(epoch) from workers \
+                                       where lease_until > clock_timestamp()) \
+                      then (select count(*) from deliveries where state <> 'final' \
+                               and expires_at < clock_timestamp() \
+                                   - $2::double precision * interval '1 second') \
+                      else 0 end";
+    count(
+        &ledger
+            .query(sql, &[&worker.0, &overdue.as_secs_f64()])
+            .await?,
+    )
 }
 
 fn count(rows: &[tokio_postgres::Row]) -> Result<u64, LedgerError> {

@@ -3,14 +3,15 @@
 use tokio_postgres::Row;
 use voice_otp::event::Event;
 use voice_otp::ports::{LedgerError, WorkerEpoch};
-use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::status::Status;
+use voice_otp_schemas::{DeliveryKey, Timestamp};
 
 use super::{PgLedger, row};
 
 const DELETE_PUBLISHED: &str = include_str!("../../sql/statements/delete_published.sql");
 const CLAIM_UNPUBLISHED: &str = include_str!("../../sql/statements/claim_unpublished.sql");
+const FIND_OWN_UNPUBLISHED: &str = include_str!("../../sql/statements/find_own_unpublished.sql");
 
 pub(super) async fn delete_published(
     ledger: &PgLedger,
@@ -40,11 +41,29 @@ pub(super) async fn claim_unpublished(
     limit: usize,
 ) -> Result<Vec<Event>, LedgerError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
-    let forgotten = ledger.limits.forgotten.as_secs_f64();
     let rows = ledger
-        .query(CLAIM_UNPUBLISHED, &[&worker.0, &forgotten, &limit])
+        .query(CLAIM_UNPUBLISHED, &[&worker.0, &limit])
         .await?;
     rows.iter().map(event).collect()
+}
+
+pub(super) async fn find_own_unpublished(
+    ledger: &PgLedger,
+    worker: WorkerEpoch,
+    after: Timestamp,
+    limit: usize,
+) -> Result<(Vec<Event>, Option<Timestamp>), LedgerError> {
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let forgotten = ledger.limits.forgotten.as_secs_f64();
+    let rows = ledger
+        .query(
+            FIND_OWN_UNPUBLISHED,
+            &[&worker.0, &forgotten, &after, &limit],
+        )
+        .await?;
+    let last = rows.iter().map(|row| row.get("created_at")).max();
+    let events = rows.iter().map(event).collect::<Result<_, _>>()?;
+    Ok((events, last))
 }
 
 fn event(row: &Row) -> Result<Event, LedgerError> {

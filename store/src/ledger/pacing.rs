@@ -41,3 +41,23 @@ pub(super) async fn close_circuit(ledger: &PgLedger, pace_key: &str) -> Result<(
         .await
         .map(drop)
 }
+
+pub(super) async fn repair_clock_step(
+    ledger: &PgLedger,
+    step: Duration,
+) -> Result<(), LedgerError> {
+    let sql = "select repair_clock_step($1::double precision * interval '1 second', \
+                 $2::double precision * interval '1 second')";
+    let (step, lease) = (step.as_secs_f64(), ledger.limits.lease.as_secs_f64());
+    ledger.query(sql, &[&step, &lease]).await.map(drop)
+}
+
+pub(super) async fn recent_step_back(ledger: &PgLedger) -> Result<Duration, LedgerError> {
+    // An hour on either side: it may have gone back again since.
+    let sql = "select extract(epoch from clock_went_back)::double precision from database_state \
+               where clock_repaired_at between clock_timestamp() - interval '1 hour' \
+                                           and clock_timestamp() + interval '1 hour'";
+    let rows = ledger.query(sql, &[]).await?;
+    let seconds: f64 = rows.first().map_or(0.0, |row| row.get(0));
+    Ok(Duration::try_from_secs_f64(seconds).unwrap_or_default())
+}

@@ -9,7 +9,8 @@ use super::{PgLedger, row};
 
 /// Deletes calls whose price Twilio has not reported for a day.
 const DELETE_OLD: &str = "delete from unpriced_calls u \
-     using (select clock_timestamp() as t offset 0) c where u.ended_at < c.t - interval '1 day'";
+     using (select clock_timestamp() as t offset 0) c where u.ended_at < c.t - interval '1 day' \
+     returning 1";
 const CLAIM: &str = include_str!("../../sql/statements/claim_unpriced_calls.sql");
 const CLEAR: &str = include_str!("../../sql/statements/clear_unpriced_calls.sql");
 
@@ -17,7 +18,7 @@ pub(super) async fn claim_unpriced_calls(
     ledger: &PgLedger,
     limit: usize,
 ) -> Result<Vec<UnpricedCall>, LedgerError> {
-    let deleted = ledger.execute(DELETE_OLD, &[]).await?;
+    let deleted = ledger.query(DELETE_OLD, &[]).await?.len();
     if deleted > 0 {
         tracing::warn!(
             calls = deleted,

@@ -15,6 +15,7 @@ macro_rules! functions {
 
 /// All functions, with the text of their files. A function stands after those that it calls.
 const FUNCTIONS: &[(&str, &str)] = functions![
+    "note_timeline",
     "notify_settings_changed",
     "notify_account_changed",
     "pace_interval",
@@ -22,12 +23,15 @@ const FUNCTIONS: &[(&str, &str)] = functions![
     "ensure_pacing",
     "lock_pacing",
     "reschedule_account",
+    "void_slots",
+    "repair_clock_step",
     "set_account_rate",
     "set_account_paused",
     "set_tenant_paused",
     "throttle_account",
     "open_circuit",
     "close_circuit",
+    "claim_deliveries",
     "admit",
     "start_attempts",
     "maintain_archive_partitions",

@@ -1,7 +1,6 @@
 //! The parameters of the statement `admit`: the order of the fields is that of its parameters from
 //! $6 on, which `sql/statements/admit.sql` lists.
 
-use deadpool_postgres::Client;
 use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
@@ -11,7 +10,7 @@ use voice_otp::ports::{LedgerError, WorkerEpoch};
 use voice_otp_schemas::status::Status;
 use voice_otp_schemas::{Context, DeliveryKey, Timestamp};
 
-use super::super::{PgLedger, failed, row, start};
+use super::super::{PgLedger, row, start};
 use crate::keys::Keyring;
 
 const ADMIT: &str = include_str!("../../../sql/statements/admit.sql");
@@ -171,12 +170,10 @@ impl<'a> Columns<'a> {
 
     pub(super) async fn ask(
         &self,
-        client: &Client,
         ledger: &PgLedger,
         worker: WorkerEpoch,
         skip: bool,
     ) -> Result<Vec<Row>, LedgerError> {
-        let statement = client.prepare_cached(ADMIT).await.map_err(failed)?;
         let ahead = ledger.limits.begin_ahead.as_secs_f64();
         let rescue = ledger.limits.rescue.as_secs_f64();
         let hold = ledger.limits.hold_ahead.as_secs_f64();
@@ -215,7 +212,7 @@ impl<'a> Columns<'a> {
             &self.second.route,
             &self.second.body,
         ];
-        client.query(&statement, &params).await.map_err(failed)
+        ledger.query(ADMIT, &params).await
     }
 }
 
