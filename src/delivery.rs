@@ -104,8 +104,8 @@ pub struct Delivery {
     /// The line of the current attempt while it is being placed or settled. Only the ledger sets
     /// it.
     pub line: Option<Line>,
-    /// When the absence of a call at Twilio becomes conclusive. Set when an outcome becomes
-    /// unknown.
+    /// While unsettled: when the absence of a call at Twilio becomes conclusive. Later: when it was
+    /// concluded. Set when an outcome becomes unknown.
     pub settle_after: Option<Timestamp>,
     /// Twilio's SID of the current call. Set when the call becomes known, cleared by a redial.
     pub call_sid: Option<CallSid>,

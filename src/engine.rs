@@ -35,6 +35,7 @@ mod settings_reader;
 mod settling;
 mod shutdown;
 mod span;
+mod sweeping;
 pub(crate) mod sync;
 mod waiting;
 
@@ -51,6 +52,7 @@ use self::circuits::Circuits;
 use self::clock::LedgerClock;
 use self::deliveries::Deliveries;
 use self::gate::Gate;
+use self::intake::Suspects;
 use self::lease::Lease;
 use self::relay::Relay;
 use self::rng::SharedRng;
@@ -90,6 +92,8 @@ pub struct Engine<P: Ports> {
     schedule: Arc<Schedule>,
     /// The safety limiter, the last check of the rate before a POST.
     gate: Gate,
+    /// Requests that are admitted apart from others.
+    suspects: Suspects,
     /// Permits for POSTs in flight, shared among accounts.
     attempt_permits: Arc<Bulkhead>,
     /// Permits for statements that start attempts.

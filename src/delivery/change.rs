@@ -215,19 +215,19 @@ impl Delivery {
         change
     }
 
-    /// Marks the outcome of the POST as unknown. `look_at` is when to ask Twilio first;
-    /// `absent_from` is when the absence of a call becomes conclusive.
+    /// Marks the outcome of the POST as unknown, for the reason `why`. `look_at` is when to ask
+    /// Twilio first; `absent_from` is when the absence of a call becomes conclusive.
     pub fn mark_unsettled(
         &self,
         look_at: Timestamp,
         absent_from: Timestamp,
+        why: &str,
         now: Timestamp,
     ) -> Change {
         let mut change = Change::unchanged(self);
         change.delivery.state = State::Unsettled;
         change.delivery.settle_after = Some(absent_from);
         change.delivery.wake_at = absent_from;
-        let why = "Twilio did not answer; checking its call list before placing another call";
         change.defer(now, Reason::new(ReasonCode::Settling, why));
         change.delivery.wake_at = look_at;
         change

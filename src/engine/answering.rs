@@ -66,7 +66,7 @@ impl<P: Ports> Answerer<P> {
             };
             // `None` if the code is sealed with a key that isn't here: another worker has it.
             let (instructions, change) =
-                call_instructions(&delivery, &settings, request, self.clock.now())?;
+                call_instructions(&delivery, &settings, request, self.clock.latest())?;
             let Some(change) = change else {
                 return Some(instructions);
             };

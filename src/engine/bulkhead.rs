@@ -2,7 +2,7 @@
 //! or not at all, uses up its own share and leaves the rest to the others.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use tokio::sync::Notify;
 
@@ -17,6 +17,8 @@ pub struct Bulkhead {
     share: usize,
     used: Mutex<Used>,
     released: Notify,
+    /// The turn of each account that is waited for.
+    turns: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
 
 #[derive(Debug, Default)]
@@ -43,6 +45,7 @@ impl Bulkhead {
             share: (total / SHARES).max(1),
             used: Mutex::default(),
             released: Notify::new(),
+            turns: Mutex::default(),
         })
     }
 
@@ -64,8 +67,20 @@ impl Bulkhead {
         })
     }
 
-    /// Waits for a permit for an account.
+    /// Waits for a permit for an account. Those who wait for the same account get theirs in the
+    /// order in which they came.
     pub async fn acquire(self: &Arc<Self>, account: &str) -> Permit {
+        let turn = {
+            let mut turns = lock(&self.turns);
+            turns.retain(|_, turn| turn.strong_count() > 0);
+            let turn = turns.get(account).and_then(Weak::upgrade);
+            turn.unwrap_or_else(|| {
+                let turn = Arc::default();
+                turns.insert(account.to_owned(), Arc::downgrade(&turn));
+                turn
+            })
+        };
+        let _turn = turn.lock().await;
         loop {
             // Before the check, so that a permit released right after it is not missed.
             let released = self.released.notified();
@@ -135,5 +150,27 @@ mod tests {
         let permit = waiting.await;
         assert_eq!(bulkhead.available(), 0);
         drop(permit);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn those_who_wait_for_one_account_are_served_in_the_order_in_which_they_came() {
+        let bulkhead = Bulkhead::new(1);
+        let first = bulkhead.acquire("one").await;
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let tasks = tokio_util::task::TaskTracker::new();
+        for n in 0..20 {
+            let (bulkhead, order) = (Arc::clone(&bulkhead), Arc::clone(&order));
+            drop(tasks.spawn(async move {
+                let permit = bulkhead.acquire("one").await;
+                lock(&order).push(n);
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                drop(permit);
+            }));
+            tokio::task::yield_now().await;
+        }
+        drop(first);
+        tasks.close();
+        tasks.wait().await;
+        assert_eq!(*lock(&order), (0..20).collect::<Vec<_>>());
     }
 }

@@ -1,4 +1,4 @@
-//! The periodic work of a worker: claiming deliveries, archiving, sweeping the outbox.
+//! The periodic work of a worker: claiming deliveries, and archiving.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -81,7 +81,11 @@ impl<P: Ports> Engine<P> {
                 );
             }
             let overdue = self.tuning.give_up + self.tuning.overdue_margin;
-            match self.ledger.count_overdue(overdue).await {
+            match self
+                .ledger
+                .count_overdue(self.lease.worker(), overdue)
+                .await
+            {
                 Ok(count) => {
                     if count > 0 {
                         tracing::error!(count, "deliveries overdue");
@@ -105,32 +109,5 @@ impl<P: Ports> Engine<P> {
             tokio::time::sleep(ARCHIVE_PAUSE).await;
         }
         Ok(())
-    }
-
-    /// Publishes events that a crash left in the outbox, until asked to stop.
-    pub(super) async fn sweep_loop(self: Arc<Self>) {
-        loop {
-            let worker = self.lease.worker();
-            match self
-                .ledger
-                .claim_unpublished(worker, self.tuning.max_batch)
-                .await
-            {
-                Ok(events) => self.relay.sweep(events),
-                Err(error) => {
-                    tracing::debug!(
-                        error = as_error(&error),
-                        "failed to sweep the outbox; retrying"
-                    );
-                }
-            }
-            if self
-                .shutdown
-                .sleep_or_soft(self.tuning.sweep_interval)
-                .await
-            {
-                return;
-            }
-        }
     }
 }

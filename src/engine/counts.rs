@@ -21,6 +21,8 @@ pub struct Counts {
     pub call_prices: AtomicU64,
     /// Orphaned calls, which belonged to no delivery and were hung up.
     pub orphaned_calls: AtomicU64,
+    /// Times that the ledger's clock was set by more than a second, as this process noticed.
+    pub clock_steps: AtomicU64,
     /// Deliveries that are open long after their code's expiry, as last counted. Must be 0.
     pub overdue_deliveries: AtomicU64,
     /// Deliveries of which a second final status was published. Must be 0.

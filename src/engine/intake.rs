@@ -2,6 +2,7 @@
 
 mod admitting;
 mod cancelling;
+mod suspects;
 
 use std::sync::Arc;
 
@@ -10,6 +11,8 @@ use voice_otp_schemas::request::Incoming;
 
 use super::Engine;
 use crate::ports::Ports;
+
+pub(super) use suspects::Suspects;
 
 /// A message that could be read.
 #[derive(Debug)]
@@ -38,7 +41,8 @@ pub enum Disposition {
     Acknowledge,
     /// No status can answer it: dead-letter the message, then acknowledge it.
     DeadLetter(DeadLetterReason),
-    /// The account's rate-limit row is locked. Retry shortly, without blocking other messages.
+    /// The account's rate-limit row is locked, or the database gave up on the message's batch.
+    /// Retry shortly, without blocking other messages.
     RetrySoon,
     /// This worker can't process it now: give it back to the broker.
     Requeue,

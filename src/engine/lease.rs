@@ -1,14 +1,17 @@
 //! The worker's lease: its registration in the ledger, and the heartbeat that renews it.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-use super::clock::LedgerClock;
+use super::clock::{ClockStep, LedgerClock};
+use super::counts::Counts;
 use super::retry::as_error;
 use super::sync::lock;
 use crate::ports::{Ledger, LedgerError, WorkerEpoch};
+use voice_otp_schemas::Timestamp;
 
 /// The registration of this worker, and until when it is valid.
 pub(super) struct Lease<L> {
@@ -21,6 +24,9 @@ pub(super) struct Lease<L> {
     /// The pause between heartbeats.
     interval: Duration,
     current: Mutex<Current>,
+    /// A step back of the ledger's clock whose repair has not succeeded yet.
+    unrepaired: Mutex<Duration>,
+    counts: Arc<Counts>,
 }
 
 #[derive(Clone, Copy)]
@@ -38,6 +44,7 @@ impl<L: Ledger> Lease<L> {
         worker: WorkerEpoch,
         sent: Duration,
         settings: (&str, Duration, Duration),
+        counts: Arc<Counts>,
     ) -> Self {
         let (name, duration, interval) = settings;
         let current = Mutex::new(Current {
@@ -51,6 +58,8 @@ impl<L: Ledger> Lease<L> {
             duration,
             interval,
             current,
+            unrepaired: Mutex::default(),
+            counts,
         }
     }
 
@@ -83,7 +92,7 @@ impl<L: Ledger> Lease<L> {
                     if std::mem::take(&mut failing) {
                         tracing::info!("database available again; the lease is renewed");
                     }
-                    self.clock.set(sent, answer.now);
+                    self.set_clock(sent, answer.now).await;
                     if answer.alive {
                         self.set(worker, sent);
                     } else {
@@ -118,7 +127,11 @@ impl<L: Ledger> Lease<L> {
         match self.ledger.register_worker(&self.name).await {
             Ok((worker, now)) => {
                 on_expiry();
-                self.clock.set(sent, now);
+                self.set_clock(sent, now).await;
+                // Others may have noticed a step meanwhile.
+                if let Ok(by) = self.ledger.recent_step_back().await {
+                    self.clock.note_step(by);
+                }
                 self.set(worker, sent);
                 tracing::warn!(
                     worker.epoch = worker.0,
@@ -147,6 +160,41 @@ impl<L: Ledger> Lease<L> {
                 error = as_error(&error),
                 "failed to release the deliveries; other workers claim them when the lease expires"
             );
+        }
+    }
+
+    /// Sets the clock. If the ledger's clock was set back, what was computed before is repaired.
+    async fn set_clock(&self, sent: Duration, now: Timestamp) {
+        if let Some(step) = self.clock.set(sent, now) {
+            self.counts.clock_steps.fetch_add(1, Ordering::Relaxed);
+            match step {
+                ClockStep::Forward(by) => {
+                    tracing::error!(
+                        by_s = by.as_secs_f64(),
+                        "the database's clock went forward; codes expire and leases end early"
+                    );
+                }
+                ClockStep::Back(by) => {
+                    tracing::error!(
+                        by_s = by.as_secs_f64(),
+                        "the database's clock went back; repairing slots, leases and due times"
+                    );
+                    *lock(&self.unrepaired) += by;
+                }
+            }
+        }
+        let step = *lock(&self.unrepaired);
+        if step.is_zero() {
+            return;
+        }
+        match self.ledger.repair_clock_step(step).await {
+            Ok(()) => *lock(&self.unrepaired) = Duration::ZERO,
+            Err(error) => {
+                tracing::warn!(
+                    error = as_error(&error),
+                    "failed to repair them; waiting calls may be late"
+                );
+            }
         }
     }
 

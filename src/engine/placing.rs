@@ -1,6 +1,7 @@
 //! Placing: from due to a started attempt.
 
 use std::collections::HashSet;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use voice_otp_schemas::status::Status;
 use voice_otp_schemas::{DeliveryKey, Timestamp};
 
 use super::Engine;
-use super::batch::work_on;
+use super::batch::{BatchError, alone_pause, smaller_parts, work_on};
 use super::bulkhead::Permit;
 use super::due::Due;
 use super::schedule::Held;
@@ -95,15 +96,52 @@ impl<P: Ports> Engine<P> {
                 return true;
             }
             self.spawn(|engine| async move {
-                engine.start_attempts(group).await;
+                engine.start_attempts(group, 0).await;
                 drop(start_permit);
             });
         }
     }
 
-    /// Starts the attempts of due deliveries, in one statement.
-    async fn start_attempts(self: Arc<Self>, due: Vec<(Held, Permit)>) {
-        let now = self.clock.now();
+    /// Starts the attempts of deliveries that the database gave up on: in smaller parts, and one
+    /// alone after a growing pause, until it is started or too late.
+    fn start_apart(self: &Arc<Self>, mut due: Vec<(Held, Permit)>, failures_alone: u32) {
+        if due.len() > 1 {
+            for part in smaller_parts(due) {
+                self.spawn(|engine| engine.start_attempts(part, 0));
+            }
+        } else if let Some((held, permit)) = due.pop() {
+            drop(permit);
+            self.spawn_for(held, move |engine, held| {
+                engine.start_alone(held, failures_alone)
+            });
+        }
+    }
+
+    /// Starts an attempt that failed alone, after a pause.
+    fn start_alone(
+        self: Arc<Self>,
+        held: Held,
+        failures_alone: u32,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            if self
+                .shutdown
+                .sleep_or_soft(alone_pause(failures_alone))
+                .await
+            {
+                return;
+            }
+            let account = held.delivery.pace_key.clone().unwrap_or_default();
+            let permit = self.attempt_permits.acquire(&account).await;
+            self.start_attempts(vec![(held, permit)], failures_alone + 1)
+                .await;
+        })
+    }
+
+    /// Starts the attempts of due deliveries, in one statement. `failures_alone` is how often the
+    /// database gave up on a single one.
+    async fn start_attempts(self: Arc<Self>, due: Vec<(Held, Permit)>, failures_alone: u32) {
+        let now = self.clock.latest();
         let tenants: Vec<_> = due
             .iter()
             .map(|(held, _)| held.delivery.key.tenant_id.clone())
@@ -143,11 +181,17 @@ impl<P: Ports> Engine<P> {
             outcomes = work_on(group, &work, "start attempts") => outcomes,
             () = self.shutdown.hard.cancelled() => return,
         };
+        let mut apart = Vec::new();
         for ((held, permit, start), outcome) in ready.into_iter().zip(outcomes) {
-            // A delivery that the database rejects is released; it is claimed when it is overdue.
-            let Ok(outcome) = outcome else { continue };
-            self.on_start_outcome(worker, held, permit, &start, outcome);
+            match outcome {
+                Ok(outcome) => self.on_start_outcome(worker, held, permit, &start, outcome),
+                Err(BatchError::GaveUp) => apart.push((held, permit)),
+                // A delivery that the database rejects is released; it is claimed when it is
+                // overdue.
+                Err(BatchError::Refused(_) | BatchError::Closed) => {}
+            }
         }
+        self.start_apart(apart, failures_alone);
     }
 
     /// The start of a delivery's attempt; `None` if it can't be started now.
@@ -230,7 +274,11 @@ impl<P: Ports> Engine<P> {
                     account_sid: Some(start.account_sid.clone()),
                     ..held.delivery.as_ref().clone()
                 });
-                self.spawn_for(held, |engine, held| engine.place(worker, held, permit));
+                if self.is_suspect(&held.delivery) {
+                    self.spawn_for(held, Self::settle_suspect);
+                } else {
+                    self.spawn_for(held, |engine, held| engine.place(worker, held, permit));
+                }
             }
             StartOutcome::Rescheduled { slot, revision } => {
                 let delivery = &mut held.delivery;

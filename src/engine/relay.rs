@@ -16,6 +16,7 @@ use voice_otp_schemas::DeliveryKey;
 use self::generations::{Generations, PublishedFinals};
 use super::counts::Counts;
 use super::retry::as_error;
+use super::shutdown::Shutdown;
 use crate::event::Event;
 use crate::ports::{EarlierEvents, Ledger, SinkError, StatusSink};
 
@@ -60,6 +61,10 @@ enum Submission {
 
 /// How many events may wait in memory. What exceeds it stays in the outbox, for the sweeper.
 const MAX_PENDING: usize = 50_000;
+/// How many events may wait in memory while more are swept at once.
+const LITTLE_PENDING: usize = 2_000;
+/// How often a sweep that found much checks whether it may continue.
+const PENDING_CHECK_INTERVAL: Duration = Duration::from_millis(20);
 /// How many events are published before their confirms are awaited.
 const WINDOW: usize = 256;
 /// How long events are remembered as queued: between one and two generations.
@@ -106,9 +111,23 @@ impl Relay {
 
     /// Submits events found in the outbox. Those that are queued already are recognised.
     pub(super) fn sweep(&self, events: Vec<Event>) {
-        if !events.is_empty() && self.pending.load(Ordering::Relaxed) < MAX_PENDING {
+        if !events.is_empty() {
             self.submit(events.len(), Submission::Swept(events));
         }
+    }
+
+    /// Whether there is room for swept events. If not, they stay in the outbox.
+    pub(super) fn accepts_swept(&self) -> bool {
+        self.pending.load(Ordering::Relaxed) < MAX_PENDING
+    }
+
+    /// Waits until the relay has published most of what it has, or the worker is asked to stop: a
+    /// large backlog in the outbox is taken at the speed at which the relay publishes, and new
+    /// events don't wait behind all of it.
+    pub(super) async fn until_little_is_pending(&self, shutdown: &Shutdown) {
+        while self.pending.load(Ordering::Relaxed) >= LITTLE_PENDING
+            && !shutdown.sleep_or_soft(PENDING_CHECK_INTERVAL).await
+        {}
     }
 
     /// Publishes events that have no order among others. Returns false if one of them is not known
@@ -151,7 +170,7 @@ impl<L: Ledger, S: StatusSink> Runner<L, S> {
         for submission in submissions {
             self.accept(submission);
         }
-        let window: Vec<Event> = self.queue.drain(..self.queue.len().min(WINDOW)).collect();
+        let window = self.take_window();
         let deleting = self.take_deletable(closed);
         let (results, deleted) = tokio::join!(
             publish(&self.sink, &window),
@@ -196,7 +215,13 @@ impl<L: Ledger, S: StatusSink> Runner<L, S> {
     }
 
     fn accept(&mut self, submission: Submission) {
-        self.queued.turn(&self.queue);
+        // What is published and not deleted yet must not be published again either.
+        let queue = self.queue.iter().map(|event| (&event.key, event.sequence));
+        let published = self
+            .published
+            .iter()
+            .map(|(key, sequence)| (key, *sequence));
+        self.queued.turn(published.chain(queue));
         let (events, earlier_events) = match submission {
             Submission::New(events, earlier_events) => (events, earlier_events),
             // Swept events come in order, with everything that is left of their delivery.
@@ -224,6 +249,25 @@ impl<L: Ledger, S: StatusSink> Runner<L, S> {
         }
     }
 
+    /// Takes a window from the queue: of each delivery only the first event. The broker may refuse
+    /// it and take those that follow, which consumers would then receive first.
+    fn take_window(&mut self) -> Vec<Event> {
+        let (mut window, mut later, mut taken) = (Vec::new(), Vec::new(), HashSet::new());
+        let mut queue = std::mem::take(&mut self.queue).into_iter();
+        while window.len() < WINDOW
+            && let Some(event) = queue.next()
+        {
+            if taken.insert(event.key.clone()) {
+                window.push(event);
+            } else {
+                later.push(event);
+            }
+        }
+        later.extend(queue);
+        self.queue = later;
+        window
+    }
+
     /// The published events to delete from the outbox now.
     fn take_deletable(&mut self, closed: &CancellationToken) -> Vec<(DeliveryKey, u32)> {
         let due = self.published.len() >= WINDOW
@@ -247,29 +291,24 @@ impl<L: Ledger, S: StatusSink> Runner<L, S> {
         }
     }
 
-    /// Sorts a window by its results: what was not published, and later events of the same
-    /// deliveries, are queued again in front. Returns true if there are any.
+    /// Sorts a window by its results: what was not published is queued again in front. Returns true
+    /// if there is any.
     fn settle(&mut self, window: Vec<Event>, results: Vec<Result<(), SinkError>>) -> bool {
-        let mut failed: HashSet<DeliveryKey> = HashSet::new();
         let mut again = Vec::new();
         let mut results = results.into_iter();
         for event in window {
             match results.next() {
-                Some(Ok(())) if !failed.contains(&event.key) => self.record_published(&event),
+                Some(Ok(())) => self.record_published(&event),
                 Some(Err(error)) => {
-                    if failed.is_empty() {
+                    if again.is_empty() {
                         tracing::warn!(
                             error = as_error(&error),
                             "failed to publish statuses; retrying"
                         );
                     }
-                    failed.insert(event.key.clone());
                     again.push(event);
                 }
-                Some(Ok(())) | None => {
-                    failed.insert(event.key.clone());
-                    again.push(event);
-                }
+                None => again.push(event),
             }
         }
         let any = !again.is_empty();

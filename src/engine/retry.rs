@@ -42,7 +42,7 @@ pub(super) fn retryable<T>(
     answer: Result<T, LedgerError>,
 ) -> Result<Result<T, LedgerError>, LedgerError> {
     match answer {
-        Err(error @ LedgerError::Unavailable(_)) => Err(error),
+        Err(error @ (LedgerError::Unavailable(_) | LedgerError::GaveUp(_))) => Err(error),
         Err(error @ (LedgerError::InvalidRow(_) | LedgerError::ProtocolViolation(_))) => {
             Ok(Err(error))
         }

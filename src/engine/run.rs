@@ -16,6 +16,7 @@ use super::clock::{LedgerClock, MonotonicClock};
 use super::counts::Counts;
 use super::deliveries::Deliveries;
 use super::gate::Gate;
+use super::intake::Suspects;
 use super::lease::Lease;
 use super::pricing::Pricer;
 use super::relay;
@@ -53,7 +54,10 @@ impl<P: Ports> Engine<P> {
         // The lease counts from before the registration was sent.
         let sent = monotonic.elapsed();
         let (worker, now) = ledger.register_worker(name).await?;
-        let clock = Arc::new(LedgerClock::new(monotonic, now));
+        // In the middle of the request, as far as is known.
+        let read_at = sent + monotonic.elapsed().saturating_sub(sent) / 2;
+        let clock = Arc::new(LedgerClock::new(monotonic, read_at, now));
+        clock.note_step(ledger.recent_step_back().await?);
         let counts = Arc::new(Counts::default());
         let shutdown = Shutdown::default();
         let schedule = Arc::new(Schedule::default());
@@ -101,12 +105,14 @@ impl<P: Ports> Engine<P> {
                 worker,
                 sent,
                 (name, tuning.lease, tuning.heartbeat_interval),
+                Arc::clone(&counts),
             ),
             call_finder: CallFinder {
                 ledger: Arc::clone(&ledger),
                 telephony: Arc::clone(&telephony),
                 settings: Arc::clone(&settings),
                 query_permits: Arc::clone(&query_permits),
+                clock: Arc::clone(&clock),
                 provider_skew: tuning.provider_skew,
             },
             answerer: Answerer {
@@ -117,6 +123,7 @@ impl<P: Ports> Engine<P> {
                 shutdown: shutdown.clone(),
             },
             gate: Gate::new(),
+            suspects: Suspects::default(),
             attempt_permits: Bulkhead::new(tuning.attempt_permits),
             start_permits: Arc::new(Semaphore::new(tuning.start_permits)),
             tasks: TaskTracker::new(),

@@ -17,7 +17,7 @@ use super::{Engine, backoff};
 use crate::admission::NO_PUBLIC_URL;
 use crate::call::Call;
 use crate::call::failure::{self, CallFailure, Next};
-use crate::delivery::{Change, Delivery, State};
+use crate::delivery::{CancelCause, Change, Delivery, State};
 use crate::ports::{CallRequest, Instructions, Ports, Telephony as _, WorkerEpoch};
 use crate::settings::VoiceSettings;
 use crate::settings::policy::{Policy, Voicemail};
@@ -28,6 +28,8 @@ use crate::tuning::Tuning;
 const RING_BUFFER: Duration = Duration::from_secs(5);
 /// The shortest pause before an attempt that Twilio did not process is repeated.
 const MIN_SNOOZE: Duration = Duration::from_millis(100);
+
+const NO_ANSWER: &str = "Twilio did not answer; checking its call list before placing another call";
 
 /// Why no call was placed, as far as is known.
 enum SendFailure {
@@ -77,6 +79,17 @@ impl<P: Ports> Engine<P> {
         else {
             return Err(SendFailure::NotSent);
         };
+        // The report that the code was entered changes no revision, so what is held may lack it.
+        if delivery.redials > 0 {
+            match self.deliveries.reload(&delivery.key).await {
+                Some(newest) if newest.verified => {
+                    let (status, reason) = CancelCause::Verified.outcome();
+                    return Err(SendFailure::Final(status, reason));
+                }
+                Some(_) => {}
+                None => return Err(SendFailure::NotSent),
+            }
+        }
         let early = self.clock.until(slot.at);
         // A timer takes at least a millisecond, even one that has passed.
         if !early.is_zero() {
@@ -93,7 +106,8 @@ impl<P: Ports> Engine<P> {
                 "safety limiter engaged: slots exceed the account's rate"
             );
         }
-        let now = self.clock.now();
+        // By two clocks: if the database's is behind, the code may have expired all the same.
+        let now = self.clock.latest();
         let ring_timeout = delivery.ring_timeout(settings.ring_timeout, now);
         // The call may be answered as late as that, and what it says about the code's expiry must
         // be true then.
@@ -102,8 +116,8 @@ impl<P: Ports> Engine<P> {
         let script = settings
             .speaker(&secrets.to, delivery.locale.as_ref())
             .message(&secrets.code, left.saturating_sub(latest_answer));
-        if held.is_outdated() || delivery.is_too_late(now) || now > slot.at + self.tuning.slot_late
-        {
+        let is_slot_used_late = self.clock.now() > slot.at + self.tuning.slot_late;
+        if held.is_outdated() || delivery.is_too_late(now) || is_slot_used_late {
             return Err(SendFailure::NotSent);
         }
         let request = CallRequest {
@@ -233,6 +247,7 @@ fn after_failure(
         Next::SettleFirst => delivery.mark_unsettled(
             now + tuning.settle_interval,
             now + tuning.absence_after,
+            NO_ANSWER,
             now,
         ),
         Next::Retry { after, reason } => {

@@ -9,6 +9,7 @@ use voice_otp_schemas::status::Status;
 
 use super::Engine;
 use super::bulkhead::Bulkhead;
+use super::clock::LedgerClock;
 use super::deliveries::Changed;
 use super::retry::as_error;
 use super::schedule::Held;
@@ -18,15 +19,24 @@ use crate::delivery::{Change, Delivery, State};
 use crate::ports::{Ledger as _, Ports, Telephony as _};
 use crate::tuning::Tuning;
 
+/// How long after a code's expiry a look is given up, when the code has certainly expired.
+const EXPIRY_SLACK: Duration = Duration::from_millis(1);
+
 /// Looks for the call of an unsettled attempt in Twilio's call list.
 pub(super) struct CallFinder<P: Ports> {
     pub(super) ledger: Arc<P::Ledger>,
     pub(super) telephony: Arc<P::Telephony>,
     pub(super) settings: Arc<SettingsReader<P::Directory>>,
     pub(super) query_permits: Arc<Bulkhead>,
-    /// How far Twilio's clock may be behind the ledger's.
+    pub(super) clock: Arc<LedgerClock>,
+    /// How far Twilio's clock may be behind the ledger's, if neither was set.
     pub(super) provider_skew: Duration,
 }
+
+const WORKER_LOST: &str =
+    "the worker was lost while it placed the call; checking Twilio's call list first";
+const COMMITS_LOST: &str = "the database may have lost changes in a failover; checking Twilio's \
+                            call list before placing the call";
 
 /// What Twilio's call list shows of an attempt.
 enum Finding {
@@ -63,7 +73,8 @@ impl<P: Ports> CallFinder<P> {
             }
         };
         // Twilio reports times in whole seconds.
-        let earliest = intent_at - self.provider_skew - Duration::from_secs(1);
+        let earliest =
+            intent_at - self.provider_skew - self.clock.uncertainty() - Duration::from_secs(1);
         let candidates: Vec<Call> = calls
             .into_iter()
             .filter(|call| call.outbound_api && call.created_at.is_some_and(|at| at >= earliest))
@@ -91,6 +102,41 @@ impl<P: Ports> CallFinder<P> {
 }
 
 impl<P: Ports> Engine<P> {
+    /// Whether a call of this delivery may have been placed that the ledger has lost: in a failover
+    /// or a restoration after its admission.
+    pub(super) fn is_suspect(&self, delivery: &Delivery) -> bool {
+        self.ledger.suspect_since().is_some_and(|since| {
+            // The clock of the former server may have been ahead.
+            delivery.admitted_at < since + self.tuning.provider_skew
+                && delivery.settle_after.is_none_or(|settled| settled < since)
+        })
+    }
+
+    /// Has Twilio's call list searched before the call of a started attempt is placed, back to the
+    /// delivery's admission.
+    pub(super) async fn settle_suspect(self: Arc<Self>, mut held: Held) {
+        let attempt_id = held.delivery.attempt_id;
+        let since = self.ledger.suspect_since();
+        let changed = self
+            .deliveries
+            .change(&mut held, |delivery, now| {
+                if delivery.state != State::Placing || delivery.attempt_id != attempt_id {
+                    return None;
+                }
+                let tuning = &self.tuning;
+                // A worker that hasn't noticed the failover may send a POST until its lease ends.
+                let sent_until = since.unwrap_or(now) + tuning.lease;
+                let absent_from = sent_until + tuning.post_timeout + tuning.absence_after;
+                let mut change = delivery.mark_unsettled(now, absent_from, COMMITS_LOST, now);
+                change.delivery.intent_at = Some(delivery.admitted_at);
+                Some(change)
+            })
+            .await;
+        if changed == Changed::Done {
+            held.release();
+        }
+    }
+
     /// Settles an attempt, as far as that is possible now.
     pub(super) async fn settle(self: Arc<Self>, mut held: Held) {
         if held.delivery.state == State::Placing {
@@ -117,19 +163,39 @@ impl<P: Ports> Engine<P> {
         }
         let asked_at = self.clock.now();
         let tuning = &self.tuning;
-        let changed = match self.call_finder.find(&held.delivery).await {
+        let looking = self.call_finder.find(&held.delivery);
+        let looked = tokio::time::timeout(self.time_to_look(&held.delivery), looking).await;
+        // The absence counts after an interval of the ledger's time. Of this worker's own attempts
+        // it has watched the clock since the intent.
+        let since_intent = held.delivery.intent_at.map(|at| (asked_at - at).to_std());
+        let interval = (tuning.lease + tuning.post_timeout + tuning.absence_after)
+            .min(since_intent.and_then(Result::ok).unwrap_or(Duration::MAX));
+        let changed = match looked.unwrap_or(Finding::Undecided) {
             Finding::Found(call) => self.apply_update(&mut held, &call).await,
-            Finding::Absent => {
+            Finding::Absent if self.clock.measures(interval) => {
                 let conclude = |delivery: &Delivery, now| absent(delivery, asked_at, tuning, now);
                 self.deliveries.change(&mut held, conclude).await
             }
-            Finding::Undecided => {
+            Finding::Absent | Finding::Undecided => {
                 let conclude = |delivery: &Delivery, now| undecided(delivery, tuning, now);
                 self.deliveries.change(&mut held, conclude).await
             }
         };
         if changed == Changed::Done {
             held.release();
+        }
+    }
+}
+
+impl<P: Ports> Engine<P> {
+    /// How long a look may take, waiting for its turn included: until the code expires, when the
+    /// delivery ends. An attempt whose first look comes after that has one look.
+    fn time_to_look(&self, delivery: &Delivery) -> Duration {
+        let left = self.clock.until(delivery.expires_at) + EXPIRY_SLACK;
+        if delivery.wake_at > delivery.expires_at {
+            left.max(self.tuning.post_timeout)
+        } else {
+            left
         }
     }
 }
@@ -143,7 +209,8 @@ fn take_over(delivery: &Delivery, tuning: &Tuning, now: Timestamp) -> Option<Cha
     let sent_until = delivery.intent_at.unwrap_or(now) + tuning.lease;
     let absent_from = sent_until + tuning.post_timeout + tuning.absence_after;
     // The first look never counts as an absence: there is always a second one.
-    Some(delivery.mark_unsettled(now, absent_from.max(now + tuning.settle_interval), now))
+    let absent_from = absent_from.max(now + tuning.settle_interval);
+    Some(delivery.mark_unsettled(now, absent_from, WORKER_LOST, now))
 }
 
 /// Twilio knows of no call. That is conclusive only late enough, since its list is eventually
@@ -162,6 +229,7 @@ fn absent(
     }
     let mut change = Change::unchanged(delivery);
     change.end_attempt();
+    change.delivery.settle_after = Some(asked_at);
     change.delivery.state = State::Waiting;
     change.delivery.wake_at = now;
     if let Some(cause) = delivery.cancel_reason {
@@ -198,10 +266,11 @@ fn undecided(delivery: &Delivery, tuning: &Tuning, now: Timestamp) -> Option<Cha
     }
     let again = now + tuning.settle_interval;
     let conclusive_from = delivery.settle_after.unwrap_or(again);
-    change.delivery.wake_at = if conclusive_from > now {
+    let next = if conclusive_from > now {
         again.min(conclusive_from)
     } else {
         again
     };
+    change.delivery.wake_at = next.min(delivery.expires_at);
     Some(change)
 }

@@ -22,13 +22,19 @@ pub enum LedgerError {
     /// The ledger rejects the data of a row in the batch. Nothing of the batch was applied.
     #[error("the database rejected a row")]
     InvalidRow(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The ledger gave up on the batch: it took too long, exceeded a limit, or met data that can't
+    /// be read. One of its rows may be the cause, so the batch is retried in smaller parts. It may
+    /// or may not have been applied.
+    #[error("the database gave up on a batch")]
+    GaveUp(#[source] Box<dyn std::error::Error + Send + Sync>),
     /// The ledger's answer violates its contract.
     #[error("unexpected answer from the database: {0}")]
     ProtocolViolation(&'static str),
 }
 
-/// The epoch of one worker registration. Epochs increase and are never reused, so that a worker
-/// which registers again never owns what its previous registration owned.
+/// The epoch of one worker registration. Epochs are random and never reused, so that a worker which
+/// registers again never owns what its previous registration owned, even if the ledger has lost
+/// that.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct WorkerEpoch(pub i64);
 
@@ -92,8 +98,9 @@ pub enum StartOutcome {
         /// The delivery's new revision.
         revision: i64,
     },
-    /// The old slot was void. The new slot is later; epoch 0 means that none could be reserved
-    /// before the deadline.
+    /// The old slot was void. The new slot is later. Epoch 0 means that none was reserved: it
+    /// would be after the deadline, or the delivery waits in the account's queue, and this is an
+    /// estimate.
     Rescheduled {
         /// The new slot.
         slot: Slot,
@@ -187,6 +194,21 @@ pub trait Ledger: Send + Sync + 'static {
         worker: WorkerEpoch,
     ) -> impl Future<Output = Result<Heartbeat, LedgerError>> + Send;
 
+    /// Since when the ledger has another history, if commits from before may be lost: after a
+    /// failover or a restoration. A call of a delivery that was admitted earlier may have been
+    /// placed although the ledger doesn't know.
+    fn suspect_since(&self) -> Option<Timestamp>;
+
+    /// How far the ledger's clock went back in the last hour; zero if it didn't.
+    fn recent_step_back(&self) -> impl Future<Output = Result<Duration, LedgerError>> + Send;
+
+    /// Repairs slots, holds, leases and due times after the ledger's clock went back by `step`:
+    /// they are that much too far ahead. A registration does it too, if a lease shows the step.
+    fn repair_clock_step(
+        &self,
+        step: Duration,
+    ) -> impl Future<Output = Result<(), LedgerError>> + Send;
+
     /// Ends a worker's lease. Other workers may claim its deliveries at once.
     fn release_worker(
         &self,
@@ -216,8 +238,10 @@ pub trait Ledger: Send + Sync + 'static {
         group: &[Change],
     ) -> impl Future<Output = Result<Vec<Saved>, LedgerError>> + Send;
 
-    /// Claims up to `limit` deliveries that are due, or soon will be, and whose owner's lease has
-    /// expired or who have no owner. Also lists the worker's own overdue deliveries.
+    /// Gives slots to deliveries that wait in an account's queue, in the order of admission, as far
+    /// as these slots come soon. Claims up to `limit` deliveries that are due, or soon will be, and
+    /// whose owner's lease has expired or who have no owner. Also lists the worker's own overdue
+    /// deliveries.
     fn claim_due(
         &self,
         worker: WorkerEpoch,
@@ -269,9 +293,10 @@ pub trait Ledger: Send + Sync + 'static {
     fn archive_finished(&self) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
     /// Counts deliveries that are still open longer than `overdue` after their code's expiry. Must
-    /// be 0.
+    /// be 0. Of all living workers only the oldest counts; the others get 0.
     fn count_overdue(
         &self,
+        worker: WorkerEpoch,
         overdue: Duration,
     ) -> impl Future<Output = Result<u64, LedgerError>> + Send;
 
@@ -311,8 +336,8 @@ pub trait Ledger: Send + Sync + 'static {
     ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
 
     /// Hands out no slot of an account before `wait` has passed. Reserved slots become void, and
-    /// waiting deliveries get new ones in the same order. A wait that ends before, or hardly after,
-    /// the current one is ignored.
+    /// waiting deliveries get new ones in the same order, when they are claimed. A wait that ends
+    /// before, or hardly after, the current one is ignored.
     fn throttle_account(
         &self,
         pace_key: &str,
@@ -326,7 +351,7 @@ pub trait Ledger: Send + Sync + 'static {
         pace_key: &str,
     ) -> impl Future<Output = Result<Option<Duration>, LedgerError>> + Send;
 
-    /// Closes an account's circuit. Waiting deliveries get new slots at the account's rate.
+    /// Closes an account's circuit. Waiting deliveries get slots at the account's rate from now on.
     fn close_circuit(&self, pace_key: &str)
     -> impl Future<Output = Result<(), LedgerError>> + Send;
 
@@ -336,11 +361,22 @@ pub trait Ledger: Send + Sync + 'static {
         events: &[(DeliveryKey, u32)],
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// Claims unpublished events of expired workers, and overdue ones of this worker, in order per
-    /// delivery.
+    /// Claims the unpublished events of up to `limit` deliveries of expired workers, in order per
+    /// delivery. What it returns is this worker's from then on, and isn't returned again.
     fn claim_unpublished(
         &self,
         worker: WorkerEpoch,
         limit: usize,
     ) -> impl Future<Output = Result<Vec<Event>, LedgerError>> + Send;
+
+    /// Lists this worker's own unpublished events that are old, in order per delivery: those of up
+    /// to `limit` deliveries whose first unpublished event was written after `after`, the oldest
+    /// first. Also returns when the last of those first events was written; `None`: there are no
+    /// more.
+    fn find_own_unpublished(
+        &self,
+        worker: WorkerEpoch,
+        after: Timestamp,
+        limit: usize,
+    ) -> impl Future<Output = Result<(Vec<Event>, Option<Timestamp>), LedgerError>> + Send;
 }

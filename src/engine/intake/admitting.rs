@@ -57,6 +57,11 @@ impl<P: Ports> Engine<P> {
             permit: None,
         };
         let mut pending: Vec<Pending<'_>> = group.iter().enumerate().map(pending).collect();
+        self.suspects.select(
+            &mut pending,
+            |one| one.message.incoming.key(),
+            |one| set(&mut dispositions, one.position, Disposition::RetrySoon),
+        );
         self.wait_for_permits(pending.len()).await;
         for _ in 0..MAX_ROUNDS {
             if pending.is_empty() || self.shutdown.hard.is_cancelled() {
@@ -107,8 +112,13 @@ impl<P: Ports> Engine<P> {
         let worker = self.lease.worker();
         let (verdicts, answer_lost) = self.admit_group(worker, &admissions).await;
         let mut again = Vec::new();
+        let size = pending.len();
         for ((one, admission), verdict) in pending.into_iter().zip(admissions).zip(verdicts) {
             let position = one.position;
+            match verdict {
+                Err(BatchError::GaveUp) => self.suspects.add(&admission.key, size),
+                _ => self.suspects.clear(&admission.key),
+            }
             match self.conclude(worker, one, admission, verdict, answer_lost) {
                 Outcome::Done(disposition) => set(dispositions, position, disposition),
                 Outcome::Again(one) => again.push(one),
@@ -173,7 +183,10 @@ impl<P: Ports> Engine<P> {
         let lost_here = &lost;
         let work = |group: Vec<Admission>| async move {
             let result = self.ledger.admit(worker, &group).await;
-            let unanswered = matches!(result, Err(LedgerError::Unavailable(_)));
+            let unanswered = matches!(
+                result,
+                Err(LedgerError::Unavailable(_) | LedgerError::GaveUp(_))
+            );
             lost_here.fetch_or(unanswered, Ordering::Relaxed);
             (group, result)
         };
@@ -216,7 +229,6 @@ impl<P: Ports> Engine<P> {
                 self.deliveries.publish_admitted(events);
                 Disposition::Acknowledge
             }
-            Ok(Verdict::RowLocked) => Disposition::RetrySoon,
             Ok(Verdict::Duplicate) => {
                 if answer_lost {
                     // Perhaps this worker's own row: the answer that admitted it was lost.
@@ -240,6 +252,8 @@ impl<P: Ports> Engine<P> {
             Err(BatchError::Refused(_)) => {
                 Disposition::DeadLetter(DeadLetterReason::RefusedByDatabase)
             }
+            // Without the batch's permit; what the database gave up on, in smaller parts.
+            Ok(Verdict::RowLocked) | Err(BatchError::GaveUp) => Disposition::RetrySoon,
             Err(BatchError::Closed) => Disposition::Requeue,
         };
         Outcome::Done(disposition)

@@ -41,16 +41,14 @@ impl Generations {
         self.young.insert(key, sequence);
     }
 
-    /// Begins a new generation if it is time. What is still queued stays young, however long the
-    /// broker is away.
-    pub(super) fn turn(&mut self, queue: &[Event]) {
+    /// Begins a new generation if it is time. What the relay still has stays young, however long
+    /// the broker or the database is away.
+    pub(super) fn turn<'a>(&mut self, kept: impl Iterator<Item = (&'a DeliveryKey, u32)>) {
         if self.turned_at.elapsed() > self.length {
             self.old = std::mem::take(&mut self.young);
-            self.young.extend(
-                queue
-                    .iter()
-                    .map(|event| (event.key.clone(), event.sequence)),
-            );
+            for (key, sequence) in kept {
+                self.young.insert(key.clone(), sequence);
+            }
             self.turned_at = Instant::now();
         }
     }
@@ -69,7 +67,7 @@ impl PublishedFinals {
         if !event.is_final() {
             return false;
         }
-        self.0.turn(&[]);
+        self.0.turn(std::iter::empty());
         let before = self.0.get(&event.key);
         self.0.insert(event.key.clone(), event.sequence);
         let duplicate = before.is_some_and(|before| before != event.sequence);
