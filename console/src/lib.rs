@@ -92,8 +92,8 @@ fn router(console: Arc<Console>) -> Router {
 
 /// The console is ready when the database answers.
 async fn ready(State(console): State<Arc<Console>>) -> (StatusCode, &'static str) {
-    match console.pool.get().await {
-        Ok(_) => (StatusCode::OK, "database: ok\n"),
+    match console.pool.ping().await {
+        Ok(()) => (StatusCode::OK, "database: ok\n"),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "database: down\n"),
     }
 }

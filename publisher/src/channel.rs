@@ -48,6 +48,8 @@ pub enum TopologyScope {
     /// The exchange and the queues of requests. A failure, for lack of permission, is logged and
     /// ignored: then the workers must have declared them.
     Requests,
+    /// The exchange and the queues of statuses and dead letters. A failure fails the connection.
+    Statuses,
     /// Everything. A failure fails the connection.
     All,
 }
@@ -88,7 +90,12 @@ impl ChannelTask {
             {
                 self.ready.send_replace(false);
                 open = None;
-                match self.connect().await {
+                // A connection that is abandoned half-way is cut.
+                let connected = tokio::select! {
+                    connected = self.connect() => connected,
+                    () = self.stop.cancelled() => break,
+                };
+                match connected {
                     Ok(opened) => {
                         failures = 0;
                         open = Some(opened);
@@ -138,9 +145,8 @@ impl ChannelTask {
                     queue.push_front(pending);
                 }
                 self.ready.send_replace(false);
-                if let Some((broker, channel)) = open.take() {
-                    close(broker, channel).await;
-                }
+                // Left, not closed: a connection that confirms nothing may be dead.
+                open = None;
             }
         }
         let error = PublishError::Unconfirmed("the publisher was closed");
@@ -185,6 +191,7 @@ impl ChannelTask {
         let broker = connection::connect(&self.url, &self.connection_name).await?;
         match self.declare {
             TopologyScope::All => topology::declare_all(&broker.connection).await?,
+            TopologyScope::Statuses => topology::declare_statuses(&broker.connection).await?,
             TopologyScope::Requests => {
                 // A user that may only publish relies on the workers to declare the topology. If
                 // they haven't, a mandatory publish fails as unroutable.

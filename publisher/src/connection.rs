@@ -4,16 +4,23 @@
 //! connection with new channels and consumers. A consumer and a publisher never share a connection,
 //! since a blocked connection delays acknowledgements too.
 
+mod target;
+
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsFd as _;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
-use lapin::uri::{AMQPUri, SASLMechanism};
-use lapin::{Connection, ConnectionProperties, Event};
+use lapin::tcp::AsyncTcpStream;
+use lapin::{Connection, ConnectionProperties, ConnectionStatus, Event};
 use rand::RngExt as _;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::sync::watch;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::{AbortOnDropHandle, TaskTracker};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::task::TaskTracker;
+
+use self::target::Target;
 
 /// Why there is no connection.
 #[derive(Debug, thiserror::Error)]
@@ -23,7 +30,42 @@ pub enum Error {
         "the broker URL is not an AMQP URL; it must look like amqp://user:password@host:port/vhost"
     )]
     Url,
-    /// The broker is unreachable or refused the connection.
+    /// The URL has a parameter that this program doesn't know.
+    #[error("the broker URL's parameter {0} is not supported; {supported}", supported = SUPPORTED)]
+    UnsupportedParameter(String),
+    /// A parameter of the URL is missing or has a value that can't be used.
+    #[error("the broker URL's parameter {0} must be {1}")]
+    Parameter(String, &'static str),
+    /// The URL names certificates, and its connection isn't encrypted.
+    #[error("the broker URL names certificates: it must begin with amqps://")]
+    FilesWithoutTls,
+    /// A file that the URL names can't be read.
+    #[error("the broker URL's {0}: read {1}")]
+    File(
+        &'static str,
+        String,
+        #[source] rustls::pki_types::pem::Error,
+    ),
+    /// The URL would send a password over a network, without encryption.
+    #[error(
+        "the broker {0} is not this machine, and amqp:// would send it the password, the codes and \
+         the numbers in the clear: use amqps://, or allow it with VOICE_OTP_ALLOW_CLEARTEXT=true \
+         (--allow-cleartext; in the URL: allow_cleartext=true)"
+    )]
+    Cleartext(String),
+    /// The broker can't be reached.
+    #[error("connect to RabbitMQ")]
+    Tcp(#[source] std::io::Error),
+    /// The TLS handshake failed.
+    #[error("connect to RabbitMQ by TLS")]
+    Tls(#[source] std::io::Error),
+    /// The broker's certificate is not trusted.
+    #[error(
+        "RabbitMQ's certificate is not accepted: it is signed by no authority that is trusted \
+         here; name its authority's certificate with cacertfile in the broker URL"
+    )]
+    UnknownAuthority,
+    /// The broker refused the connection.
     #[error("connect to RabbitMQ")]
     Connect(#[source] lapin::Error),
     /// The broker did not answer within 10 seconds.
@@ -31,7 +73,15 @@ pub enum Error {
     TimedOut,
 }
 
+/// The end of the sentence about a parameter that isn't supported.
+const SUPPORTED: &str = "supported are heartbeat, connection_timeout, channel_max, frame_max, \
+    auth_mechanism, cacertfile, certfile, keyfile, server_name_indication, verify and \
+    allow_cleartext";
+
 /// A connection and its state, which a background task keeps current.
+///
+/// To leave a connection that may be dead, drop it: the background task asks the broker to close
+/// it, and cuts it two seconds later. Its owner doesn't wait.
 pub struct BrokerConnection {
     /// The connection of lapin, to open channels on.
     pub connection: Connection,
@@ -39,25 +89,40 @@ pub struct BrokerConnection {
     blocked: watch::Receiver<bool>,
     /// Cancelled when the connection is lost.
     lost: CancellationToken,
-    _watch: AbortOnDropHandle<()>,
+    /// Tells the background task that the connection is dropped.
+    _dropped: DropGuard,
 }
+
+/// The socket under a connection. It is shut down on drop: a thread of lapin's that waits for a
+/// silent peer then ends.
+///
+/// lapin waits for the broker's answer to a close without a limit, and checks heartbeats no longer.
+struct Socket(TcpStream);
 
 /// The time limit for opening a connection, TLS and authentication included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
-/// The heartbeat interval, in seconds. A dead peer is noticed after two missed heartbeats. A URL
-/// can set another one.
-const HEARTBEAT_S: u16 = 10;
-/// The time limit for the TCP connection, in milliseconds. A URL can set another one.
-const TCP_TIMEOUT_MS: u64 = 5_000;
+/// The time limit for a TCP connection to one address of the broker's name. A URL can set another
+/// one.
+const TCP_TIMEOUT: Duration = Duration::from_secs(4);
 /// The time limit for closing a connection.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often the state of a connection that is closing is read.
+const CLOSE_POLL: Duration = Duration::from_millis(20);
 
-/// Validates a URL without connecting.
+/// Validates a URL without connecting. The files that it names must be readable.
 ///
 /// # Errors
-/// [`Error::Url`] if it isn't an AMQP URL.
+/// [`Error`] says what is wrong with the URL, and doesn't show it.
 pub fn check_url(url: &SecretString) -> Result<(), Error> {
-    parse(url).map(drop)
+    Target::parse(url).map(drop)
+}
+
+/// The URL with the permission to send its password over a network without encryption.
+#[must_use]
+pub fn allow_cleartext(url: &SecretString) -> SecretString {
+    let url = url.expose_secret();
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}{}=true", target::ALLOW_CLEARTEXT).into()
 }
 
 /// The user name of a connection with this URL, if the URL authenticates by name and password.
@@ -65,20 +130,7 @@ pub fn check_url(url: &SecretString) -> Result<(), Error> {
 /// As the AMQP property `user_id` it identifies the publisher of a message: RabbitMQ refuses a
 /// message whose `user_id` is not the user of its connection.
 pub fn user_name(url: &SecretString) -> Option<String> {
-    let uri = parse(url).ok()?;
-    let by_password = uri
-        .query
-        .auth_mechanism
-        .is_none_or(|mechanism| mechanism != SASLMechanism::External);
-    let name = uri.authority.userinfo.username;
-    (by_password && !name.is_empty() && name.len() <= 255).then_some(name)
-}
-
-fn parse(url: &SecretString) -> Result<AMQPUri, Error> {
-    let mut uri: AMQPUri = url.expose_secret().parse().map_err(|_| Error::Url)?;
-    uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
-    uri.query.connection_timeout.get_or_insert(TCP_TIMEOUT_MS);
-    Ok(uri)
+    Target::parse(url).ok()?.user_name()
 }
 
 /// Connects once. `name` is the name in the broker's list of connections.
@@ -86,49 +138,150 @@ fn parse(url: &SecretString) -> Result<AMQPUri, Error> {
 /// # Errors
 /// [`Error`] says why there is no connection. Retrying is up to the caller.
 pub async fn connect(url: &SecretString, name: &str) -> Result<BrokerConnection, Error> {
-    let properties = ConnectionProperties::default().with_connection_name(name.into());
-    let connecting = Connection::connect_uri(parse(url)?, properties);
-    let connection = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
+    // Boxed: a large future, in the futures of every caller.
+    let connecting = Box::pin(open(Target::parse(url)?, name));
+    let (connection, socket) = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
         .await
-        .map_err(|_| Error::TimedOut)?
-        .map_err(Error::Connect)?;
-    // lapin gives each event to one listener only, so there is no other listener.
-    let mut events = connection.events_listener();
-    let status = connection.status().clone();
+        .map_err(|_| Error::TimedOut)??;
     let (blocked_sender, blocked) = watch::channel(false);
-    let lost = CancellationToken::new();
+    let (lost, dropped) = (CancellationToken::new(), CancellationToken::new());
+    let watching = watch_connection(
+        // lapin gives each event to one listener only, so there is no other listener.
+        connection.events_listener(),
+        connection.status().clone(),
+        blocked_sender,
+        dropped.clone(),
+    );
     let on_lost = lost.clone();
-    let tracker = TaskTracker::new();
-    let watch = tracker.spawn(async move {
-        while let Some(event) = events.next().await {
-            match event {
-                Event::ConnectionBlocked(_) => {
-                    tracing::warn!("the broker blocks publishers: it is short of memory or disk");
-                    blocked_sender.send_replace(true);
-                }
-                Event::ConnectionUnblocked => {
-                    tracing::info!("the broker accepts messages again");
-                    blocked_sender.send_replace(false);
-                }
-                // An error of a channel arrives here too and leaves the connection usable.
-                Event::Error(error) if !status.connected() => {
-                    tracing::debug!(
-                        error = &error as &dyn std::error::Error,
-                        "connection to the broker lost"
-                    );
-                    break;
-                }
-                _ => {}
-            }
-        }
+    // Detached: it outlives the connection's owner, by two seconds at most.
+    TaskTracker::new().spawn(async move {
+        watching.await;
         on_lost.cancel();
+        drop(socket);
     });
     Ok(BrokerConnection {
         connection,
         blocked,
         lost,
-        _watch: AbortOnDropHandle::new(watch),
+        _dropped: dropped.drop_guard(),
     })
+}
+
+/// Opens the socket and the connection on it. lapin would open the socket itself; then a thread of
+/// lapin's would stay for as long as a silent peer, and TLS errors would have no type.
+async fn open(target: Target, name: &str) -> Result<(Connection, Socket), Error> {
+    let runtime = lapin::runtime::default_runtime().map_err(Error::Connect)?;
+    let limit = target.uri.query.connection_timeout;
+    let limit = limit.map_or(TCP_TIMEOUT, Duration::from_millis);
+    let host = (
+        target.uri.authority.host.as_str(),
+        target.uri.authority.port,
+    );
+    let mut connected = Err(std::io::Error::other("the host name has no address"));
+    for address in tokio::net::lookup_host(host).await.map_err(Error::Tcp)? {
+        let connecting = AsyncTcpStream::connect(&runtime, address);
+        connected = match tokio::time::timeout(limit, connecting).await {
+            Ok(connected) => connected,
+            Err(_) => Err(std::io::ErrorKind::TimedOut.into()),
+        };
+        if connected.is_ok() {
+            break;
+        }
+    }
+    let mut stream = connected.map_err(Error::Tcp)?;
+    let AsyncTcpStream::Plain(plain) = &stream else {
+        return Err(Error::Tcp(std::io::Error::other("the stream is not plain")));
+    };
+    let copy = plain.get_ref().as_fd().try_clone_to_owned();
+    let socket = Socket(copy.map_err(Error::Tcp)?.into());
+    if let Some(tls) = target.tls() {
+        let server_name = tls.server_name.clone();
+        let connector = tokio::task::spawn_blocking(move || tls.connector())
+            .await
+            .map_err(|error| Error::Tls(std::io::Error::other(error)))??;
+        stream = stream
+            .into_rustls(&connector, &server_name)
+            .await
+            .map_err(tls_error)?;
+    }
+    let stream = Mutex::new(Some(stream));
+    let properties = ConnectionProperties::default().with_connection_name(name.into());
+    let take_stream = async move |_, _| {
+        let mut stream = stream.lock().unwrap_or_else(PoisonError::into_inner);
+        // lapin's recovery is off, so it doesn't ask twice.
+        stream
+            .take()
+            .ok_or_else(|| std::io::Error::other("connected already").into())
+    };
+    let connection = Connection::connector(target.uri, runtime, take_stream, properties)
+        .await
+        .map_err(Error::Connect)?;
+    Ok((connection, socket))
+}
+
+fn tls_error(error: std::io::Error) -> Error {
+    let tls = error
+        .get_ref()
+        .and_then(|error| error.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer)) => {
+            Error::UnknownAuthority
+        }
+        _ => Error::Tls(error),
+    }
+}
+
+/// Follows a connection until it is lost, or until its owner has dropped it and it is closed or
+/// should be.
+async fn watch_connection(
+    mut events: impl futures_util::Stream<Item = Event> + Unpin,
+    status: ConnectionStatus,
+    blocked: watch::Sender<bool>,
+    dropped: CancellationToken,
+) {
+    loop {
+        let event = tokio::select! {
+            event = events.next() => event,
+            () = dropped.cancelled() => {
+                let closing = async {
+                    while !status.closed() && !status.errored() {
+                        tokio::time::sleep(CLOSE_POLL).await;
+                    }
+                };
+                if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
+                    tracing::debug!("the broker did not answer the close in time");
+                }
+                return;
+            }
+        };
+        match event {
+            Some(Event::ConnectionBlocked(_)) => {
+                tracing::warn!("the broker blocks publishers: it is short of memory or disk");
+                blocked.send_replace(true);
+            }
+            Some(Event::ConnectionUnblocked) => {
+                tracing::info!("the broker accepts messages again");
+                blocked.send_replace(false);
+            }
+            // An error of a channel arrives here too and leaves the connection usable.
+            Some(Event::Error(error)) if !status.connected() => {
+                tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "connection to the broker lost"
+                );
+                return;
+            }
+            Some(_) => {}
+            None => return,
+        }
+    }
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // It fails if the socket is closed already.
+        drop(self.0.shutdown(Shutdown::Both));
+    }
 }
 
 impl BrokerConnection {
@@ -148,7 +301,7 @@ impl BrokerConnection {
     }
 
     /// Closes the connection. Gives up after two seconds if the broker doesn't answer.
-    pub async fn close(self) {
+    pub async fn close(&self) {
         let closing = self.connection.close(200, "done".into());
         if tokio::time::timeout(CLOSE_TIMEOUT, closing).await.is_err() {
             tracing::debug!("the broker did not answer the close in time");
@@ -177,10 +330,85 @@ mod tests {
     }
 
     #[test]
+    fn a_password_travels_in_the_clear_only_on_this_machine_or_where_that_is_allowed() {
+        let refused = |url: &str| match check_url(&SecretString::from(url)) {
+            Ok(()) => None,
+            Err(error) => Some(error.to_string()),
+        };
+        for local in [
+            "localhost",
+            "127.0.0.1",
+            "127.8.0.1:99",
+            "[::1]",
+            "LOCALHOST:1",
+        ] {
+            assert_eq!(refused(&format!("amqp://a:hunter2@{local}/v")), None);
+        }
+        for remote in [
+            "rabbit",
+            "10.0.0.1:5672",
+            "[2001:db8::1]",
+            "localhost.evil.org",
+        ] {
+            let url = format!("amqp://a:hunter2@{remote}/v");
+            let refusal = refused(&url).unwrap();
+            assert!(
+                refusal.contains("VOICE_OTP_ALLOW_CLEARTEXT=true"),
+                "{refusal}"
+            );
+            assert!(!refusal.contains("hunter2"), "{refusal}");
+            assert_eq!(
+                refused(allow_cleartext(&url.clone().into()).expose_secret()),
+                None
+            );
+            assert_eq!(refused(&url.replace("amqp:", "amqps:")), None);
+            assert!(refused(&format!("{url}?allow_cleartext=false")).is_some());
+            let with_parameter = format!("{url}?heartbeat=9");
+            let allowed = allow_cleartext(&with_parameter.into());
+            assert_eq!(refused(allowed.expose_secret()), None);
+        }
+    }
+
+    #[test]
+    fn an_ipv6_address_stays_the_host() {
+        let target = Target::parse(&"amqps://a:b@[2001:db8::1]:99/v".into()).unwrap();
+        assert_eq!(target.uri.authority.host, "2001:db8::1");
+    }
+
+    #[test]
+    fn parameters_that_are_not_supported_or_have_a_wrong_value_are_named() {
+        for (query, name) in [
+            (
+                "ssl_options.verify=1",
+                "ssl_options.verify is not supported",
+            ),
+            ("verify=verify_none", "verify must be verify_peer"),
+            ("heartbeat=0", "heartbeat must be"),
+            ("heartbeat=x", "heartbeat must be"),
+            ("channel_max=x", "channel_max must be"),
+            ("auth_mechanism=x", "auth_mechanism must be"),
+            ("certfile=/nowhere.pem", "keyfile must be"),
+            ("cacertfile=/nowhere.pem", "cacertfile: read /nowhere.pem"),
+        ] {
+            let url = format!("amqps://a:hunter2@host/v?{query}");
+            let error = check_url(&url.into()).unwrap_err().to_string();
+            assert!(
+                error.contains(name) && !error.contains("hunter2"),
+                "{query}: {error}"
+            );
+        }
+        let error = check_url(&"amqp://localhost/v?cacertfile=/ca.pem".into()).unwrap_err();
+        assert!(error.to_string().contains("amqps://"), "{error}");
+        let all = "heartbeat=9&connection_timeout=1000&channel_max=10&frame_max=131072\
+                   &auth_mechanism=plain&verify=verify_peer&server_name_indication=rabbit";
+        assert!(check_url(&format!("amqps://a:b@host/v?{all}").into()).is_ok());
+    }
+
+    #[test]
     fn the_user_name_is_the_one_that_authenticates_with_a_password() {
         let user = |url: &str| user_name(&SecretString::from(url));
         assert_eq!(
-            user("amqp://auth%2Dlogin:secret@host/v").as_deref(),
+            user("amqp://auth%2Dlogin:secret@localhost/v").as_deref(),
             Some("auth-login")
         );
         assert_eq!(

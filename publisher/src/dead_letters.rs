@@ -1,5 +1,7 @@
 //! The dead-letter queue, for operators.
 
+use std::time::Duration;
+
 use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use secrecy::SecretString;
@@ -18,13 +20,25 @@ pub enum Error {
         topology::DEAD
     )]
     Queue(#[source] lapin::Error),
+    /// The broker stopped answering.
+    #[error("the broker did not answer within 30 seconds")]
+    TimedOut,
 }
+
+/// The time limit of a count.
+const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The number of messages in the dead-letter queue. Opens and closes a connection of its own.
 ///
 /// # Errors
 /// [`Error`] names the step that failed.
 pub async fn count(url: &SecretString) -> Result<u32, Error> {
+    tokio::time::timeout(TIMEOUT, count_now(url))
+        .await
+        .unwrap_or(Err(Error::TimedOut))
+}
+
+async fn count_now(url: &SecretString) -> Result<u32, Error> {
     let broker = connection::connect(url, "voice-otp dead letters").await?;
     let channel = broker
         .connection

@@ -1,5 +1,7 @@
 //! The stream of statuses and prices: live, or replayed from the status log.
 
+use std::time::Duration;
+
 use futures_util::StreamExt as _;
 use lapin::options::{
     BasicAckOptions, BasicConsumeOptions, BasicQosOptions, ExchangeDeclareOptions,
@@ -52,6 +54,9 @@ pub enum Error {
     /// The named step of the subscription failed.
     #[error("{0}")]
     Subscribe(&'static str, #[source] lapin::Error),
+    /// The broker stopped answering.
+    #[error("the broker did not answer within 30 seconds")]
+    TimedOut,
     /// The log can't be consumed.
     #[error(
         "read {}: start a worker, which declares the stream, and grant the user read permission",
@@ -62,6 +67,10 @@ pub enum Error {
 
 /// The name in the broker's list of connections.
 const CONNECTION_NAME: &str = "voice-otp statuses";
+/// The time limit of a subscription.
+const SUBSCRIBE_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time limit of an acknowledgement.
+const ACK_TIMEOUT: Duration = Duration::from_secs(10);
 /// How many events of the log the broker sends ahead of their acknowledgement. A stream requires a
 /// limit.
 const LOG_PREFETCH: u16 = 1_000;
@@ -76,6 +85,10 @@ impl StatusStream {
     /// # Errors
     /// [`Error`] names the step that failed.
     pub async fn subscribe(url: &SecretString, tenant: Option<&str>) -> Result<Self, Error> {
+        with_timeout(Self::subscribe_live(url, tenant)).await
+    }
+
+    async fn subscribe_live(url: &SecretString, tenant: Option<&str>) -> Result<Self, Error> {
         let (broker, channel) = open(url).await?;
         let failed = |step| move |error| Error::Subscribe(step, error);
         // As in the topology. Declared here too, so that a subscription can precede the first
@@ -153,6 +166,14 @@ impl StatusStream {
         tenant: Option<&str>,
         since: Timestamp,
     ) -> Result<Self, Error> {
+        with_timeout(Self::subscribe_since(url, tenant, since)).await
+    }
+
+    async fn subscribe_since(
+        url: &SecretString,
+        tenant: Option<&str>,
+        since: Timestamp,
+    ) -> Result<Self, Error> {
         let (broker, channel) = open(url).await?;
         // Per consumer, not `global`: streams don't support a limit of the channel.
         channel
@@ -196,10 +217,8 @@ impl StatusStream {
             if self.log_filter.is_some() {
                 // An acknowledgement removes nothing from a stream; it only lets the broker send
                 // more.
-                delivery
-                    .ack(BasicAckOptions { multiple: false })
-                    .await
-                    .ok()?;
+                let acking = delivery.ack(BasicAckOptions { multiple: false });
+                tokio::time::timeout(ACK_TIMEOUT, acking).await.ok()?.ok()?;
             }
             let Ok(text) = String::from_utf8(delivery.data) else {
                 continue;
@@ -223,6 +242,12 @@ impl StatusStream {
             }
         }
     }
+}
+
+async fn with_timeout<T>(subscribing: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+    tokio::time::timeout(SUBSCRIBE_TIMEOUT, subscribing)
+        .await
+        .unwrap_or(Err(Error::TimedOut))
 }
 
 async fn open(url: &SecretString) -> Result<(BrokerConnection, Channel), Error> {

@@ -1,13 +1,17 @@
 //! The exchanges, queues and bindings. Every argument is defined here, once; `schemas/README.md`
 //! documents them.
 
-use std::time::Duration;
+mod declaring;
+mod lanes;
+mod leaders;
 
-use futures_util::future::try_join_all;
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
-use lapin::types::{AMQPValue, FieldTable};
-use lapin::{Channel, Connection, ExchangeKind};
+use lapin::Connection;
 use voice_otp_schemas::TenantId;
+
+use self::declaring::Declarer;
+pub use self::declaring::{Error, LEADER_LOCATOR};
+pub use self::lanes::{LaneCount, LaneQueues};
+pub use self::leaders::QueueSpread;
 
 /// The topic exchange that requests are published to, and the queue for requests without a lane.
 pub const REQUESTS: &str = "voice-otp.requests";
@@ -28,8 +32,8 @@ pub const CANCELLED_KEY: &str = "otp.cancelled";
 /// The routing key of a verification, without its lane.
 pub const VERIFIED_KEY: &str = "otp.verified";
 
-/// The number of lanes that requests are spread over by their tenant. A flood of one tenant delays
-/// only the tenants of its own lane: fewer than one in a hundred.
+/// The number of lanes that requests are spread over by their tenant. It is part of the contract
+/// with publishers. Workers decide how many queues the lanes share ([`LaneCount`]).
 pub const LANES: u16 = 128;
 
 /// A queue. Every queue is durable, not exclusive and not auto-deleted: quorum queues and streams
@@ -38,7 +42,8 @@ pub const LANES: u16 = 128;
 pub struct Queue {
     /// The name of the queue.
     pub name: &'static str,
-    /// The x-arguments. They can't be changed after the declaration; a policy can override some.
+    /// The x-arguments, besides [`LEADER_LOCATOR`], which every new queue has. They can't be
+    /// changed after the declaration; a policy can override some.
     pub arguments: &'static [(&'static str, Argument)],
     /// The topic exchange that the queue is bound to, and the binding key. `None`: the queue is
     /// reached through the default exchange only.
@@ -101,35 +106,6 @@ pub const STATUS_LOG_QUEUE: Queue = Queue {
     binding: Some((STATUS, "#")),
 };
 
-/// The binding key of [`REQUESTS_QUEUE`] before there were lanes.
-const BINDING_BEFORE_LANES: &str = "otp.#";
-/// The time limit of each declaration.
-const DECLARE_TIMEOUT: Duration = Duration::from_secs(10);
-
-/// Durable: the queue survives a restart of the broker. Not exclusive and not auto-deleted: it
-/// outlives connections and consumers. Not `nowait`: the broker's answer shows that the queue
-/// exists.
-const DURABLE_QUEUE: QueueDeclareOptions = QueueDeclareOptions {
-    passive: false,
-    durable: true,
-    exclusive: false,
-    auto_delete: false,
-    nowait: false,
-};
-/// Not `nowait`: the broker's answer shows that the binding exists.
-const BIND: QueueBindOptions = QueueBindOptions { nowait: false };
-
-/// Why the topology can't be declared.
-#[derive(Debug, thiserror::Error)]
-pub enum Error {
-    /// The broker refused the named declaration, or the connection was lost.
-    #[error("declare {0}")]
-    Declare(&'static str, #[source] lapin::Error),
-    /// The broker did not answer the named declaration in time.
-    #[error("declare {0}: the broker did not answer within 10 seconds")]
-    TimedOut(&'static str),
-}
-
 /// The lane of a tenant: the CRC-32 (IEEE) of its id, modulo [`LANES`].
 ///
 /// A publisher may omit the lane. Its messages go to the queue [`REQUESTS`], together with those of
@@ -141,9 +117,9 @@ pub fn lane_of(tenant: &TenantId) -> u16 {
     u16::from_be_bytes([high, low])
 }
 
-/// The queue of a lane. Its arguments are those of [`REQUESTS_QUEUE`].
-pub fn lane_queue(lane: u16) -> String {
-    format!("{REQUESTS}.{lane:03}")
+/// The queue with this number. Its arguments are those of [`REQUESTS_QUEUE`].
+pub fn lane_queue(number: u16) -> String {
+    format!("{REQUESTS}.{number:03}")
 }
 
 /// The routing key of a tenant's event: one of the keys above, and the tenant's lane.
@@ -151,157 +127,113 @@ pub fn lane_key(key: &str, tenant: &TenantId) -> String {
     format!("{key}.{:03}", lane_of(tenant))
 }
 
-/// Declares the exchange and the queues of requests, so that requests published before the first
-/// worker starts are stored.
+/// Declares the exchange and the shared queue of requests, so that requests published before the
+/// first worker starts are stored. Until a worker declares the lanes, the shared queue receives
+/// every request.
 ///
 /// # Errors
 /// [`Error`] names what could not be declared.
 pub async fn declare_requests(connection: &Connection) -> Result<(), Error> {
-    let channel = with_timeout("a channel", connection.create_channel()).await?;
-    declare_exchange(&channel, REQUESTS).await?;
-    declare_queue(&channel, &RETURNED_QUEUE).await?;
-    declare_queue(&channel, &REQUESTS_QUEUE).await?;
-    if last_lane_exists(connection).await? {
-        declare_lane(&channel, LANES - 1).await?;
-    } else {
-        declare_lanes(&channel).await?;
-    }
-    with_timeout("a channel", channel.close(200, "done".into())).await
+    let mut declarer = Declarer::open(connection).await?;
+    declarer.exchange(REQUESTS).await?;
+    declarer.queue(&RETURNED_QUEUE).await?;
+    declarer.queue(&REQUESTS_QUEUE).await?;
+    lanes::bind_all_to_the_shared_queue_unless_there_are_lanes(&mut declarer).await?;
+    declarer.close().await
 }
 
-/// Declares the whole topology. A broker that can't have the status log does without it; a warning
-/// says so.
+/// Declares what statuses and dead letters are published to. A broker that can't have the status
+/// log does without it; a warning says so.
 ///
 /// # Errors
 /// [`Error`] names what could not be declared.
-pub async fn declare_all(connection: &Connection) -> Result<(), Error> {
-    let channel = with_timeout("a channel", connection.create_channel()).await?;
-    declare_exchange(&channel, REQUESTS).await?;
-    declare_queue(&channel, &RETURNED_QUEUE).await?;
-    declare_queue(&channel, &REQUESTS_QUEUE).await?;
-    declare_lanes(&channel).await?;
-    declare_queue(&channel, &DEAD_QUEUE).await?;
-    declare_exchange(&channel, STATUS).await?;
-    // The log comes last, since a refusal closes the channel. Statuses are published without it
-    // too.
-    if let Err(error) = declare_queue(&channel, &STATUS_LOG_QUEUE).await {
+pub async fn declare_statuses(connection: &Connection) -> Result<(), Error> {
+    let mut declarer = Declarer::open(connection).await?;
+    declare_statuses_with(&mut declarer).await?;
+    declarer.close().await
+}
+
+async fn declare_statuses_with(declarer: &mut Declarer<'_>) -> Result<(), Error> {
+    declarer.exchange(STATUS).await?;
+    declarer.queue(&DEAD_QUEUE).await?;
+    // Statuses are published without the log too.
+    if let Err(error) = declarer.queue(&STATUS_LOG_QUEUE).await {
         tracing::warn!(
             error = &error as &dyn std::error::Error,
             "failed to declare the status log; statuses can't be replayed"
         );
-        return Ok(());
     }
-    with_timeout("a channel", channel.close(200, "done".into())).await
+    Ok(())
 }
 
-/// Declares every lane, concurrently, since one after another takes a second.
+/// Declares the whole topology with as many queues for the lanes as there are lanes.
 ///
-/// The last lane is declared last, because [`last_lane_exists`] takes it as the sign that all
-/// exist. The binding from before there were lanes is removed only after that: a message that
-/// reaches two queues is a duplicate, but a message that reaches none is lost.
-async fn declare_lanes(channel: &Channel) -> Result<(), Error> {
-    try_join_all((0..LANES - 1).map(|lane| declare_lane(channel, lane))).await?;
-    declare_lane(channel, LANES - 1).await?;
-    let unbind = channel.queue_unbind(
-        REQUESTS.into(),
-        REQUESTS.into(),
-        BINDING_BEFORE_LANES.into(),
-        FieldTable::default(),
-    );
-    with_timeout(REQUESTS, unbind).await
+/// # Errors
+/// [`Error`] names what could not be declared.
+pub async fn declare_all(connection: &Connection) -> Result<(), Error> {
+    declare(connection, LaneCount::default(), None)
+        .await
+        .map(drop)
 }
 
-/// Whether the last lane exists, and so all of them: a publisher that reconnects need not declare
-/// every lane again. Workers always do, which restores a lane that was deleted.
-async fn last_lane_exists(connection: &Connection) -> Result<bool, Error> {
-    // A channel of its own, since the broker closes the channel if the queue doesn't exist.
-    let channel = with_timeout("a channel", connection.create_channel()).await?;
-    let lane = lane_queue(LANES - 1);
-    let passive = QueueDeclareOptions {
-        passive: true,
-        ..DURABLE_QUEUE
+/// Declares the whole topology with so many queues for the lanes, or with fewer where a limit of
+/// the broker leaves no room for them; a warning says so. Returns the queues to consume.
+///
+/// With the queues that an earlier call has `found`, their number stays, and what exists is only
+/// restored: bindings of other settings aren't removed, which takes longer.
+///
+/// # Errors
+/// [`Error`] names what could not be declared.
+pub async fn declare(
+    connection: &Connection,
+    wanted: LaneCount,
+    found: Option<&LaneQueues>,
+) -> Result<LaneQueues, Error> {
+    let mut declarer = Declarer::open(connection).await?;
+    declarer.exchange(REQUESTS).await?;
+    declarer.queue(&RETURNED_QUEUE).await?;
+    declarer.queue(&REQUESTS_QUEUE).await?;
+    // Before the lanes, which take whatever room a limit of the broker leaves.
+    declare_statuses_with(&mut declarer).await?;
+    let queues = match found {
+        Some(found) => lanes::declare_again(&mut declarer, found).await?,
+        None => lanes::declare(&mut declarer, wanted).await?,
     };
-    let declaring = channel.queue_declare(lane.as_str().into(), passive, FieldTable::default());
-    if with_timeout("the lanes", declaring).await.is_err() {
-        return Ok(false);
-    }
-    with_timeout("a channel", channel.close(200, "done".into())).await?;
-    Ok(true)
+    declarer.close().await?;
+    Ok(queues)
 }
 
-async fn declare_lane(channel: &Channel, lane: u16) -> Result<(), Error> {
-    let name = lane_queue(lane);
-    let arguments = field_table(REQUESTS_QUEUE.arguments);
-    let declaring = channel.queue_declare(name.as_str().into(), DURABLE_QUEUE, arguments);
-    with_timeout("the lanes", declaring).await?;
-    let key = format!("otp.*.{lane:03}");
-    let binding = channel.queue_bind(
-        name.as_str().into(),
-        REQUESTS.into(),
-        key.as_str().into(),
-        BIND,
-        FieldTable::default(),
-    );
-    with_timeout("the lanes", binding).await
-}
-
-async fn declare_exchange(channel: &Channel, name: &'static str) -> Result<(), Error> {
-    // Durable and not auto-deleted: it outlives restarts of the broker and its bindings. Not
-    // internal: clients publish to it. Not `nowait`: the broker's answer shows that it exists.
-    let options = ExchangeDeclareOptions {
-        passive: false,
-        durable: true,
-        auto_delete: false,
-        internal: false,
-        nowait: false,
-    };
-    let none = FieldTable::default();
-    let declaring = channel.exchange_declare(name.into(), ExchangeKind::Topic, options, none);
-    with_timeout(name, declaring).await
-}
-
-async fn declare_queue(channel: &Channel, queue: &Queue) -> Result<(), Error> {
-    let arguments = field_table(queue.arguments);
-    let declaring = channel.queue_declare(queue.name.into(), DURABLE_QUEUE, arguments);
-    with_timeout(queue.name, declaring).await?;
-    let Some((exchange, key)) = queue.binding else {
-        return Ok(());
-    };
-    let binding = channel.queue_bind(
-        queue.name.into(),
-        exchange.into(),
-        key.into(),
-        BIND,
-        FieldTable::default(),
-    );
-    with_timeout(queue.name, binding).await
-}
-
-fn field_table(arguments: &[(&'static str, Argument)]) -> FieldTable {
-    let mut table = FieldTable::default();
-    for (name, value) in arguments {
-        table.insert((*name).into(), value.into());
-    }
-    table
-}
-
-impl From<&Argument> for AMQPValue {
-    fn from(argument: &Argument) -> Self {
-        match argument {
-            Argument::Text(text) => Self::LongString((*text).into()),
-            Argument::Number(number) => Self::LongInt(*number),
-        }
+/// Whether there is a queue for lanes that [`declare`] didn't find: of a worker with another
+/// setting.
+///
+/// # Errors
+/// [`Error`] when the broker doesn't answer.
+pub async fn has_other_lanes(connection: &Connection, known: &LaneQueues) -> Result<bool, Error> {
+    match known.first_unknown() {
+        Some(number) => declaring::exists(connection, &lane_queue(number)).await,
+        None => Ok(false),
     }
 }
 
-async fn with_timeout<T>(
-    what: &'static str,
-    declaring: impl Future<Output = lapin::Result<T>>,
-) -> Result<T, Error> {
-    match tokio::time::timeout(DECLARE_TIMEOUT, declaring).await {
-        Ok(result) => result.map_err(|error| Error::Declare(what, error)),
-        Err(_) => Err(Error::TimedOut(what)),
-    }
+/// Restores a deleted queue that [`declare`] returned, or one of the shared queues, with its
+/// bindings. Returns false if the queue is gone and needn't be restored, since its lanes have moved
+/// to other queues.
+///
+/// # Errors
+/// [`Error`] names what could not be declared.
+pub async fn restore(
+    connection: &Connection,
+    queue: &str,
+    queues: &LaneQueues,
+) -> Result<bool, Error> {
+    let mut declarer = Declarer::open(connection).await?;
+    let restored = match queue {
+        REQUESTS => declarer.queue(&REQUESTS_QUEUE).await.map(|()| true),
+        RETURNED => declarer.queue(&RETURNED_QUEUE).await.map(|()| true),
+        lane => lanes::restore(&mut declarer, lane, queues).await,
+    }?;
+    declarer.close().await?;
+    Ok(restored)
 }
 
 #[cfg(test)]

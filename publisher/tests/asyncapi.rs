@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::{Map, Value, json};
 use voice_otp_publisher::topology::{
-    self, Argument, CANCELLED_KEY, DEAD_QUEUE, Queue, REQUESTED_KEY, REQUESTS, REQUESTS_QUEUE,
-    RETURNED_QUEUE, STATUS, STATUS_LOG_QUEUE, VERIFIED_KEY,
+    self, Argument, CANCELLED_KEY, DEAD_QUEUE, LEADER_LOCATOR, Queue, REQUESTED_KEY, REQUESTS,
+    REQUESTS_QUEUE, RETURNED_QUEUE, STATUS, STATUS_LOG_QUEUE, VERIFIED_KEY,
 };
 use voice_otp_schemas::envelope::STRUCTURED;
 use voice_otp_schemas::json_schema::documents;
@@ -277,6 +277,7 @@ fn queue(queue: &Queue) -> Value {
             };
             ((*name).to_owned(), value)
         })
+        .chain([(LEADER_LOCATOR.0.to_owned(), json!(LEADER_LOCATOR.1))])
         .collect();
     let binding = queue
         .binding

@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub use account::{Account, Token};
-pub use connections::{Broker, Database, EncryptionKeys, TwilioUrls};
+pub use connections::{Broker, Cleartext, Database, EncryptionKeys, TwilioUrls};
 pub use console::{Console, Demo, Simulate};
 pub use publish::{Publish, Watch};
 pub use speech::{Speech, SpeechPreview};
@@ -49,6 +49,9 @@ pub enum Command {
     Worker(Box<Worker>),
     /// Migrate the database to this version; safe to repeat and to run concurrently
     Migrate(Migrate),
+    /// Check the database server
+    #[command(subcommand)]
+    Database(DatabaseCommand),
     /// Manage the keys that encrypt secrets
     #[command(subcommand)]
     Keys(Keys),
@@ -119,6 +122,35 @@ pub struct Migrate {
     /// The database to migrate.
     #[command(flatten)]
     pub database: Database,
+}
+
+/// The subcommands of `database`.
+#[derive(Debug, Subcommand)]
+pub enum DatabaseCommand {
+    /// Check what the guarantees need: sessions, replication, durability, clock, rights; exit with
+    /// 1 if something is wrong
+    Check {
+        /// The program whose database role the URL has
+        #[arg(
+            long = "for",
+            value_enum,
+            default_value = "worker",
+            value_name = "PROGRAM"
+        )]
+        program: DatabaseProgram,
+        /// The database to check.
+        #[command(flatten)]
+        database: Database,
+    },
+}
+
+/// A program with a database role of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum DatabaseProgram {
+    #[expect(missing_docs, reason = "the name says it")]
+    Worker,
+    #[expect(missing_docs, reason = "the name says it")]
+    Console,
 }
 
 /// The subcommands of `keys`.

@@ -52,6 +52,7 @@ pub async fn run(cli: Cli) -> ExitCode {
     let result = match cli.command {
         Command::Worker(args) => worker::run(&args).await,
         Command::Migrate(args) => migrate::run(&args).await,
+        Command::Database(args) => database::run(args).await,
         Command::Keys(args) => keys::run(args),
         Command::Tenant(args) => tenant::run(*args).await,
         Command::Account(args) => account::run(args).await,

@@ -6,9 +6,10 @@ use secrecy::SecretString;
 use url::Url;
 use voice_otp::Tuning;
 use voice_otp_publisher::connection;
-use voice_otp_store::Keyring;
+use voice_otp_publisher::topology::LaneCount;
+use voice_otp_store::{DatabaseUrl, Keyring};
 
-use crate::args::{Broker, Database, EncryptionKeys, TwilioUrls, Worker};
+use crate::args::{Broker, Cleartext, Database, EncryptionKeys, TwilioUrls, Worker};
 
 /// Arguments that can't be used: one line for each problem.
 #[derive(Debug, thiserror::Error)]
@@ -39,6 +40,8 @@ pub(crate) struct WorkerSettings {
     pub(crate) grace: Duration,
     /// Unacknowledged messages of the shared queue; each lane has an eighth of it.
     pub(crate) prefetch: u16,
+    /// The number of queues that the lanes share.
+    pub(crate) lanes: LaneCount,
     /// The maximum number of database connections.
     pub(crate) database_pool: usize,
     /// How long finished deliveries are kept for deduplication.
@@ -73,16 +76,29 @@ impl ArgumentChecker {
             .ok()
     }
 
-    pub(crate) fn broker(&mut self, broker: &Broker) -> Option<SecretString> {
+    pub(crate) fn broker(
+        &mut self,
+        broker: &Broker,
+        cleartext: &Cleartext,
+    ) -> Option<SecretString> {
         let Some(url) = &broker.amqp_url else {
             self.reject(
                 "VOICE_OTP_AMQP_URL (--amqp-url) is missing: amqp://user:password@host:port/vhost",
             );
             return None;
         };
-        let url = SecretString::from(url.as_str());
+        let mut url = SecretString::from(url.as_str());
+        if cleartext.allow_cleartext {
+            url = connection::allow_cleartext(&url);
+        }
         connection::check_url(&url)
-            .map_err(|error| self.reject(format!("VOICE_OTP_AMQP_URL: {error}")))
+            .map_err(|error| {
+                let reason = std::error::Error::source(&error);
+                let reason = reason
+                    .map(|reason| format!(": {reason}"))
+                    .unwrap_or_default();
+                self.reject(format!("VOICE_OTP_AMQP_URL: {error}{reason}"));
+            })
             .ok()?;
         Some(url)
     }
@@ -95,9 +111,15 @@ impl ArgumentChecker {
             );
             return None;
         };
-        let url = SecretString::from(url.as_str());
-        voice_otp_store::connect(&url, 1)
-            .map_err(|error| self.reject(format!("VOICE_OTP_DATABASE_URL: {error}")))
+        let mut url = SecretString::from(url.as_str());
+        if database.cleartext.allow_cleartext {
+            url = voice_otp_store::url::allow_cleartext(&url);
+        }
+        DatabaseUrl::parse(&url)
+            .map_err(|error| {
+                let error = anyhow::Error::from(error);
+                self.reject(format!("VOICE_OTP_DATABASE_URL: {error:#}"));
+            })
             .ok()?;
         Some(url)
     }
@@ -200,7 +222,7 @@ pub(crate) fn worker(worker: &Worker) -> Result<WorkerSettings, UsageError> {
     let mut checker = ArgumentChecker::default();
     let second = Duration::from_secs(1);
     let day = Duration::from_hours(24);
-    let amqp_url = checker.broker(&worker.broker);
+    let amqp_url = checker.broker(&worker.broker, &worker.database.cleartext);
     let database_url = checker.database(&worker.database);
     let keys = checker.keys(&worker.keys);
     let (twilio_url, public_url) = checker.twilio_urls(&worker.twilio);
@@ -222,6 +244,10 @@ pub(crate) fn worker(worker: &Worker) -> Result<WorkerSettings, UsageError> {
     let retention = duration("VOICE_OTP_RETENTION", &worker.retention, day, day * 35);
     let concurrency = checker.number("VOICE_OTP_CONCURRENCY", &worker.concurrency, 1, 10_000);
     let prefetch = checker.number("VOICE_OTP_PREFETCH", &worker.prefetch, 1, 10_000);
+    let lanes = worker.lanes.parse().ok().and_then(LaneCount::new);
+    if lanes.is_none() {
+        checker.reject("VOICE_OTP_LANES: a power of two from 1 to 128");
+    }
     let pool = checker.number("VOICE_OTP_DATABASE_POOL", &worker.database_pool, 3, 100);
     if let (Some(grace), Some(post_timeout)) = (grace, post_timeout)
         && grace <= post_timeout
@@ -241,6 +267,7 @@ pub(crate) fn worker(worker: &Worker) -> Result<WorkerSettings, UsageError> {
             listen: worker.listen.clone(),
             grace: grace?,
             prefetch: u16::try_from(prefetch?).ok()?,
+            lanes: lanes?,
             database_pool: usize::try_from(pool?).ok()?,
             retention: retention?,
             tuning: Tuning {

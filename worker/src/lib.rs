@@ -4,6 +4,7 @@ pub mod args;
 mod commands;
 mod config;
 pub mod output;
+mod server_check;
 pub mod service;
 mod telemetry;
 

@@ -12,19 +12,22 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use secrecy::SecretString;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use voice_otp::engine::rng::SharedRng;
-use voice_otp::engine::{BackgroundTasks, Engine};
+use voice_otp::engine::{BackgroundTasks, Counts, Engine};
 use voice_otp::ports::Ports;
 use voice_otp_publisher::publisher::TopologyScope;
-use voice_otp_publisher::{Publisher, Settings};
+use voice_otp_publisher::{Publisher, Settings, connection};
+use voice_otp_store::grants::Program;
 use voice_otp_store::ledger::Limits;
-use voice_otp_store::{Directory, PgLedger, migrate, pool::Pool};
+use voice_otp_store::{Directory, Health, PgLedger, migrate, pool::Pool};
 use voice_otp_twilio::client::{self, Client};
 
 use crate::config::WorkerSettings;
+use crate::server_check;
 use clock::BootClock;
 use dead_letters::DeadLetters;
 use http::Http;
@@ -65,25 +68,25 @@ pub(crate) async fn serve(
     hard: CancellationToken,
 ) -> anyhow::Result<()> {
     let pool = voice_otp_store::connect_worker(&settings.database_url, settings.database_pool)?;
-    if !wait_for_database(&pool, &soft).await? {
+    if !wait_for_database(&pool, &settings.database_url, &soft).await? {
         return Ok(());
     }
     let name = format!("{} {}", hostname(), std::process::id());
-    let publisher = Publisher::start(Settings {
-        declare: TopologyScope::All,
-        // Statuses and dead letters are the system's own, whichever user the workers connect as.
-        set_user_id: false,
-        connection_name: format!("{name} statuses"),
-        ..Settings::new(settings.amqp_url.clone(), "/voice-otp")
-    })?;
+    let publisher = statuses_publisher(&settings, &name)?;
     let twilio = Client::new(client::Settings {
         base_url: settings.twilio_url.clone(),
         public_url: settings.public_url.clone(),
         connect_timeout: CONNECT_TIMEOUT,
         timeout: settings.tuning.post_timeout,
     })?;
-    let directory = Directory::new(pool.clone(), settings.keys.clone());
-    let ledger = PgLedger::new(pool, settings.keys.clone(), limits(&settings));
+    let health = Health::default();
+    let directory = Directory::new(pool.clone(), settings.keys.clone(), health.clone());
+    let ledger = PgLedger::new(
+        pool,
+        settings.keys.clone(),
+        limits(&settings),
+        health.clone(),
+    )?;
     let sink = Sink::new(publisher.clone());
     let ports = (ledger, directory.clone(), twilio.clone(), sink);
     let (engine, background): (_, BackgroundTasks<ProductionPorts>) = Engine::start(
@@ -111,6 +114,7 @@ pub(crate) async fn serve(
         twilio,
         publisher: publisher.clone(),
         is_consuming: Arc::clone(&is_consuming),
+        health,
     };
     tasks.spawn(http::serve(http, listener, closed.clone()));
     tracing::info!(
@@ -129,6 +133,7 @@ pub(crate) async fn serve(
         url: settings.amqp_url.clone(),
         name,
         prefetch: settings.prefetch,
+        lanes: settings.lanes,
         max_batch: settings.tuning.max_batch,
         is_consuming,
     };
@@ -159,14 +164,32 @@ pub(crate) async fn serve(
     tasks.close();
     drop(tokio::time::timeout(CLOSE_TIMEOUT, tasks.wait()).await);
     drop(tokio::time::timeout(PUBLISHER_CLOSE_TIMEOUT, publisher.close()).await);
-    let counts = engine.counts();
+    log_end(engine.counts());
+    Ok(())
+}
+
+fn log_end(counts: &Counts) {
     tracing::info!(
         deliveries_admitted = counts.admitted.load(Ordering::Relaxed),
         calls_placed = counts.placed.load(Ordering::Relaxed),
         final_statuses = counts.final_statuses.load(Ordering::Relaxed),
         "worker stopped"
     );
-    Ok(())
+}
+
+/// The publisher of statuses and dead letters.
+fn statuses_publisher(
+    settings: &WorkerSettings,
+    name: &str,
+) -> Result<Publisher, connection::Error> {
+    Publisher::start(Settings {
+        // The intake declares the rest.
+        declare: TopologyScope::Statuses,
+        // Statuses and dead letters are the system's own, whichever user the workers connect as.
+        set_user_id: false,
+        connection_name: format!("{name} statuses"),
+        ..Settings::new(settings.amqp_url.clone(), "/voice-otp")
+    })
 }
 
 /// Waits for `draining` until the grace period has passed or `hard` is cancelled; then cancels
@@ -192,13 +215,24 @@ async fn drain(draining: impl Future<Output = ()>, grace: Duration, hard: &Cance
 }
 
 /// Waits until the database can be reached. Returns false if `soft` is cancelled first. A database
-/// that isn't migrated is an error.
-async fn wait_for_database(pool: &Pool, soft: &CancellationToken) -> anyhow::Result<bool> {
+/// that isn't migrated is an error, and so is one that a worker can't work with.
+async fn wait_for_database(
+    pool: &Pool,
+    url: &SecretString,
+    soft: &CancellationToken,
+) -> anyhow::Result<bool> {
+    if !server_check::wait(url, Program::Worker, soft).await? {
+        return Ok(false);
+    }
     let mut failing = false;
     loop {
         match migrate::check(pool).await {
             Ok(()) => return Ok(true),
-            Err(error @ (migrate::Error::Connect(_) | migrate::Error::Read(_))) => {
+            Err(
+                error @ (migrate::Error::Connect(_)
+                | migrate::Error::TimedOut
+                | migrate::Error::Read(_)),
+            ) => {
                 if !std::mem::replace(&mut failing, true) {
                     tracing::warn!(
                         error = &error as &dyn std::error::Error,

@@ -9,7 +9,8 @@ use clap::{ArgAction, Args};
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Broker")]
 pub struct Broker {
-    /// RabbitMQ URL: amqp://user:password@host:port/vhost, or amqps://…
+    /// RabbitMQ URL: amqp://user:password@host:port/vhost, or
+    /// amqps://user:password@host:port/vhost[?cacertfile=/ca.pem]
     #[arg(
         long = "amqp-url",
         env = "VOICE_OTP_AMQP_URL",
@@ -23,7 +24,8 @@ pub struct Broker {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Database")]
 pub struct Database {
-    /// PostgreSQL URL (13 or newer): postgres://user:password@host:port/database[?sslmode=require]
+    /// PostgreSQL URL (13 or newer), as libpq reads it:
+    /// postgres://user:password@host:port/database[?sslmode=verify-full&sslrootcert=FILE]
     #[arg(
         long = "database-url",
         env = "VOICE_OTP_DATABASE_URL",
@@ -31,6 +33,27 @@ pub struct Database {
         value_name = "URL"
     )]
     pub database_url: Option<String>,
+    /// Whether its password may travel in the clear.
+    #[command(flatten)]
+    pub cleartext: Cleartext,
+}
+
+/// Whether passwords may travel in the clear.
+#[derive(Debug, Clone, Args)]
+pub struct Cleartext {
+    /// Accept connections to RabbitMQ and Postgres on other machines without encryption: whoever
+    /// listens on the network reads passwords
+    #[arg(
+        long,
+        env = "VOICE_OTP_ALLOW_CLEARTEXT",
+        action = ArgAction::Set,
+        value_parser = BoolishValueParser::new(),
+        num_args = 0..=1,
+        default_value = "false",
+        default_missing_value = "true",
+        value_name = "BOOL"
+    )]
+    pub allow_cleartext: bool,
 }
 
 /// Arguments about the keys that encrypt secrets.

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use super::Broker;
+use super::{Broker, Cleartext};
 
 /// Arguments of `publish`.
 #[derive(Debug, Args)]
@@ -42,6 +42,9 @@ pub struct Publish {
     /// The broker to publish to.
     #[command(flatten)]
     pub broker: Broker,
+    /// Whether its password may travel in the clear.
+    #[command(flatten)]
+    pub cleartext: Cleartext,
 }
 
 /// Arguments of `watch`.
@@ -59,4 +62,7 @@ pub struct Watch {
     /// The broker to watch.
     #[command(flatten)]
     pub broker: Broker,
+    /// Whether its password may travel in the clear.
+    #[command(flatten)]
+    pub cleartext: Cleartext,
 }

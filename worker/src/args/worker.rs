@@ -68,6 +68,15 @@ pub struct Worker {
         value_name = "ATTEMPTS"
     )]
     pub concurrency: String,
+    /// Queues that the lanes of requests share, a power of two: the more, the fewer tenants wait
+    /// for another's flood; fewer if the broker limits its queues (1 to 128)
+    #[arg(
+        long,
+        env = "VOICE_OTP_LANES",
+        default_value = "128",
+        value_name = "QUEUES"
+    )]
+    pub lanes: String,
     /// Prefetch for the shared queue; each lane gets one eighth (1 to 10000)
     #[arg(
         long,

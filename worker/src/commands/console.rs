@@ -3,14 +3,16 @@
 use anyhow::Context as _;
 use tokio::net::TcpListener;
 use voice_otp_console::{Settings, serve};
+use voice_otp_store::grants::Program;
 
 use super::{CommandError, shutdown_signals};
 use crate::args::Console;
 use crate::config::ArgumentChecker;
+use crate::server_check;
 
 pub(super) async fn run(args: &Console) -> Result<(), CommandError> {
     let mut checker = ArgumentChecker::default();
-    let amqp_url = checker.broker(&args.broker);
+    let amqp_url = checker.broker(&args.broker, &args.database.cleartext);
     let database_url = checker.database(&args.database);
     let keys = checker.keys(&args.keys);
     let (twilio_url, public_url) = checker.twilio_urls(&args.twilio);
@@ -24,6 +26,7 @@ pub(super) async fn run(args: &Console) -> Result<(), CommandError> {
             https: args.https,
         })
     })?;
+    server_check::once(&settings.database_url, Program::Console).await?;
     let listener = TcpListener::bind(&args.listen)
         .await
         .with_context(|| format!("listen on {}", args.listen))?;

@@ -1,19 +1,56 @@
-//! The database, as the commands use it.
+//! `voice-otp database`, and the database as the other commands use it.
 
 use anyhow::{Context as _, anyhow};
 use secrecy::SecretString;
 use serde_json::Value;
 use voice_otp::settings::VoiceSettings;
 use voice_otp_schemas::TenantId;
-use voice_otp_store::{Keyring, audit, connect, migrate, pool::Pool, settings};
+use voice_otp_store::grants::Program;
+use voice_otp_store::server_checks::{self, Severity};
+use voice_otp_store::{DatabaseUrl, Keyring, audit, connect, migrate, pool::Pool, settings};
 
-use crate::args::Database;
+use crate::args::{Database, DatabaseCommand, DatabaseProgram};
 use crate::config::ArgumentChecker;
+use crate::output::print_line;
 
 use super::CommandError;
 
 /// A command makes one statement after another; the second connection is for the audit log.
 const CONNECTIONS: usize = 2;
+
+pub(super) async fn run(command: DatabaseCommand) -> Result<(), CommandError> {
+    match command {
+        DatabaseCommand::Check { program, database } => check(program, &database).await,
+    }
+}
+
+async fn check(program: DatabaseProgram, database: &Database) -> Result<(), CommandError> {
+    let mut checker = ArgumentChecker::default();
+    let url = checker.database(database);
+    let url = checker.finish(|| url)?;
+    let url = DatabaseUrl::parse(&url).context("use the database URL")?;
+    let program = match program {
+        DatabaseProgram::Worker => Program::Worker,
+        DatabaseProgram::Console => Program::Console,
+    };
+    let findings = server_checks::check(&url, program)
+        .await
+        .context("check the database server")?;
+    let mut worst = Severity::Ok;
+    for finding in findings {
+        worst = worst.max(finding.severity);
+        let severity = finding.severity.as_str();
+        print_line(&format!(
+            "{:<20} {severity:<8} {}",
+            finding.name, finding.text
+        ))?;
+    }
+    if worst == Severity::Error {
+        Err(CommandError::Reported)
+    } else {
+        Ok(())
+    }
+}
 
 /// Opens a migrated database.
 pub(super) async fn open(url: &SecretString) -> anyhow::Result<Pool> {

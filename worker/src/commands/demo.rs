@@ -31,7 +31,7 @@ struct Servers {
 
 pub(super) async fn run(args: Demo) -> Result<(), CommandError> {
     let mut checker = ArgumentChecker::default();
-    let amqp_url = checker.broker(&args.broker);
+    let amqp_url = checker.broker(&args.broker, &args.database.cleartext);
     let database_url = checker.database(&args.database);
     let has_keys = args.keys.keys.is_some() || args.keys.keys_file.is_some();
     let keys = if has_keys {

@@ -30,7 +30,7 @@ const WAIT_AFTER_EXPIRY: Duration = Duration::from_mins(6);
 
 pub(super) async fn run(args: Publish) -> Result<(), CommandError> {
     let mut checker = ArgumentChecker::default();
-    let url = checker.broker(&args.broker);
+    let url = checker.broker(&args.broker, &args.cleartext);
     if let Some(file) = &args.file {
         let url = checker.finish(|| url)?;
         return file::publish(&url, file).await;

@@ -23,7 +23,7 @@ const MAX_SINCE: Duration = Duration::from_hours(30 * 24);
 
 pub(super) async fn run(args: Watch) -> Result<(), CommandError> {
     let mut checker = ArgumentChecker::default();
-    let url = checker.broker(&args.broker);
+    let url = checker.broker(&args.broker, &args.cleartext);
     if let Some(tenant) = &args.tenant {
         checker.parse("--tenant", tenant, TenantId::parse);
     }

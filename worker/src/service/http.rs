@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use voice_otp::engine::Engine;
 use voice_otp::ports::Ports;
 use voice_otp_publisher::Publisher;
+use voice_otp_store::Health;
 use voice_otp_twilio::client::{Client, PROBE_PATH};
 
 use super::metrics;
@@ -30,6 +31,8 @@ pub(super) struct Http<P: Ports> {
     pub(super) publisher: Publisher,
     /// Written by the intake: whether its consumers are running.
     pub(super) is_consuming: Arc<AtomicBool>,
+    /// What works with the database.
+    pub(super) health: Health,
 }
 
 /// The limit of a request's body. Twilio's callbacks have a few hundred bytes.
@@ -63,23 +66,50 @@ fn router<P: Ports>(http: Http<P>) -> Router {
         .with_state(Arc::new(http))
 }
 
-/// 200 if the database answers, requests are consumed and statuses can be published; else 503.
+/// 200 if everything works that a worker needs, else 503; and what doesn't, in words.
 async fn ready<P: Ports>(State(http): State<Arc<Http<P>>>) -> Response {
+    let mut problems = http.health.problems();
+    if !http.engine.is_alive() && problems.is_empty() {
+        problems.push("the lease is not renewed".to_owned());
+    }
     let parts = [
-        ("database", http.engine.is_alive()),
-        ("intake", http.is_consuming.load(Ordering::Relaxed)),
-        ("statuses", http.publisher.is_ready()),
+        ("database", problems),
+        (
+            "intake",
+            unless(
+                http.is_consuming.load(Ordering::Relaxed),
+                "not consuming requests from the broker",
+            ),
+        ),
+        (
+            "statuses",
+            unless(
+                http.publisher.is_ready(),
+                "statuses can't be published to the broker",
+            ),
+        ),
     ];
-    let text: String = parts
-        .iter()
-        .map(|(name, up)| format!("{name}: {}\n", if *up { "ok" } else { "down" }))
-        .collect();
-    let code = if parts.iter().all(|(_, up)| *up) {
+    let code = if parts.iter().all(|(_, problems)| problems.is_empty()) {
         StatusCode::OK
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
+    let text: String = parts
+        .iter()
+        .map(|(name, problems)| match problems.as_slice() {
+            [] => format!("{name}: ok\n"),
+            problems => format!("{name}: down: {}\n", problems.join("; ")),
+        })
+        .collect();
     (code, text).into_response()
+}
+
+fn unless(works: bool, problem: &str) -> Vec<String> {
+    if works {
+        Vec::new()
+    } else {
+        vec![problem.to_owned()]
+    }
 }
 
 async fn metrics<P: Ports>(State(http): State<Arc<Http<P>>>) -> Response {

@@ -4,26 +4,30 @@
 //! next one gathers, so batches are small when the load is low and large when it is high.
 
 mod broker;
+mod consumers;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use lapin::message::Delivery;
 use secrecy::SecretString;
 use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use voice_otp::engine::{self, DeadLetterReason, Disposition, Engine};
 use voice_otp::ports::Ports;
 use voice_otp_publisher::connection::{self, BrokerConnection};
-use voice_otp_publisher::topology;
+use voice_otp_publisher::topology::{self, LaneCount, LaneQueues};
 use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::envelope::{Message, Unreadable};
 use voice_otp_schemas::request::{delivery_key_of, read};
 use zeroize::Zeroize as _;
 
-use self::broker::{BoxError, Consumers, acknowledge, requeue, requeue_later, text_headers};
+use self::broker::{BoxError, acknowledge, requeue, requeue_later, text_headers};
+use self::consumers::Consumers;
 use super::dead_letters::{Cause, DeadLetters, Fingerprint};
 
 /// Consumes requests, and has the engine process them.
@@ -35,6 +39,8 @@ pub(super) struct Intake<P: Ports> {
     pub(super) name: String,
     /// Unacknowledged messages of the shared queue.
     pub(super) prefetch: u16,
+    /// The number of queues that the lanes share.
+    pub(super) lanes: LaneCount,
     /// The maximum number of messages in a batch.
     pub(super) max_batch: usize,
     /// Set while the consumers are running, for `/readyz`.
@@ -48,6 +54,14 @@ struct Received {
     body: Fingerprint,
     /// The event; or why there is none, and the delivery that it names if that could be read.
     read: Result<engine::Message, (Unreadable, Option<DeliveryKey>)>,
+}
+
+/// What a connection leaves behind when it ends.
+struct Leftovers {
+    /// Why the consumers can't go on; `Ok` if they were stopped.
+    result: Result<(), BoxError>,
+    /// Processes what was received.
+    finishing: BoxFuture<'static, ()>,
 }
 
 /// What remains of a batch that was processed.
@@ -66,6 +80,8 @@ const GATHER_TIME: Duration = Duration::from_millis(25);
 const GATHER_TIME_WHEN_STUCK: Duration = Duration::from_millis(250);
 /// The prefetch of the shared queue, divided by this, is the prefetch of each lane.
 const LANE_PREFETCH_SHARE: u16 = 8;
+/// How often the broker is asked for lanes of a worker with another setting.
+const OTHER_LANES_INTERVAL: Duration = Duration::from_mins(1);
 /// The pause before a message is processed again whose account's rate-limit row was locked.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
 
@@ -74,9 +90,23 @@ impl<P: Ports> Intake<P> {
     /// each message that was received is acknowledged or requeued.
     pub(super) async fn run(self, soft: CancellationToken) {
         let intake = Arc::new(self);
+        let mut found = None;
         let mut failures = 0;
+        // The last connection that was lost, while what it delivered is processed. At most one, so
+        // that a broker that comes and goes doesn't fill the memory.
+        let mut leaving: Option<JoinHandle<()>> = None;
         while !soft.is_cancelled() {
-            match Arc::clone(&intake).run_session(&soft, &mut failures).await {
+            let session = Arc::clone(&intake).run_session(&soft, &mut found, &mut failures);
+            let result = match session.await {
+                Ok(Leftovers { result, finishing }) => {
+                    intake.is_consuming.store(false, Ordering::Relaxed);
+                    wait_for(leaving.take()).await;
+                    leaving = Some(TaskTracker::new().spawn(finishing));
+                    result
+                }
+                Err(error) => Err(error),
+            };
+            match result {
                 Ok(()) => {}
                 Err(error) if failures == 0 => {
                     tracing::warn!(
@@ -91,48 +121,70 @@ impl<P: Ports> Intake<P> {
                     );
                 }
             }
-            intake.is_consuming.store(false, Ordering::Relaxed);
             tokio::select! {
                 () = tokio::time::sleep(connection::reconnect_delay(failures)) => failures += 1,
                 () = soft.cancelled() => {}
             }
         }
+        wait_for(leaving).await;
     }
 
     /// Consumes on one connection, until it is lost or `soft` is cancelled. Resets `failures` once
-    /// the consumers are running.
+    /// the consumers are running. `found` are the queues of the last connection, and becomes those
+    /// of this one.
     async fn run_session(
         self: Arc<Self>,
         soft: &CancellationToken,
+        found: &mut Option<LaneQueues>,
         failures: &mut u32,
-    ) -> Result<(), BoxError> {
+    ) -> Result<Leftovers, BoxError> {
         let connection = connection::connect(&self.url, &format!("{} intake", self.name)).await?;
-        topology::declare_all(&connection.connection).await?;
-        let mut requests = Consumers::open(&connection).await?;
+        let connection = Arc::new(connection);
+        let declaring = topology::declare(&connection.connection, self.lanes, found.as_ref());
+        let queues = Arc::new(declaring.await?);
+        *found = Some(LaneQueues::clone(&queues));
+        let mut requests = Consumers::open(&connection, &queues).await?;
         requests.add(topology::REQUESTS, self.prefetch).await?;
         let lane_prefetch = (self.prefetch / LANE_PREFETCH_SHARE).max(1);
-        for lane in 0..topology::LANES {
-            requests
-                .add(&topology::lane_queue(lane), lane_prefetch)
-                .await?;
+        for queue in queues.names() {
+            requests.add(&queue, lane_prefetch).await?;
         }
         // One at a time: one of these messages may have crashed a worker.
-        let mut returned = Consumers::open(&connection).await?;
+        let mut returned = Consumers::open(&connection, &queues).await?;
         returned.add(topology::RETURNED, 1).await?;
         self.is_consuming.store(true, Ordering::Relaxed);
         *failures = 0;
-        tracing::info!(prefetch = self.prefetch, "consuming requests");
+        tracing::info!(
+            prefetch = self.prefetch,
+            lanes = queues.names().len(),
+            "consuming requests"
+        );
         let ended = CancellationToken::new();
-        let (first, second) = tokio::join!(
+        let (first, second, has_other_lanes) = tokio::join!(
             self.consume(requests, self.max_batch, &connection, soft, &ended),
             self.consume(returned, 1, &connection, soft, &ended),
+            stop_for_other_lanes(&connection, &queues, &ended),
         );
-        connection.close().await;
-        first.and(second)
+        if has_other_lanes {
+            *found = None;
+        }
+        let result = first.result.and(second.result);
+        let is_stopped = result.is_ok();
+        let finishing = async move {
+            tokio::join!(first.finishing, second.finishing);
+            // A lost connection is left.
+            if is_stopped {
+                connection.close().await;
+            }
+        };
+        Ok(Leftovers {
+            result,
+            finishing: Box::pin(finishing),
+        })
     }
 
-    /// Reads consumers until `soft` is cancelled; that one of them ends earlier is an error.
-    /// Cancels `ended`, which ends the other consumers of the connection.
+    /// Reads consumers until `soft` or `ended` is cancelled, or they can't go on, which is an
+    /// error. Cancels `ended`, which ends the other consumers of the connection.
     async fn consume(
         self: &Arc<Self>,
         mut consumers: Consumers,
@@ -140,7 +192,7 @@ impl<P: Ports> Intake<P> {
         connection: &BrokerConnection,
         soft: &CancellationToken,
         ended: &CancellationToken,
-    ) -> Result<(), BoxError> {
+    ) -> Leftovers {
         let (sender, receiver) = mpsc::channel(consumers.prefetch().max(1));
         let tasks = TaskTracker::new();
         let batching = Arc::clone(self).batch(receiver, max_batch, tasks.clone(), ended.clone());
@@ -154,28 +206,32 @@ impl<P: Ports> Intake<P> {
                 () = ended.cancelled() => break Ok(()),
             };
             match delivery {
-                // Never waits: the channel has room for every unacknowledged message.
-                Some(Ok(delivery)) => drop(sender.send(self.parse(delivery)).await),
-                Some(Err(error)) => break Err(error.into()),
-                // The queue was deleted, or the broker cancelled the consumer.
-                None => break Err("the broker ended the consumer".into()),
+                // Hardly ever waits: the channel has room for every unacknowledged message, but not
+                // for those of a consumer that was cancelled.
+                Ok(delivery) => drop(sender.send(self.parse(delivery)).await),
+                Err(error) => break Err(error),
             }
         };
         ended.cancel();
         if result.is_ok() {
             consumers.requeue_buffered().await;
         }
-        drop(sender);
-        if let Err(error) = batching.await {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "the intake failed"
-            );
+        let finishing = async move {
+            drop(sender);
+            if let Err(error) = batching.await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "the intake failed"
+                );
+            }
+            tasks.close();
+            tasks.wait().await;
+            consumers.close().await;
+        };
+        Leftovers {
+            result,
+            finishing: Box::pin(finishing),
         }
-        tasks.close();
-        tasks.wait().await;
-        consumers.close().await;
-        result
     }
 
     fn parse(&self, mut delivery: Delivery) -> Received {
@@ -348,6 +404,43 @@ impl<P: Ports> Intake<P> {
                 requeue(delivery).await;
             }
         }
+    }
+}
+
+/// Waits for lanes of a worker with another setting, and then cancels `ended`: the next connection
+/// consumes them too. Returns false if `ended` was cancelled first.
+async fn stop_for_other_lanes(
+    connection: &BrokerConnection,
+    queues: &LaneQueues,
+    ended: &CancellationToken,
+) -> bool {
+    loop {
+        tokio::select! {
+            () = tokio::time::sleep(OTHER_LANES_INTERVAL) => {}
+            () = ended.cancelled() => return false,
+        }
+        match topology::has_other_lanes(&connection.connection, queues).await {
+            Ok(false) => {}
+            Ok(true) => {
+                ended.cancel();
+                return true;
+            }
+            Err(error) => tracing::debug!(
+                error = &error as &dyn std::error::Error,
+                "failed to look for other lanes"
+            ),
+        }
+    }
+}
+
+async fn wait_for(task: Option<JoinHandle<()>>) {
+    if let Some(task) = task
+        && let Err(error) = task.await
+    {
+        tracing::error!(
+            error = &error as &dyn std::error::Error,
+            "the intake failed"
+        );
     }
 }
 

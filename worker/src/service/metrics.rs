@@ -12,6 +12,7 @@
 //! | Twilio reports the price of a call | `call_prices_received_total` | counter | |
 //! | a call that belongs to no delivery is hung up | `orphaned_calls_total` | counter | |
 //! | a circuit opens: consecutive failures at Twilio, or rejected credentials | `circuits_opened_total` | counter | `kind`: `account`, `credentials` |
+//! | the database's clock is set by more than a second, or another server has another clock | `database_clock_steps_total` | counter | |
 //! | a permit of `VOICE_OTP_CONCURRENCY` is acquired or released | `attempts_in_flight` | gauge | |
 //! | this worker acquires or releases a delivery | `deliveries_owned` | gauge | |
 //! | a delivery of any worker has no final status long after its code's expiry; must be 0 | `overdue_deliveries` | gauge | |
@@ -45,6 +46,7 @@ struct Snapshot {
     account_circuits: u64,
     credential_circuits: u64,
     duplicate_final_statuses: u64,
+    clock_steps: u64,
     overdue_deliveries: u64,
     attempts_in_flight: usize,
     deliveries_owned: usize,
@@ -73,6 +75,7 @@ impl Snapshot {
             account_circuits: read(&counts.account_circuits),
             credential_circuits: read(&counts.credential_circuits),
             duplicate_final_statuses: read(&counts.duplicate_final_statuses),
+            clock_steps: read(&counts.clock_steps),
             overdue_deliveries: read(&counts.overdue_deliveries),
             attempts_in_flight,
             deliveries_owned,
@@ -121,6 +124,11 @@ impl Collector for Snapshot {
                 "duplicate_final_statuses",
                 "Deliveries with a second final status, must be 0",
                 self.duplicate_final_statuses,
+            ),
+            (
+                "database_clock_steps",
+                "Times that the database's clock was set by more than a second",
+                self.clock_steps,
             ),
         ];
         for (name, help, value) in counters {

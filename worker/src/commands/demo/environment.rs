@@ -9,6 +9,7 @@ use tokio_util::task::TaskTracker;
 use url::Url;
 use voice_otp::Tuning;
 use voice_otp_publisher::clock;
+use voice_otp_publisher::topology::LaneCount;
 use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::request::rfc3339;
 use voice_otp_simulator::{CallReport, Settings, Simulator};
@@ -186,6 +187,7 @@ fn worker_settings(servers: &Servers, twilio_url: Url, public_url: Url) -> Worke
         listen: String::new(),
         grace: Duration::from_secs(10),
         prefetch: 1000,
+        lanes: LaneCount::default(),
         database_pool: 8,
         retention: Duration::from_hours(7 * 24),
         // Shorter than the defaults, so that unknown outcomes are settled within the demo.

@@ -24,7 +24,7 @@ pub(super) async fn run(args: &TestCall) -> Result<(), CommandError> {
         .and_then(|tag| checker.parse("--locale", tag, Locale::parse));
     let keys = checker.keys(&args.keys);
     let database = checker.database(&args.database);
-    let broker = checker.broker(&args.broker);
+    let broker = checker.broker(&args.broker, &args.database.cleartext);
     let (id, to, keys, database, broker) =
         checker.finish(|| Some((id?, to?, keys?, database?, broker?)))?;
 
