@@ -92,6 +92,12 @@ impl Database {
             .expect("they are there")
     }
 
+    /// The server's host and port.
+    pub(crate) fn address(&self) -> String {
+        let authority = self.url.expose_secret().split('/').nth(2).unwrap();
+        authority.rsplit('@').next().unwrap().to_owned()
+    }
+
     /// Drops the schema, at the end of a test.
     pub(crate) async fn drop_schema(self) {
         let client = self.pool.get().await.expect("Postgres answers");

@@ -44,11 +44,7 @@ enum Plant {
 const BUGS: [(&str, Plant); 4] = [
     (
         "the rate isn't kept",
-        Plant::Text(
-            "admit",
-            "update pacing p set tat = m.next",
-            "update pacing p set tat = p.tat",
-        ),
+        Plant::Text("admit", "tat = coalesce(m.next, p.tat)", "tat = p.tat"),
     ),
     (
         "void slots are used",

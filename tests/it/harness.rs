@@ -2,6 +2,8 @@
 //! processes.
 
 mod broker;
+pub(crate) mod pgbouncer;
+pub(crate) mod postgres;
 mod program;
 mod proxy;
 mod servers;
@@ -20,7 +22,7 @@ use voice_otp_store::settings;
 
 pub(crate) use broker::{Broker, Statuses};
 pub(crate) use program::{Console, Program, Worker};
-pub(crate) use proxy::Proxy;
+pub(crate) use proxy::{Direction, Proxy};
 pub(crate) use servers::Servers;
 
 use crate::database::Database;
@@ -31,6 +33,9 @@ pub(crate) const ACCOUNT: &str = "ACaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
 pub(crate) const AUTH_TOKEN: &str = "c4naryc4naryc4naryc4naryc4nary00";
 /// The account's number.
 pub(crate) const FROM: &str = "+12025550190";
+
+/// Environment variables of a program.
+pub(crate) type Environment = Vec<(&'static str, String)>;
 
 /// One test's system.
 pub(crate) struct System {
@@ -48,10 +53,22 @@ impl System {
     /// A system with a tenant `acme` at this many calls per second. The simulated Twilio runs 20
     /// times as fast as real time.
     pub(crate) async fn start(calls_per_second: f64) -> Self {
+        let (database, broker) = (Database::fresh().await, Broker::fresh().await);
+        let (system, ()) = Self::start_on(database, broker, calls_per_second, |_| async {}).await;
+        system
+    }
+
+    /// Like [`start`](Self::start), on a database and a broker that `prepare` makes ready, with the
+    /// environment of a program in this system.
+    pub(crate) async fn start_on<T, F: Future<Output = T>>(
+        database: Database,
+        broker: Broker,
+        calls_per_second: f64,
+        prepare: impl FnOnce(Environment) -> F,
+    ) -> (Self, T) {
         // The process may not have used TLS yet, and then has no provider. An error means that it
         // has.
         drop(rustls::crypto::ring::default_provider().install_default());
-        let (database, broker) = (Database::fresh().await, Broker::fresh().await);
         let keys_text = Keyring::generate("test");
         let keys = Keyring::parse(&keys_text).unwrap();
         let account = Account {
@@ -69,6 +86,7 @@ impl System {
         let shutdown = CancellationToken::new();
         tokio_util::task::TaskTracker::new()
             .spawn(simulator.clone().serve(listener, shutdown.clone()));
+        let prepared = prepare(environment(&broker, &database, &keys_text, &twilio_url)).await;
         let publisher = Publisher::start(Settings::new(broker.url.clone(), "/test")).unwrap();
         let system = Self {
             database,
@@ -81,7 +99,7 @@ impl System {
             shutdown,
         };
         system.tenant("acme", calls_per_second, |_| {}).await;
-        system
+        (system, prepared)
     }
 
     /// Saves a tenant of the account, with verified credentials.
@@ -119,22 +137,13 @@ impl System {
     }
 
     /// The environment of a program in this system.
-    pub(crate) fn environment(&self) -> Vec<(&'static str, String)> {
-        vec![
-            (
-                "VOICE_OTP_AMQP_URL",
-                self.broker.url.expose_secret().to_owned(),
-            ),
-            (
-                "VOICE_OTP_DATABASE_URL",
-                self.database.url.expose_secret().to_owned(),
-            ),
-            ("VOICE_OTP_KEYS", self.keys_text.expose_secret().to_owned()),
-            ("VOICE_OTP_TWILIO_URL", self.twilio_url.clone()),
-            ("VOICE_OTP_POST_TIMEOUT", "2s".to_owned()),
-            ("VOICE_OTP_SETTLE_AFTER", "1s".to_owned()),
-            ("VOICE_OTP_GRACE", "10s".to_owned()),
-        ]
+    pub(crate) fn environment(&self) -> Environment {
+        environment(
+            &self.broker,
+            &self.database,
+            &self.keys_text,
+            &self.twilio_url,
+        )
     }
 
     /// Starts a worker with callbacks, and waits until it is ready.
@@ -172,6 +181,26 @@ impl System {
         self.broker.delete().await;
         self.database.drop_schema().await;
     }
+}
+
+fn environment(
+    broker: &Broker,
+    database: &Database,
+    keys: &SecretString,
+    twilio_url: &str,
+) -> Environment {
+    vec![
+        ("VOICE_OTP_AMQP_URL", broker.url.expose_secret().to_owned()),
+        (
+            "VOICE_OTP_DATABASE_URL",
+            database.url.expose_secret().to_owned(),
+        ),
+        ("VOICE_OTP_KEYS", keys.expose_secret().to_owned()),
+        ("VOICE_OTP_TWILIO_URL", twilio_url.to_owned()),
+        ("VOICE_OTP_POST_TIMEOUT", "2s".to_owned()),
+        ("VOICE_OTP_SETTLE_AFTER", "1s".to_owned()),
+        ("VOICE_OTP_GRACE", "10s".to_owned()),
+    ]
 }
 
 /// A request as an auth service writes it, whose code expires after `life`.

@@ -1,11 +1,12 @@
-//! Tests against third-party software: clients in other languages, AsyncAPI's parser, Twilio's
-//! helper libraries, and a mock made from Twilio's own `OpenAPI` description. `./dev interop`
-//! installs it and runs these tests.
+//! Tests against other software: clients in other languages, AsyncAPI's parser, Twilio's helper
+//! libraries, a mock made from Twilio's own `OpenAPI` description, and the previous release.
+//! `./dev interop` installs it and runs these tests.
 
 mod clients;
 mod prism;
 mod signatures;
 mod twiml;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::process::Stdio;

@@ -17,6 +17,7 @@
               their own, and keep the steps of one test in one function"
 )]
 
+mod backlogs;
 mod database;
 mod differential;
 mod harness;

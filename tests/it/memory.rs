@@ -7,6 +7,7 @@
 mod admit;
 mod archive;
 pub(crate) mod clock;
+mod clock_steps;
 mod directory;
 mod ledger;
 mod outbox;

@@ -3,6 +3,7 @@
 mod authorization;
 mod call_instructions;
 mod cancelling;
+mod clock_steps;
 mod delivering;
 mod failed_posts;
 mod failover;

@@ -8,6 +8,7 @@ use voice_otp_store::migrate::{self, Applied, Error};
 use crate::database::Database;
 
 mod asterisk;
+mod connections;
 mod schema;
 
 fn store() -> PathBuf {

@@ -1,20 +1,30 @@
 //! The program on real servers, with a simulated Twilio.
 
 mod bad_input;
+mod broker_frozen;
 mod broker_outage;
+mod broker_tls;
+mod broker_topology;
 mod call_instructions;
 mod call_outcomes;
 mod canary;
 mod chaos;
 mod commands;
 mod console;
+mod database_roles;
+mod database_urls;
 mod failover;
+mod frozen_connections;
 mod isolation;
 mod journey;
 mod load;
+mod lost_commits;
+mod poolers;
 mod prices;
 mod publishing;
+mod readiness;
 mod redialling;
+mod server_checks;
 mod speech_recognition;
 mod speech_settings;
 mod tenant_check;

@@ -18,7 +18,7 @@ use voice_otp_schemas::status::StatusEvent;
 pub(crate) struct Broker {
     pub(crate) url: SecretString,
     vhost: String,
-    connection: Connection,
+    pub(crate) connection: Connection,
 }
 
 /// The statuses, as they are published.
@@ -44,7 +44,15 @@ fn management() -> (reqwest::Client, String) {
 }
 
 impl Broker {
+    /// A vhost with the whole topology.
     pub(crate) async fn fresh() -> Self {
+        let broker = Self::empty().await;
+        topology::declare_all(&broker.connection).await.unwrap();
+        broker
+    }
+
+    /// A vhost without any queue.
+    pub(crate) async fn empty() -> Self {
         let vhost = format!("t-{}", uuid::Uuid::new_v4().simple());
         let (client, api) = management();
         let created = client
@@ -63,7 +71,6 @@ impl Broker {
         let connection = Connection::connect(&url, ConnectionProperties::default())
             .await
             .unwrap();
-        topology::declare_all(&connection).await.unwrap();
         Self {
             url: SecretString::from(url),
             vhost,
@@ -282,6 +289,26 @@ impl Broker {
             letters.len()
         );
         letters
+    }
+
+    /// The queues, as the management API lists them.
+    pub(crate) async fn listed_queues(&self) -> String {
+        let (client, api) = management();
+        let url = format!("{api}/api/queues/{}?disable_stats=true", self.vhost);
+        let listed = client.get(url).send().await.unwrap();
+        listed.error_for_status().unwrap().text().await.unwrap()
+    }
+
+    /// Limits the number of queues in the vhost.
+    pub(crate) async fn limit_queues(&self, most: u32) {
+        let (client, api) = management();
+        let limited = client
+            .put(format!("{api}/api/vhost-limits/{}/max-queues", self.vhost))
+            .json(&serde_json::json!({ "value": most }))
+            .send()
+            .await
+            .unwrap();
+        assert!(limited.status().is_success(), "{}", limited.status());
     }
 
     /// Deletes the vhost and everything in it.

@@ -1,6 +1,6 @@
 //! The program `voice-otp`, as a process.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Output, Stdio};
 use std::time::Duration;
 
@@ -112,7 +112,11 @@ fn binary() -> PathBuf {
 }
 
 fn command(environment: &[(&'static str, String)]) -> Command {
-    let mut command = Command::new(binary());
+    command_of(&binary(), environment)
+}
+
+fn command_of(program: &Path, environment: &[(&'static str, String)]) -> Command {
+    let mut command = Command::new(program);
     let inherited = std::env::vars().filter(|(name, _)| name.starts_with("VOICE_OTP_"));
     for (name, _) in inherited {
         command.env_remove(name);
@@ -127,7 +131,16 @@ fn command(environment: &[(&'static str, String)]) -> Command {
 impl Program {
     /// Runs a command until it exits.
     pub(crate) async fn run(environment: &[(&'static str, String)], args: &[&str]) -> Output {
-        let running = command(environment).args(args).output();
+        Self::run_of(&binary(), environment, args).await
+    }
+
+    /// Runs a command of another build until it exits.
+    pub(crate) async fn run_of(
+        program: &Path,
+        environment: &[(&'static str, String)],
+        args: &[&str],
+    ) -> Output {
+        let running = command_of(program, environment).args(args).output();
         tokio::time::timeout(Duration::from_mins(1), running)
             .await
             .expect("the program exits")
@@ -173,7 +186,8 @@ impl Program {
     }
 }
 
-fn free_port() -> u16 {
+/// A port that is free at the moment.
+pub(super) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()
@@ -182,8 +196,18 @@ fn free_port() -> u16 {
 }
 
 impl Worker {
-    #[expect(clippy::unused_async, reason = "spawning a process needs the runtime")]
     pub(crate) async fn start(
+        environment: Vec<(&'static str, String)>,
+        callbacks: bool,
+        settings: &[(&'static str, String)],
+    ) -> Self {
+        Self::start_of(&binary(), environment, callbacks, settings).await
+    }
+
+    /// Starts a worker of another build.
+    #[expect(clippy::unused_async, reason = "spawning a process needs the runtime")]
+    pub(crate) async fn start_of(
+        program: &Path,
         mut environment: Vec<(&'static str, String)>,
         callbacks: bool,
         settings: &[(&'static str, String)],
@@ -198,7 +222,7 @@ impl Worker {
         environment.extend(settings.iter().cloned());
         let log = tempfile::NamedTempFile::new().unwrap();
         let file = log.reopen().unwrap();
-        let child = command(&environment)
+        let child = command_of(program, &environment)
             .arg("worker")
             .stdout(Stdio::null())
             .stderr(file)
@@ -216,8 +240,8 @@ impl Worker {
         self.readiness(true).await;
     }
 
-    /// Waits until the worker reports that it is ready, or that it isn't.
-    pub(crate) async fn readiness(&self, wanted: bool) {
+    /// Waits until the worker reports that it is ready, or that it isn't; returns what it says.
+    pub(crate) async fn readiness(&self, wanted: bool) -> String {
         let client = reqwest::Client::new();
         let waiting = async {
             loop {
@@ -225,23 +249,36 @@ impl Worker {
                     .get(format!("http://{}/readyz", self.address))
                     .send()
                     .await;
-                if answer.is_ok_and(|answer| answer.status().is_success() == wanted) {
-                    return;
+                if let Ok(answer) = answer
+                    && answer.status().is_success() == wanted
+                {
+                    return answer.text().await.unwrap();
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         let in_time = tokio::time::timeout(Duration::from_secs(30), waiting).await;
-        assert!(
-            in_time.is_ok(),
-            "the worker did not report readiness {wanted}:\n{}",
-            self.log()
-        );
+        in_time.unwrap_or_else(|_| {
+            panic!(
+                "the worker did not report readiness {wanted}:\n{}",
+                self.log()
+            )
+        })
     }
 
     /// The log so far, at level trace.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    /// How many threads of the process have this name.
+    pub(crate) fn threads(&self, name: &str) -> usize {
+        let pid = self.child.id().expect("the process is running");
+        std::fs::read_dir(format!("/proc/{pid}/task"))
+            .unwrap()
+            .filter_map(|thread| std::fs::read_to_string(thread.unwrap().path().join("comm")).ok())
+            .filter(|thread| thread.trim() == name)
+            .count()
     }
 
     /// Sends a signal.

@@ -59,6 +59,11 @@ impl Servers {
         self.dev(&["alarm", if on { "on" } else { "off" }]).await;
     }
 
+    /// Runs `rabbitmqctl` on RabbitMQ.
+    pub(crate) async fn rabbitmqctl(&self, args: &[&str]) -> String {
+        self.dev(&[&["rabbitmqctl"], args].concat()).await
+    }
+
     async fn dev(&self, args: &[&str]) -> String {
         let running = self.command(args).stderr(Stdio::piped()).output();
         let output = tokio::time::timeout(Duration::from_mins(3), running)

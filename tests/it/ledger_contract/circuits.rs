@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use voice_otp::delivery::State;
+use voice_otp::delivery::{Change, State};
 use voice_otp::ports::{Ledger as _, StartOutcome, Verdict};
 
 use super::stage::{
-    Stage, admit, admit_group, begin, find, placing, plan_to_wait, register, tenant, waiting,
+    LEAD_TIME, Stage, admit, admit_group, begin, begun, find, give_slots, placing, plan_to_wait,
+    register, save, tenant, waiting,
 };
 use crate::memory::sample::{Request, key};
 
@@ -15,6 +16,7 @@ contract!(
     a_circuit_that_opens_repeatedly_stays_open_longer,
     a_closed_circuit_restores_the_accounts_rate,
     an_open_circuit_finishes_no_delivery_that_could_still_be_in_time,
+    a_half_open_circuit_is_probed_by_a_retry_if_nothing_else_waits,
 );
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,7 +25,7 @@ async fn a_half_open_circuit_allows_a_probe_every_two_seconds<S: Stage>(stage: &
     let pace_key = tenant(stage, "acme", 1, 100.0).await.pace_key;
     let (worker, start) = (register(stage).await, stage.now());
     waiting(stage, worker, &Request::new("acme", "a")).await;
-    let b = waiting(stage, worker, &Request::new("acme", "b").to(2)).await;
+    waiting(stage, worker, &Request::new("acme", "b").to(2)).await;
     assert_eq!(
         stage.ledger().open_circuit(&pace_key).await.unwrap(),
         Some(5 * SECOND)
@@ -40,16 +42,17 @@ async fn a_half_open_circuit_allows_a_probe_every_two_seconds<S: Stage>(stage: &
             .unwrap()
             .circuit_open
     );
-    assert_eq!(
-        find(stage, &key("acme", "a")).await.slot.unwrap().at,
-        start + 5 * SECOND
-    );
-    assert_eq!(
-        find(stage, &b.key).await.slot.unwrap().at,
-        start + 7 * SECOND
-    );
     let next = admit(stage, worker, &Request::new("acme", "c").to(3)).await;
-    assert_eq!(placing(&next).slot.at, start + 9 * SECOND);
+    assert_eq!(placing(&next).slot.at, start + 9 * SECOND, "an estimate");
+    for (id, at) in [("a", 5), ("b", 7), ("c", 9)] {
+        assert_eq!(give_slots(stage, worker).await, [], "it is too early");
+        stage.advance(2 * SECOND).await;
+        if id == "a" {
+            stage.advance(2 * SECOND).await;
+        }
+        let given = give_slots(stage, worker).await;
+        assert_eq!(given, [(id.to_owned(), start + at * SECOND)], "one probe");
+    }
     assert_eq!(stage.ledger().open_circuit("unknown").await.unwrap(), None);
 }
 
@@ -74,7 +77,7 @@ async fn a_closed_circuit_restores_the_accounts_rate<S: Stage>(stage: &S) {
     let pace_key = tenant(stage, "acme", 1, 1.0).await.pace_key;
     let worker = register(stage).await;
     waiting(stage, worker, &Request::new("acme", "a")).await;
-    let b = waiting(stage, worker, &Request::new("acme", "b").to(2)).await;
+    waiting(stage, worker, &Request::new("acme", "b").to(2)).await;
     stage.ledger().open_circuit(&pace_key).await.unwrap();
     stage.advance(6 * SECOND).await;
     stage.ledger().close_circuit(&pace_key).await.unwrap();
@@ -85,10 +88,10 @@ async fn a_closed_circuit_restores_the_accounts_rate<S: Stage>(stage: &S) {
             .unwrap()
             .circuit_open
     );
-    // A slot of the next fifty milliseconds may be in use.
+    let first = stage.now() + LEAD_TIME;
     assert_eq!(
-        find(stage, &b.key).await.slot.unwrap().at,
-        stage.now() + 2 * SECOND + Duration::from_millis(50)
+        give_slots(stage, worker).await,
+        [("a".to_owned(), first), ("b".to_owned(), first + SECOND)]
     );
     assert_eq!(
         stage.ledger().open_circuit(&pace_key).await.unwrap(),
@@ -117,14 +120,11 @@ async fn an_open_circuit_finishes_no_delivery_that_could_still_be_in_time<S: Sta
             .all(|verdict| matches!(verdict, Verdict::Admitted(_)))
     );
     stage.ledger().open_circuit(&pace_key).await.unwrap();
-    assert_eq!(
-        find(stage, &key("acme", "a27")).await.slot.unwrap().at,
-        start + 59 * SECOND
-    );
     let without_slot = find(stage, &key("acme", "a28")).await;
     assert_eq!(
-        (without_slot.state, without_slot.slot, without_slot.wake_at),
-        (State::Waiting, None, last_moment)
+        (without_slot.state, without_slot.revision),
+        (State::Waiting, 1),
+        "no delivery is written"
     );
 
     let verdict = admit(stage, worker, &ask(50)).await;
@@ -170,6 +170,7 @@ async fn an_open_circuit_finishes_no_delivery_that_could_still_be_in_time<S: Sta
 
     stage.advance(6 * SECOND).await;
     stage.ledger().close_circuit(&pace_key).await.unwrap();
+    assert_eq!(give_slots(stage, worker).await.len(), 41);
     for name in ["a00", "a28", "a39", "a50"] {
         let slot = find(stage, &key("acme", name)).await.slot.unwrap();
         assert!(
@@ -177,4 +178,35 @@ async fn an_open_circuit_finishes_no_delivery_that_could_still_be_in_time<S: Sta
             "{name} has a slot at the account's rate: {slot:?}"
         );
     }
+}
+
+async fn a_half_open_circuit_is_probed_by_a_retry_if_nothing_else_waits<S: Stage>(stage: &S) {
+    let pace_key = tenant(stage, "acme", 1, 1.0).await.pace_key;
+    let (worker, start) = (register(stage).await, stage.now());
+    let first = begun(stage, worker, &Request::new("acme", "a")).await;
+    let mut again = Change::unchanged(&first);
+    again.end_attempt();
+    again.delivery.state = State::Waiting;
+    again.delivery.wake_at = start + SECOND;
+    save(stage, worker, &again).await;
+    stage.ledger().open_circuit(&pace_key).await.unwrap();
+    assert_eq!(
+        give_slots(stage, worker).await,
+        [],
+        "it waits for its retry"
+    );
+    stage.advance(5 * SECOND).await;
+    let tried = find(stage, &first.key).await;
+    let StartOutcome::Rescheduled { slot, .. } = begin(stage, worker, &tried).await else {
+        panic!("it queues")
+    };
+    assert_eq!(slot.epoch, 0);
+    let given = give_slots(stage, worker).await;
+    assert_eq!(given, [("a".to_owned(), stage.now() + LEAD_TIME)]);
+    stage.advance(LEAD_TIME).await;
+    let tried = find(stage, &first.key).await;
+    assert!(matches!(
+        begin(stage, worker, &tried).await,
+        StartOutcome::Started { .. }
+    ));
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use voice_otp::delivery::Change;
 use voice_otp::ports::Ledger as _;
 use voice_otp::ports::WorkerEpoch;
+use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 
 use super::stage::{Stage, admit, find, register, save, tenant, waiting};
@@ -12,7 +13,7 @@ use crate::memory::sample::{Request, key, limits};
 
 contract!(
     published_events_are_deleted,
-    a_worker_claims_its_own_events_only_once_they_are_old,
+    a_worker_lists_its_own_events_only_once_they_are_old,
     an_expired_workers_events_are_claimed_in_order_and_by_one_worker,
     an_event_after_a_live_workers_event_is_left_to_that_worker,
     a_lost_race_writes_no_event,
@@ -71,19 +72,39 @@ async fn published_events_are_deleted<S: Stage>(stage: &S) {
     assert!(sweep(stage, third, 10).await.is_empty());
 }
 
-async fn a_worker_claims_its_own_events_only_once_they_are_old<S: Stage>(stage: &S) {
+async fn a_worker_lists_its_own_events_only_once_they_are_old<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
-    let worker = register(stage).await;
+    let (worker, other) = (register(stage).await, register(stage).await);
+    let own = |after| stage.ledger().find_own_unpublished(worker, after, 1);
+    let written = stage.now();
     waiting(stage, worker, &Request::new("acme", "a")).await;
-    stage.advance(limits().forgotten).await;
-    assert!(sweep(stage, worker, 10).await.is_empty());
     stage.advance(Duration::from_millis(1)).await;
-    assert_eq!(sweep(stage, worker, 10).await, places(&[("a", 1)]));
-    assert_eq!(
-        sweep(stage, worker, 10).await,
-        places(&[("a", 1)]),
-        "until it is published"
+    waiting(stage, worker, &Request::new("acme", "b").to(2)).await;
+    say(stage, other, "a").await;
+    let before = limits().forgotten.saturating_sub(Duration::from_millis(1));
+    stage.advance(before).await;
+    assert!(own(Timestamp::UNIX_EPOCH).await.unwrap().0.is_empty());
+    stage.advance(Duration::from_millis(2)).await;
+    assert!(
+        sweep(stage, worker, 10).await.is_empty(),
+        "what is the worker's own isn't claimed"
     );
+    let (events, last) = own(Timestamp::UNIX_EPOCH).await.unwrap();
+    let found: Vec<_> = events
+        .iter()
+        .map(|event| (&event.key, event.sequence))
+        .collect();
+    let a = key("acme", "a");
+    assert_eq!(
+        found,
+        [(&a, 1), (&a, 2)],
+        "with the other worker's after it"
+    );
+    assert_eq!(last, Some(written));
+    let (events, last) = own(last.unwrap()).await.unwrap();
+    assert_eq!((events.len(), &events[0].key), (1, &key("acme", "b")));
+    let (events, last) = own(last.unwrap()).await.unwrap();
+    assert_eq!((events.len(), last), (0, None));
 }
 
 async fn an_expired_workers_events_are_claimed_in_order_and_by_one_worker<S: Stage>(stage: &S) {

@@ -8,8 +8,8 @@ use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::status::Status;
 
 use super::stage::{
-    Stage, admit, admit_group, begin, find, finished, placing, plan_to_wait, register, tenant,
-    waiting,
+    Stage, admit, admit_group, begin, find, finished, give_slots, placing, plan_to_wait, register,
+    tenant, waiting,
 };
 use crate::memory::sample::{Request, account, key};
 
@@ -220,27 +220,32 @@ async fn a_changed_rate_voids_the_earlier_slots<S: Stage>(stage: &S) {
     let b = waiting(stage, worker, &Request::new("acme", "b").to(2)).await;
     assert_eq!(b.slot.unwrap().at, start + 10 * SECOND);
     tenant(stage, "acme", 1, 0.5).await;
-    assert_eq!(
-        begin(stage, worker, &b).await,
-        StartOutcome::Conflict,
-        "its old slot is void"
-    );
-    let again = find(stage, &b.key).await;
-    let slot = again.slot.unwrap();
-    assert_eq!(
-        (slot.at, slot.epoch),
-        (start + 4 * SECOND + MAYBE, b.slot.unwrap().epoch + 1),
-        "it has a slot at the new rate"
-    );
+    assert_eq!(find(stage, &b.key).await.revision, 1, "no row is written");
+    let StartOutcome::Rescheduled { slot, .. } = begin(stage, worker, &b).await else {
+        panic!("its old slot is void")
+    };
+    assert_eq!(slot.epoch, 0, "it has none yet");
     let next = admit(stage, worker, &Request::new("acme", "c").to(3)).await;
     assert_eq!(
         placing(&next).slot.at,
         start + 6 * SECOND + MAYBE,
-        "the new rate counts, and the order is kept"
+        "the estimate: the new rate counts, and the order is kept"
+    );
+    let mut given = Vec::new();
+    for _ in 0..5 {
+        stage.advance(SECOND).await;
+        given.extend(give_slots(stage, worker).await);
+    }
+    let slots = [("a", 2), ("b", 4), ("c", 6)];
+    let slots = slots.map(|(id, at)| (id.to_owned(), start + at * SECOND + MAYBE));
+    assert_eq!(
+        given, slots,
+        "slots at the new rate, in the order of admission"
     );
     // Saving the rate that the account has voids no slot.
     tenant(stage, "acme", 1, 0.5).await;
     let c = find(stage, &key("acme", "c")).await;
+    assert_eq!(c.slot.unwrap().epoch, b.slot.unwrap().epoch + 1);
     let answer = begin(stage, worker, &c).await;
     assert_eq!(
         answer,
@@ -249,6 +254,12 @@ async fn a_changed_rate_voids_the_earlier_slots<S: Stage>(stage: &S) {
             revision: c.revision + 1
         }
     );
+    // The queue is empty, so a request has a slot of its own again.
+    stage.advance(2 * SECOND).await;
+    assert_eq!(give_slots(stage, worker).await, []);
+    waiting(stage, worker, &Request::new("acme", "d").to(4)).await;
+    let d = find(stage, &key("acme", "d")).await;
+    assert_eq!(d.slot.unwrap().at, start + 8 * SECOND + MAYBE);
 }
 
 async fn throttling_voids_slots_and_gives_new_ones_only_after_the_wait<S: Stage>(stage: &S) {
@@ -269,8 +280,8 @@ async fn throttling_voids_slots_and_gives_new_ones_only_after_the_wait<S: Stage>
     };
     assert_eq!(
         (slot.at, slot.epoch, revision),
-        (start + 40 * SECOND, b.slot.unwrap().epoch + 1, 3),
-        "after the one before it"
+        (start + 50 * SECOND, 0, 2),
+        "the estimated end of the queue"
     );
     let late = admit(
         stage,
@@ -287,12 +298,25 @@ async fn throttling_voids_slots_and_gives_new_ones_only_after_the_wait<S: Stage>
         stage.now(),
         "another account isn't throttled"
     );
-    stage.advance(30 * SECOND).await;
-    let b = find(stage, &b.key).await;
+    stage.advance(18 * SECOND).await;
+    assert_eq!(give_slots(stage, worker).await, [], "the wait isn't over");
+    stage.advance(SECOND).await;
+    assert_eq!(
+        give_slots(stage, worker).await,
+        [("a".to_owned(), start + 30 * SECOND)]
+    );
+    stage.advance(SECOND).await;
+    let a = find(stage, &key("acme", "a")).await;
     assert!(matches!(
-        begin(stage, worker, &b).await,
+        begin(stage, worker, &a).await,
         StartOutcome::Started { .. }
     ));
+    stage.advance(9 * SECOND).await;
+    assert_eq!(
+        give_slots(stage, worker).await,
+        [("b".to_owned(), start + 40 * SECOND)],
+        "after the one before it"
+    );
 }
 
 async fn a_shorter_wait_shortens_nothing<S: Stage>(stage: &S) {

@@ -8,7 +8,7 @@ use voice_otp::delivery::{CancelCause, Change, State};
 use voice_otp::ports::{Directory as _, Ledger as _, Saved, StartOutcome, Verdict};
 use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::TenantId;
-use voice_otp_store::Directory;
+use voice_otp_store::{Directory, Health};
 
 use super::stage::{Stage, due, find, placing, plan, plan_to_wait, register, tenant, waiting};
 use crate::database::{Database, keys};
@@ -346,7 +346,7 @@ async fn a_tenant_named_twice_in_one_query_stays_cached() {
         .save_tenant(&keys, "acme", &draft(1, 1.0))
         .await
         .tenant_id;
-    let directory = Directory::new(database.pool.clone(), keys);
+    let directory = Directory::new(database.pool.clone(), keys, Health::default());
     let stop = CancellationToken::new();
     let listening =
         tokio::task::spawn(directory.clone().listen(database.url.clone(), stop.clone()));

@@ -114,7 +114,7 @@ async fn an_attempt_in_progress_knows_the_line_it_was_placed_from<S: Stage>(stag
         !went_from(&row, &PhoneNumber::parse(&number(99)).unwrap()),
         "the call list of another number says nothing about it"
     );
-    let unsettled = row.mark_unsettled(stage.now(), stage.now(), stage.now());
+    let unsettled = row.mark_unsettled(stage.now(), stage.now(), "no answer", stage.now());
     assert!(matches!(
         save(stage, worker, &unsettled).await,
         Saved::Saved { .. }

@@ -18,7 +18,7 @@ use voice_otp::settings::policy::Policy;
 use voice_otp::settings::{Draft, VoiceSettings};
 use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::{TenantId, Timestamp};
-use voice_otp_store::{Keyring, PgLedger, accounts, settings};
+use voice_otp_store::{Health, Keyring, PgLedger, Pool, accounts, settings};
 
 use crate::database::{Database, keys};
 use crate::memory::clock::ManualClock;
@@ -136,8 +136,8 @@ impl PgStage {
     pub(crate) async fn new() -> Self {
         let (clock, keys) = (ManualClock::new(), keys());
         let database = Database::with_clock(clock.now()).await;
-        let ledger = PgLedger::new(database.pool.clone(), keys.clone(), limits());
-        let second = PgLedger::new(database.another_pool(), keys.clone(), limits());
+        let ledger = ledger_on(database.pool.clone(), &keys);
+        let second = ledger_on(database.another_pool(), &keys);
         Self {
             clock,
             database,
@@ -394,6 +394,32 @@ pub(crate) async fn begin<S: Stage>(
     answers[0]
 }
 
+/// How far ahead the first slot is that is given to a delivery of a queue.
+pub(crate) const LEAD_TIME: Duration = Duration::from_millis(100);
+
+/// Claims what is due, and returns the ids and slots of the deliveries that have a valid slot, in
+/// the order of their slots.
+pub(crate) async fn give_slots<S: Stage>(
+    stage: &S,
+    worker: WorkerEpoch,
+) -> Vec<(String, Timestamp)> {
+    // What a worker owns whose lease has expired is listed again.
+    let heartbeat = stage.ledger().heartbeat(worker).await;
+    assert!(heartbeat.is_ok(), "it is answered");
+    let claimed = stage.ledger().claim_due(worker, 200).await;
+    let mut given: Vec<(String, Timestamp)> = claimed
+        .expect("it is answered")
+        .into_iter()
+        .filter_map(|row| {
+            let slot = row.slot.filter(|slot| slot.at > stage.now())?;
+            Some((row.key.delivery_id.to_string(), slot.at))
+        })
+        .collect();
+    given.sort_by_key(|(_, at)| *at);
+    given.dedup();
+    given
+}
+
 pub(crate) async fn save<S: Stage>(stage: &S, worker: WorkerEpoch, change: &Change) -> Saved {
     let answers = stage
         .ledger()
@@ -433,4 +459,8 @@ pub(crate) fn update(delivery: &Delivery, call: &Call, now: Timestamp) -> Change
         Progress::Change(change) => *change,
         other => panic!("no change: {other:?}"),
     }
+}
+
+fn ledger_on(pool: Pool, keys: &Keyring) -> PgLedger {
+    PgLedger::new(pool, keys.clone(), limits(), Health::default()).expect("the URL has been used")
 }

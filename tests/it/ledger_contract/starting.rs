@@ -267,7 +267,12 @@ async fn one_attempt_at_a_time_is_placed_on_a_line<S: Stage>(stage: &S) {
     );
     assert_eq!(find(stage, &b.key).await.revision, 1, "nothing was written");
     // While the outcome is unknown the line stays busy.
-    let unsettled = a.mark_unsettled(stage.now() + SECOND, stage.now() + 10 * SECOND, stage.now());
+    let unsettled = a.mark_unsettled(
+        stage.now() + SECOND,
+        stage.now() + 10 * SECOND,
+        "no answer",
+        stage.now(),
+    );
     assert!(matches!(
         save(stage, worker, &unsettled).await,
         Saved::Saved { .. }

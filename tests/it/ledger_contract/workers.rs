@@ -79,7 +79,7 @@ async fn every_registration_has_its_own_epoch<S: Stage>(stage: &S) {
     let (first, now) = stage.ledger().register_worker("one").await.unwrap();
     assert_eq!(now, stage.now());
     let (second, _) = stage.ledger().register_worker("one").await.unwrap();
-    assert!(second > first);
+    assert_ne!(second, first);
     stage.ledger().release_worker(first).await.unwrap();
     assert!(!stage.ledger().heartbeat(first).await.unwrap().alive);
     assert!(stage.ledger().heartbeat(second).await.unwrap().alive);

@@ -15,7 +15,6 @@ pub(super) fn insert_tombstone(tables: &mut Tables, key: &DeliveryKey, now: Time
         delivery: admit::tombstone(key, now),
         owner: None,
         counted: None,
-        unannounced: false,
         identity: None,
         user: None,
         user_line: false,

@@ -118,7 +118,7 @@ impl MemoryDirectory {
                 account.as_str().to_owned(),
                 unverified_pace_key(&account, tenant),
             ] {
-                tables.repace(&pace_key, Duration::ZERO, now);
+                tables.void_slots(&pace_key, Duration::ZERO, true, now);
             }
         }
         drop(tables);
@@ -151,7 +151,7 @@ impl MemoryDirectory {
                 .map(|(key, _)| key.clone())
                 .collect();
             for pace_key in keys {
-                tables.repace(&pace_key, Duration::ZERO, now);
+                tables.void_slots(&pace_key, Duration::ZERO, true, now);
             }
         }
         drop(tables);
@@ -194,7 +194,7 @@ fn write(tables: &mut Tables, mut settings: VoiceSettings, rate: Option<f64>, no
         .iter()
         .filter(|(_, pace)| pace.account == account.as_str() && pace.interval_us != interval_us);
     for pace_key in changed.map(|(key, _)| key.clone()).collect::<Vec<_>>() {
-        tables.repace(&pace_key, Duration::ZERO, now);
+        tables.void_slots(&pace_key, Duration::ZERO, false, now);
     }
     let before = tables.tenants.get(&settings.tenant_id);
     let verified = before.is_some_and(|before| {

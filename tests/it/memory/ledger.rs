@@ -136,8 +136,13 @@ impl MemoryLedger {
 
 impl Ledger for MemoryLedger {
     async fn register_worker(&self, _: &str) -> Result<(WorkerEpoch, Timestamp), LedgerError> {
-        self.work(|tables, now| (tables.register_worker(self.limits.lease, now), now))
-            .await
+        let lease = self.limits.lease;
+        self.work(|tables, now| {
+            let worker = tables.register_worker(lease, now);
+            tables.repair_if_behind(lease, now);
+            (worker, now)
+        })
+        .await
     }
 
     async fn heartbeat(&self, worker: WorkerEpoch) -> Result<Heartbeat, LedgerError> {
@@ -258,8 +263,15 @@ impl Ledger for MemoryLedger {
             .await
     }
 
-    async fn count_overdue(&self, overdue: Duration) -> Result<u64, LedgerError> {
+    async fn count_overdue(
+        &self,
+        worker: WorkerEpoch,
+        overdue: Duration,
+    ) -> Result<u64, LedgerError> {
         self.work(|tables, now| {
+            if tables.alive(now).first() != Some(&worker) {
+                return 0;
+            }
             let is_overdue = |row: &&tables::Row| {
                 row.delivery.state != State::Final && row.delivery.expires_at < now - overdue
             };
@@ -347,6 +359,19 @@ impl Ledger for MemoryLedger {
         .await
     }
 
+    fn suspect_since(&self) -> Option<Timestamp> {
+        self.lock().suspect_since
+    }
+
+    async fn recent_step_back(&self) -> Result<Duration, LedgerError> {
+        self.work(|tables, _| tables.clock_went_back).await
+    }
+
+    async fn repair_clock_step(&self, step: Duration) -> Result<(), LedgerError> {
+        self.work(|tables, now| tables.repair_clock_step(step, self.limits.lease, now))
+            .await
+    }
+
     async fn throttle_account(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {
         self.work(|tables, now| {
             if tables
@@ -354,7 +379,7 @@ impl Ledger for MemoryLedger {
                 .get(pace_key)
                 .is_some_and(|pace| pace.hold_until < Some(now + wait * 9 / 10))
             {
-                tables.repace(pace_key, wait, now);
+                tables.void_slots(pace_key, wait, false, now);
             }
         })
         .await
@@ -384,7 +409,19 @@ impl Ledger for MemoryLedger {
         worker: WorkerEpoch,
         limit: usize,
     ) -> Result<Vec<Event>, LedgerError> {
-        self.work(|tables, now| outbox::claim_unpublished(tables, &self.limits, worker, limit, now))
+        self.work(|tables, now| outbox::claim_unpublished(tables, worker, limit, now))
             .await
+    }
+
+    async fn find_own_unpublished(
+        &self,
+        worker: WorkerEpoch,
+        after: Timestamp,
+        limit: usize,
+    ) -> Result<(Vec<Event>, Option<Timestamp>), LedgerError> {
+        self.work(|tables, now| {
+            outbox::find_own_unpublished(tables, &self.limits, worker, (after, limit), now)
+        })
+        .await
     }
 }

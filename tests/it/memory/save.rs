@@ -97,7 +97,6 @@ fn apply(tables: &mut Tables, worker: WorkerEpoch, change: &Change, now: Timesta
         .get_mut(&new.key)
         .expect("the change is current");
     row.owner = Some(worker);
-    row.unannounced = false;
     if !matches!(
         new.state,
         State::Placing | State::Unsettled | State::Calling

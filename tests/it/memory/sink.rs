@@ -1,6 +1,6 @@
 //! The status sink in memory.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub(crate) struct MemorySink {
     prices: Arc<Mutex<Vec<Event>>>,
     /// Whether every publish fails.
     down: Arc<AtomicBool>,
+    /// How many of the next events are refused.
+    refusals: Arc<AtomicUsize>,
     /// How long the confirm of a batch takes.
     latency: Arc<Mutex<Duration>>,
     /// The number of published events, for tests that wait.
@@ -33,6 +35,7 @@ impl MemorySink {
             events: Arc::default(),
             prices: Arc::default(),
             down: Arc::default(),
+            refusals: Arc::default(),
             latency,
             count: watch::Sender::new(0),
         }
@@ -41,6 +44,11 @@ impl MemorySink {
     /// Makes every publish fail, or succeed again.
     pub(crate) fn set_down(&self, down: bool) {
         self.down.store(down, Ordering::SeqCst);
+    }
+
+    /// Refuses the next `count` events, and takes those that follow.
+    pub(crate) fn refuse_next(&self, count: usize) {
+        self.refusals.store(count, Ordering::SeqCst);
     }
 
     pub(crate) fn set_latency(&self, latency: Duration) {
@@ -97,13 +105,24 @@ impl StatusSink for MemorySink {
                 .map(|_| Err(SinkError("the sink is down".into())))
                 .collect();
         }
+        let refused = self.refusals.swap(0, Ordering::SeqCst);
+        self.refusals
+            .store(refused.saturating_sub(events.len()), Ordering::SeqCst);
         let (statuses, prices): (Vec<Event>, Vec<Event>) = events
             .iter()
+            .skip(refused)
             .cloned()
             .partition(|event| event.status.is_some());
         self.events.lock().unwrap().extend(statuses);
         self.prices.lock().unwrap().extend(prices);
         self.count.send_modify(|count| *count += events.len());
-        events.iter().map(|_| Ok(())).collect()
+        let result = |n| {
+            if n < refused {
+                Err(SinkError("refused".into()))
+            } else {
+                Ok(())
+            }
+        };
+        (0..events.len()).map(result).collect()
     }
 }

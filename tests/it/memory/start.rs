@@ -1,6 +1,7 @@
 //! Starting attempts: what the SQL function `start_attempts` does.
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Duration;
 
 use voice_otp::delivery::{Slot, State};
 use voice_otp::ports::WorkerEpoch;
@@ -8,7 +9,7 @@ use voice_otp::ports::{AttemptStart, StartOutcome};
 use voice_otp_schemas::Timestamp;
 use voice_otp_store::ledger::Limits;
 
-use super::tables::{Line, Tables};
+use super::tables::{Line, Pace, Tables};
 
 /// A due attempt whose line is free.
 struct Candidate<'a> {
@@ -76,7 +77,12 @@ pub(super) fn start_attempts(
         !is_over
     });
     candidates.retain(|one| {
-        let answer = yield_to_first_attempts(tables, limits, worker, one, now);
+        let answer = park(tables, one, now);
+        answers[one.index] = answer;
+        answer.is_none()
+    });
+    candidates.retain(|one| {
+        let answer = yield_to_first_attempts(tables, limits, one, now);
         answers[one.index] = answer;
         answer.is_none()
     });
@@ -87,7 +93,7 @@ pub(super) fn start_attempts(
             (true, Some(slot), _) => slot.at,
             (_, _, Some(Ok(at))) => *at,
             (_, _, Some(Err(late_at))) => {
-                answers[one.index] = Some(reschedule(tables, worker, &one, *late_at, now));
+                answers[one.index] = Some(no_slot(&one, *late_at));
                 continue;
             }
             (_, _, None) => unreachable!("a void slot is reserved again, or is too late"),
@@ -101,52 +107,54 @@ pub(super) fn start_attempts(
         .collect()
 }
 
-/// While there is a backlog, a delivery that was tried before waits for those that never were.
-fn yield_to_first_attempts(
-    tables: &mut Tables,
-    limits: &Limits,
-    worker: WorkerEpoch,
-    one: &Candidate<'_>,
-    now: Timestamp,
-) -> Option<StartOutcome> {
-    let base = tables.paces[&one.start.pace_key].base(now);
-    let tried = tables.rows[&one.start.delivery.key].delivery.attempt > 0;
-    let yields = !one.slot_is_valid && tried && base > now + limits.begin_ahead;
-    yields.then(|| reschedule(tables, worker, one, base, now))
-}
-
-/// Reserves no slot. While the circuit is open or half-open, the delivery waits for it until its
-/// deadline, if that may still help.
-fn reschedule(
-    tables: &mut Tables,
-    worker: WorkerEpoch,
-    one: &Candidate<'_>,
-    at: Timestamp,
-    now: Timestamp,
-) -> StartOutcome {
-    if !tables.paces[&one.start.pace_key].may_close_in_time(one.place_by, now) {
-        return StartOutcome::Rescheduled {
-            slot: Slot { at, epoch: 0 },
-            revision: one.start.delivery.revision,
-        };
+/// While the account has a queue, a delivery with a void slot waits there.
+fn park(tables: &mut Tables, one: &Candidate<'_>, now: Timestamp) -> Option<StartOutcome> {
+    let pace = &tables.paces[&one.start.pace_key];
+    if one.slot_is_valid || one.place_by <= now {
+        return None;
     }
+    let estimate = pace
+        .queue_until?
+        .max(pace.base(now))
+        .max(now + Duration::from_secs(1));
     let row = tables
         .rows
         .get_mut(&one.start.delivery.key)
         .expect("the row was just found");
-    row.owner = Some(worker);
+    row.owner = None;
     let delivery = &mut row.delivery;
     delivery.revision += 1;
     delivery.pace_key = Some(one.start.pace_key.clone());
     delivery.account_sid = Some(one.start.account_sid.clone());
     delivery.slot = None;
     delivery.wake_at = delivery.place_by;
-    StartOutcome::Rescheduled {
+    Some(StartOutcome::Rescheduled {
         slot: Slot {
-            at: delivery.place_by,
+            at: estimate.min(delivery.place_by),
             epoch: 0,
         },
         revision: delivery.revision,
+    })
+}
+
+/// While there is a backlog, a delivery that was tried before waits for those that never were.
+fn yield_to_first_attempts(
+    tables: &Tables,
+    limits: &Limits,
+    one: &Candidate<'_>,
+    now: Timestamp,
+) -> Option<StartOutcome> {
+    let base = tables.paces[&one.start.pace_key].base(now);
+    let tried = tables.rows[&one.start.delivery.key].delivery.attempt > 0;
+    let yields = !one.slot_is_valid && tried && base > now + limits.begin_ahead;
+    yields.then(|| no_slot(one, base))
+}
+
+/// Reserves no slot.
+fn no_slot(one: &Candidate<'_>, at: Timestamp) -> StartOutcome {
+    StartOutcome::Rescheduled {
+        slot: Slot { at, epoch: 0 },
+        revision: one.start.delivery.revision,
     }
 }
 
@@ -213,11 +221,11 @@ fn reserve(
         let mut in_time = 0;
         for (n, one) in (0..).zip(ones) {
             let late_at = pace.after(base, n);
-            let answer = if late_at > one.place_by {
-                Err(late_at)
-            } else {
+            let answer = if Pace::is_in_time(late_at, one.place_by) {
                 in_time += 1;
                 Ok(pace.after(base, in_time - 1))
+            } else {
+                Err(late_at)
             };
             reserved.insert(one.index, answer);
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use chrono::TimeDelta;
 use voice_otp::account::{AccountSid, CallSid};
 use voice_otp::admission::PlannedCall;
-use voice_otp::delivery::{self, AttemptId, Delivery, Slot, State};
+use voice_otp::delivery::{self, AttemptId, Delivery};
 use voice_otp::event::Event;
 use voice_otp::ports::WorkerEpoch;
 use voice_otp::ports::{AttemptStart, UnpricedCall};
@@ -25,6 +25,7 @@ pub(super) struct Tables {
     /// The last version that was given to settings.
     pub(super) versions: i64,
     pub(super) paces: HashMap<String, Pace>,
+    pub(super) tenant_slots: BTreeMap<(String, TenantId), TenantSlots>,
     pub(super) rows: BTreeMap<DeliveryKey, Row>,
     /// Ended attempts: the delivery, when the attempt ended, and its call if it had one.
     pub(super) past_attempts: HashMap<AttemptId, (DeliveryKey, Timestamp, Option<CallSid>)>,
@@ -33,6 +34,14 @@ pub(super) struct Tables {
     /// Archived deliveries: the identity that a duplicate is compared with, and when they ended.
     pub(super) finished: BTreeMap<DeliveryKey, (String, Timestamp)>,
     pub(super) outbox: BTreeMap<(DeliveryKey, u32), Unpublished>,
+    /// Since when commits from before may be lost.
+    pub(super) suspect_since: Option<Timestamp>,
+    /// When the rate limits were last repaired after the clock went back.
+    pub(super) clock_repaired_at: Option<Timestamp>,
+    /// How far the clock went back, all steps together.
+    pub(super) clock_went_back: Duration,
+    /// How far it went back last.
+    pub(super) clock_step: Duration,
 }
 
 /// A row of `accounts`.
@@ -66,6 +75,17 @@ pub(super) struct Pace {
     pub(super) probe_interval_us: Option<i64>,
     /// How many times in a row the circuit has opened.
     pub(super) opened: i32,
+    /// While there is a queue: when its last delivery will have its slot, as estimated.
+    pub(super) queue_until: Option<Timestamp>,
+    /// When the queue was last counted.
+    pub(super) queue_counted_at: Option<Timestamp>,
+}
+
+/// A row of `tenant_slots`: how many slots ahead a tenant holds of a shared account.
+pub(super) struct TenantSlots {
+    pub(super) held: i64,
+    pub(super) counted_at: Timestamp,
+    pub(super) held_until: Timestamp,
 }
 
 /// A row of `deliveries`.
@@ -74,8 +94,6 @@ pub(super) struct Row {
     pub(super) owner: Option<WorkerEpoch>,
     /// The pace key, while the delivery counts towards its account's limit of calls in progress.
     pub(super) counted: Option<String>,
-    /// Whether the delivery is due later than last published.
-    pub(super) unannounced: bool,
     /// What a duplicate is compared with. `None` for a tombstone.
     pub(super) identity: Option<String>,
     /// The user, and the time of the request.
@@ -102,8 +120,8 @@ pub(super) enum Line {
     Unknown(AttemptId),
 }
 
-/// Moved deliveries have no owner until they are claimed, which takes about this long.
-const CLAIM_DELAY: Duration = Duration::from_millis(700);
+/// A slot closer to the deadline couldn't be used in time.
+const DEADLINE_MARGIN: Duration = Duration::from_millis(5);
 /// Attempts with a slot within this time may have started already.
 const POST_MARGIN: Duration = Duration::from_millis(50);
 
@@ -142,6 +160,8 @@ impl Tables {
             hold_until: None,
             probe_interval_us: None,
             opened: 0,
+            queue_until: None,
+            queue_counted_at: None,
         };
         self.paces.insert(pace_key.to_owned(), pace);
     }
@@ -152,78 +172,46 @@ impl Tables {
             .and_then(|sid| self.accounts.get(&sid))
     }
 
-    /// Gives an account's waiting deliveries new slots, in order. All earlier slots become void.
-    pub(super) fn repace(&mut self, pace_key: &str, hold: Duration, now: Timestamp) {
+    /// Makes an account's reserved slots void. If slots were ahead, or deliveries were resumed,
+    /// there is a queue from now on.
+    pub(super) fn void_slots(
+        &mut self,
+        pace_key: &str,
+        hold: Duration,
+        resumed: bool,
+        now: Timestamp,
+    ) {
         let Some(account) = self.paces.get(pace_key).map(|pace| pace.account.clone()) else {
             return;
         };
-        let (rate, paused) = self.account(&account).map_or((None, false), |account| {
-            (Some(account.calls_per_second), account.paused)
-        });
+        let rate = self
+            .account(&account)
+            .map(|account| account.calls_per_second);
         let pace = self
             .paces
             .get_mut(pace_key)
             .expect("the row was just found");
+        let old_us = pace.interval_us;
         pace.epoch += 1;
         pace.hold_until = pace.hold_until.max(Some(now + hold));
         pace.interval_us = rate.map_or(pace.interval_us, interval_us);
+        let has_queue = resumed
+            || pace.queue_until.is_some()
+            || pace.tat > now
+            || pace.probe_interval_us.is_some();
+        let end = pace.queue_until.unwrap_or(pace.tat).max(now);
+        pace.queue_counted_at = None;
         pace.tat = pace.tat.min(pace.after(now + POST_MARGIN, 1)).max(now);
-        let tenants = &self.tenants;
-        let is_moved = |row: &&mut Row| {
-            let delivery = &row.delivery;
-            delivery.pace_key.as_deref() == Some(pace_key)
-                && delivery.state == State::Waiting
-                && !paused
-                && !tenants
-                    .get(&delivery.key.tenant_id)
-                    .is_some_and(|tenant| tenant.paused)
-        };
-        let has_retry_time = |row: &&mut Row| {
-            row.delivery.slot.is_none() && row.delivery.wake_at < row.delivery.place_by
-        };
-        let (others, mut waiting): (Vec<_>, Vec<_>) = self
-            .rows
-            .values_mut()
-            .filter(is_moved)
-            .partition(has_retry_time);
-        for row in others {
-            row.delivery.revision += 1;
-        }
-        waiting.sort_by_key(|row| {
-            (
-                row.delivery.attempt > 0,
-                row.delivery.admitted_at,
-                row.delivery.key.clone(),
-            )
-        });
-        let base = pace.base(now).max(now + CLAIM_DELAY);
-        let mut in_time = 0;
-        for (n, row) in (0..).zip(waiting) {
-            let delivery = &mut row.delivery;
-            delivery.revision += 1;
-            row.owner = None;
-            if pace.after(base, n) <= delivery.place_by {
-                let at = pace.after(base, in_time);
-                delivery.slot = Some(Slot {
-                    at,
-                    epoch: pace.epoch,
-                });
-                delivery.wake_at = at;
-                row.unannounced = delivery.is_later_than_announced();
-                in_time += 1;
-                pace.tat = pace.tat.max(pace.after(base, in_time));
-            } else {
-                let waits_for_circuit = pace.probe_interval_us.is_some()
-                    && pace.at_full_rate(base, n) <= delivery.place_by;
-                delivery.slot = None;
-                delivery.wake_at = if waits_for_circuit {
-                    delivery.place_by
-                } else {
-                    now
-                };
-                row.unannounced = waits_for_circuit && delivery.is_later_than_announced();
+        let head = pace.tat.max(pace.hold_until.unwrap_or(now));
+        let moved = |until: Timestamp| pace.after(head, micros(until - now).max(0) / old_us);
+        let queue_until = has_queue.then(|| moved(end));
+        for ((key, _), slots) in &mut self.tenant_slots {
+            if key == pace_key {
+                slots.counted_at = head;
+                slots.held_until = moved(slots.held_until);
             }
         }
+        pace.queue_until = queue_until;
     }
 
     /// Opens an account's circuit. Returns for how long; `None` if it was open already.
@@ -236,7 +224,7 @@ impl Tables {
             (CIRCUIT_FIRST * 2_u32.pow(pace.opened.min(10).cast_unsigned())).min(CIRCUIT_LONGEST);
         pace.probe_interval_us = Some(2_000_000);
         pace.opened += 1;
-        self.repace(pace_key, wait, now);
+        self.void_slots(pace_key, wait, false, now);
         Some(wait)
     }
 
@@ -251,7 +239,7 @@ impl Tables {
         };
         pace.probe_interval_us = None;
         pace.opened = 0;
-        self.repace(pace_key, Duration::ZERO, now);
+        self.void_slots(pace_key, Duration::ZERO, true, now);
     }
 
     /// The deliveries of a user.
@@ -347,15 +335,21 @@ impl Pace {
         base + TimeDelta::microseconds(n * self.step_us())
     }
 
-    /// The time of the n-th slot after `base`, if the circuit were closed.
-    fn at_full_rate(&self, base: Timestamp, n: i64) -> Timestamp {
-        base + TimeDelta::microseconds(n * self.interval_us)
+    /// Where the next request would have its slot: behind the queue, if there is one.
+    pub(super) fn end(&self, now: Timestamp) -> Timestamp {
+        self.base(now).max(self.queue_until.unwrap_or(now))
     }
 
     /// Whether a delivery that gets no slot while the circuit is open or half-open may still get
     /// one once it closes.
     pub(super) fn may_close_in_time(&self, place_by: Timestamp, now: Timestamp) -> bool {
-        self.probe_interval_us.is_some() && self.hold_until.unwrap_or(now).max(now) <= place_by
+        self.probe_interval_us.is_some()
+            && Self::is_in_time(self.hold_until.unwrap_or(now).max(now), place_by)
+    }
+
+    /// Whether a slot can be used before a deadline.
+    pub(super) fn is_in_time(slot: Timestamp, place_by: Timestamp) -> bool {
+        slot <= place_by - DEADLINE_MARGIN
     }
 
     /// The current interval between two calls.
@@ -393,4 +387,21 @@ impl Line {
             Self::Unknown(attempt) => attempt.0.as_bytes().to_vec(),
         })
     }
+}
+
+impl TenantSlots {
+    /// How many of the slots are ahead. They pass evenly until the last of them.
+    pub(super) fn ahead(&self, now: Timestamp) -> i64 {
+        if self.held_until <= now.max(self.counted_at) {
+            return 0;
+        }
+        let span = micros(self.held_until - self.counted_at);
+        let left = micros(self.held_until - now);
+        self.held.min((self.held * left + span - 1) / span)
+    }
+}
+
+/// A time span in microseconds.
+pub(super) fn micros(span: TimeDelta) -> i64 {
+    span.num_microseconds().expect("the span is short")
 }

@@ -28,6 +28,8 @@ pub(crate) enum Answer {
     Fails(Class),
     /// A call is placed, and the answer is lost.
     AcceptsSilently(CallTimeline),
+    /// A call is placed this long after the POST, and the answer is lost.
+    AcceptsLate(CallTimeline, Duration),
     /// No call is placed, and the answer is lost.
     DropsSilently,
 }
@@ -95,6 +97,8 @@ struct Switchboard {
     latency: Duration,
     /// How long the caller waits for an answer that is lost.
     silence: Duration,
+    /// How long an answer to a query of the call list takes.
+    list_latency: Duration,
     /// How long it takes until a new call is listed.
     list_lag: Duration,
     /// Whether the workers count as reachable.
@@ -128,6 +132,7 @@ impl MemoryTelephony {
             always: HashMap::new(),
             latency: Duration::from_millis(20),
             silence: Duration::from_secs(2),
+            list_latency: Duration::ZERO,
             list_lag: Duration::from_secs(3),
             callbacks: false,
             queries: (0, 0),
@@ -158,6 +163,10 @@ impl MemoryTelephony {
 
     pub(crate) fn set_silence(&self, silence: Duration) {
         self.lock().silence = silence;
+    }
+
+    pub(crate) fn set_list_latency(&self, latency: Duration) {
+        self.lock().list_latency = latency;
     }
 
     pub(crate) fn set_list_lag(&self, lag: Duration) {
@@ -206,6 +215,20 @@ impl MemoryTelephony {
             .iter()
             .map(|placed| (placed.to.expose().to_owned(), placed.at, placed.ended_at()))
             .collect()
+    }
+
+    /// The policy under which the call of an attempt requests its instructions, if it does.
+    pub(crate) fn policy_of(&self, attempt: AttemptId) -> Option<Voicemail> {
+        let board = self.lock();
+        let post = board.posts.iter().find(|post| post.attempt_id == attempt);
+        post.and_then(|post| post.policy)
+    }
+
+    /// The present status of a call.
+    pub(crate) fn status_of(&self, sid: &CallSid) -> Option<CallStatus> {
+        let (now, board) = ((self.now)(), self.lock());
+        let placed = board.calls.iter().find(|placed| placed.sid == *sid)?;
+        Some(placed.status(now).0)
     }
 
     /// The number of calls to a number.
@@ -359,6 +382,10 @@ impl Telephony for MemoryTelephony {
                     board.connect(settings, request, timeline, at);
                     (board.silence, Err(failure(Class::Ambiguous)))
                 }
+                Answer::AcceptsLate(timeline, delay) => {
+                    board.connect(settings, request, timeline, at + delay);
+                    (board.silence, Err(failure(Class::Ambiguous)))
+                }
                 Answer::DropsSilently => (board.silence, Err(failure(Class::Ambiguous))),
             }
         };
@@ -400,6 +427,10 @@ impl Telephony for MemoryTelephony {
         settings: &VoiceSettings,
         to: &PhoneNumber,
     ) -> Result<Vec<Call>, CallFailure> {
+        let latency = self.lock().list_latency;
+        if !latency.is_zero() {
+            tokio::time::sleep(latency).await;
+        }
         let now = (self.now)();
         let board = self.lock();
         let fits = |placed: &&PlacedCall| {

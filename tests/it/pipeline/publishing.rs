@@ -60,6 +60,21 @@ async fn an_unreliable_sink_gets_every_status_in_order() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nothing_is_published_before_a_status_that_the_broker_refused() {
+    let bench = TestBench::new();
+    bench.sink.set_down(true);
+    let worker = bench.worker("one").await;
+    worker.accept(&requests(1)).await;
+    tokio::time::sleep(Duration::from_secs(8)).await;
+    // By now several statuses wait.
+    bench.sink.refuse_next(1);
+    bench.sink.set_down(false);
+    bench.until_final("r0").await;
+    let published: Vec<u32> = bench.sink.events().iter().map(|e| e.sequence).collect();
+    assert_eq!(published, [1, 2, 3, 4, 5]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_long_outage_of_the_sink_does_not_multiply_the_statuses() {
     let bench = TestBench::new();
     bench.sink.set_down(true);

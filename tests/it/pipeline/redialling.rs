@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use voice_otp::call::CallStatus;
+use voice_otp::call::failure::Class;
 use voice_otp::engine::UpdateOutcome;
 use voice_otp::ports::Ledger as _;
 use voice_otp::settings::policy::{RedialOutcome, RedialRule};
@@ -200,6 +201,31 @@ async fn a_user_who_has_entered_the_code_is_not_called_again() {
         ("cancelled", ReasonCode::Verified)
     );
     assert_eq!(bench.telephony.posts().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_code_entered_while_a_redial_is_tried_stops_the_next_try() {
+    let bench = bench_with_redials(RedialOutcome::Busy, 1);
+    bench.telephony.answers(
+        &number(1),
+        &[ends(CallStatus::Busy), Answer::Fails(Class::Transient)],
+    );
+    let worker = bench.worker("one").await;
+    worker.accept(&[Request::new("acme", "a")]).await;
+    bench.until_status("a", "deferred").await;
+    bench.telephony.set_latency(Duration::from_secs(5));
+    while bench.telephony.posts().len() < 2 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    // The redial isn't waiting now, so there is nothing to cancel.
+    worker.process(&[verified("acme", "a", bench.now())]).await;
+    let statuses = bench.until_final("a").await;
+    let last = statuses.last().unwrap();
+    assert_eq!(
+        (last.status.as_str(), last.reason.as_ref().unwrap().code),
+        ("cancelled", ReasonCode::Verified)
+    );
+    assert_eq!(bench.telephony.posts().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]

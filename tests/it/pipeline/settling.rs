@@ -152,3 +152,38 @@ async fn a_failed_post_is_retried_without_checking_the_call_list() {
     let times = bench.post_times();
     assert!(times[1] - times[0] < chrono::TimeDelta::seconds(3));
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_that_cannot_be_looked_up_in_time_is_unknown_when_the_code_expires() {
+    let bench = TestBench::new();
+    bench.tenant("acme", 1, 1000.0);
+    bench.telephony.set_list_latency(Duration::from_secs(20));
+    let requests: Vec<Request> = (0..400)
+        .map(|n| {
+            bench.telephony.always(&number(n), Answer::DropsSilently);
+            Request::new("acme", &format!("a{n}"))
+                .to(n)
+                .expires_in(Duration::from_secs(90))
+        })
+        .collect();
+    let (worker, start) = (bench.worker("one").await, bench.now());
+    let other = bench.worker("other").await;
+    worker.accept(&requests).await;
+    let is_final = |event: &voice_otp::event::Event| event.is_final();
+    bench
+        .sink
+        .until("every request has its end", |events| {
+            events.iter().filter(|event| is_final(event)).count() >= 400
+        })
+        .await;
+    let took = (bench.now() - start).to_std().unwrap();
+    assert!(
+        took >= Duration::from_secs(90),
+        "most wait for a look: {took:?}"
+    );
+    assert!(
+        took < Duration::from_secs(91),
+        "until the code expires: {took:?}"
+    );
+    drop(other);
+}

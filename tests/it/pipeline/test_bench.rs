@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use voice_otp::Tuning;
-use voice_otp::engine::clock::TokioClock;
+use voice_otp::engine::clock::{MonotonicClock, TokioClock};
 use voice_otp::engine::rng::SharedRng;
 use voice_otp::engine::{Disposition, Engine, Message};
 use voice_otp::event::Event;
@@ -28,6 +28,24 @@ pub(super) struct TestBench {
     pub(super) sink: MemorySink,
     pub(super) tuning: Tuning,
     now: Now,
+    /// What the machines' own clocks show, if that matters.
+    pub(super) time_of_day: Option<Now>,
+}
+
+/// A worker's clocks.
+struct MachineClock {
+    monotonic: TokioClock,
+    time_of_day: Option<Now>,
+}
+
+impl MonotonicClock for MachineClock {
+    fn elapsed(&self) -> Duration {
+        self.monotonic.elapsed()
+    }
+
+    fn time_of_day(&self) -> Option<Timestamp> {
+        self.time_of_day.as_ref().map(|now| now())
+    }
 }
 
 /// A running worker.
@@ -42,7 +60,11 @@ impl TestBench {
     /// A bench without workers, and with one tenant, `acme`: its credentials are verified, and its
     /// account may place one call per second.
     pub(super) fn new() -> Self {
-        let now = clock::tokio_clock();
+        Self::with_clock(clock::tokio_clock())
+    }
+
+    /// Like [`new`](Self::new), with another clock of the ledger and of Twilio.
+    pub(super) fn with_clock(now: Now) -> Self {
         let ledger =
             MemoryLedger::new(Arc::clone(&now), limits()).with_latency(Duration::from_millis(1));
         let bench = Self {
@@ -52,6 +74,7 @@ impl TestBench {
             sink: MemorySink::new(),
             tuning: Tuning::default(),
             now,
+            time_of_day: None,
         };
         bench.tenant("acme", 1, 1.0);
         bench
@@ -109,8 +132,11 @@ impl TestBench {
             seed.wrapping_mul(31).wrapping_add(byte.into())
         });
         let (tuning, rng) = (self.tuning.clone(), SharedRng::seeded(seed));
-        let started =
-            Engine::<MemoryPorts>::start(ports, tuning, rng, TokioClock::start(), name).await;
+        let clock = MachineClock {
+            monotonic: TokioClock::start(),
+            time_of_day: self.time_of_day.clone(),
+        };
+        let started = Engine::<MemoryPorts>::start(ports, tuning, rng, clock, name).await;
         let (engine, background) = started.expect("the worker starts");
         let (soft, hard) = (CancellationToken::new(), CancellationToken::new());
         let running =

@@ -9,7 +9,7 @@ use tokio_util::task::TaskTracker;
 use voice_otp::ports::{Directory, DirectoryError};
 use voice_otp::settings::{Draft, VoiceSettings};
 use voice_otp_schemas::TenantId;
-use voice_otp_store::{Directory as PgDirectory, Keyring, settings};
+use voice_otp_store::{Directory as PgDirectory, Health, Keyring, settings};
 
 use crate::database::{Database, keys};
 use crate::memory::clock::ManualClock;
@@ -66,7 +66,7 @@ struct PgStage {
 impl PgStage {
     async fn new() -> Self {
         let (database, keys, stop) = (Database::fresh().await, keys(), CancellationToken::new());
-        let directory = PgDirectory::new(database.pool.clone(), keys.clone());
+        let directory = PgDirectory::new(database.pool.clone(), keys.clone(), Health::default());
         TaskTracker::new().spawn(directory.clone().listen(database.url.clone(), stop.clone()));
         Self {
             database,
@@ -307,7 +307,7 @@ async fn secrets_under_a_missing_key_are_distinguished_from_missing_settings() {
     let (database, keys) = (Database::fresh().await, keys());
     database.save_tenant(&keys, "acme", &draft(1, 1.0)).await;
     let others = Keyring::parse(&Keyring::generate("other")).unwrap();
-    let directory = PgDirectory::new(database.pool.clone(), others);
+    let directory = PgDirectory::new(database.pool.clone(), others, Health::default());
     let found = directory.settings(&[id("acme")]).await.unwrap();
     assert!(matches!(&found[&id("acme")], Err(DirectoryError::UnknownKey(key)) if key == "test"));
     database.drop_schema().await;

@@ -11,8 +11,13 @@ use voice_otp::engine::{DeadLetterReason, Disposition, Message};
 use voice_otp_schemas::request::Incoming;
 
 use super::bug::Bug;
-use super::world::World;
-use crate::memory::sample::cancelled;
+use super::callees;
+use super::world::{Published, World};
+use crate::memory::sample::{cancelled, verified};
+
+/// The delivery id of the request that shows whether the idle account is alive.
+pub(super) const PROBE: &str = "probe";
+const PROBE_LIFE: Duration = Duration::from_mins(1);
 
 /// Publishes a request, and sometimes a duplicate, a conflicting duplicate or a cancellation of it.
 pub(super) async fn publish(world: Arc<World>, n: u32) {
@@ -45,10 +50,44 @@ pub(super) async fn publish(world: Arc<World>, n: u32) {
             one.request.clone().code("666666").incoming(one.at),
         ));
     }
+    if !cancels && world.chance(350) {
+        drop(tokio::task::spawn(verify(
+            Arc::clone(&world),
+            one.clone(),
+            deliveries,
+        )));
+        return;
+    }
     if cancels && !early {
         world.pause(8_000).await;
         drop(spawn(&world, cancellation));
     }
+}
+
+/// Publishes a request to the idle account: the probe, or one that uses its rate limit before.
+pub(super) async fn publish_idle(world: &Arc<World>, id: &str, n: u32) {
+    let life = if id == PROBE {
+        PROBE_LIFE
+    } else {
+        PROBE_LIFE * 3
+    };
+    let one = world.idle_request(id, n, life);
+    world.published.lock().unwrap().push(one.clone());
+    deliver(world, &one.request.incoming(one.at)).await;
+}
+
+/// Reports, some time after a request was acknowledged, that its code was entered.
+async fn verify(world: Arc<World>, one: Published, deliveries: Vec<tokio::task::JoinHandle<()>>) {
+    for delivered in deliveries {
+        delivered.await.expect("delivering doesn't panic");
+    }
+    world.pause(15_000).await;
+    let key = one.request.key();
+    let now = (world.now)();
+    let event = verified(key.tenant_id.as_str(), key.delivery_id.as_str(), now);
+    deliver(&world, &event).await;
+    let acknowledged = (world.now)();
+    world.verified.lock().unwrap().insert(key, acknowledged);
 }
 
 fn spawn(world: &Arc<World>, incoming: Incoming) -> tokio::task::JoinHandle<()> {
@@ -100,6 +139,7 @@ pub(super) async fn send_callbacks(world: Arc<World>) {
             if reported.insert(call.sid.clone(), call.status) == Some(call.status) {
                 continue;
             }
+            callees::answer(&world, attempt, &call);
             for _ in 0..[0, 1, 1, 1, 2][usize::try_from(world.below(5)).unwrap()] {
                 let (world, call) = (Arc::clone(&world), call.clone());
                 drop(tokio::task::spawn(async move {

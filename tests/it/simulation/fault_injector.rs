@@ -7,7 +7,8 @@ use std::time::Duration;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::watch;
-use voice_otp::ports::LedgerError;
+
+use super::plan::CALL_TIMEOUT;
 
 /// Injects the faults of one worker. Clones share the same state.
 #[derive(Clone)]
@@ -17,7 +18,7 @@ pub(super) struct FaultInjector {
 }
 
 /// The odds of each fault, in thousandths of the awaits.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Odds {
     /// The worker crashes, before or after the effect.
     pub(super) crash: u32,
@@ -27,16 +28,29 @@ pub(super) struct Odds {
     pub(super) unreachable: u32,
     /// The worker stalls, for up to twice its lease.
     pub(super) stall: u32,
+    /// No answer comes before the caller's timeout. The operation is applied before it, after it or
+    /// never.
+    pub(super) silent: u32,
+    /// The operation is applied, and answered, up to half of the caller's timeout later than usual,
+    /// so that others overtake it.
+    pub(super) slow: u32,
+    /// A row is locked by another transaction, in thousandths of the rows.
+    pub(super) locked: u32,
+    /// The broker refuses one of several statuses, in thousandths of the statuses.
+    pub(super) refused: u32,
+    /// A POST is answered by a redirect after it was processed, in thousandths of the POSTs.
+    pub(super) redirect: u32,
+    /// The settings' listener is cut off or silent, in thousandths of the seconds.
+    pub(super) listener: u32,
 }
 
-impl Odds {
-    /// No faults.
-    pub(super) const NONE: Self = Self {
-        crash: 0,
-        lost_answer: 0,
-        unreachable: 0,
-        stall: 0,
-    };
+/// Why an operation has no result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Failed {
+    /// It never began.
+    Unreachable,
+    /// It was applied, is applied later, or never is.
+    NoAnswer,
 }
 
 struct Inner {
@@ -96,13 +110,38 @@ impl FaultInjector {
 
     /// Injects no more faults.
     pub(super) fn stop_faults(&self) {
-        self.inner.lock().unwrap().odds = Odds::NONE;
+        self.inner.lock().unwrap().odds = Odds::default();
+    }
+
+    /// Performs an operation that its caller gives up after [`CALL_TIMEOUT`]. It is applied at some
+    /// moment between the call and the answer, while others run, or after the caller gave up.
+    pub(super) async fn perform<T: Send + 'static>(
+        &self,
+        work: impl Future<Output = T> + Send + 'static,
+    ) -> Result<T, Failed> {
+        let nth = self.before(true).await?;
+        if let Some(applied_after) = self.silence() {
+            if let Some(applied_after) = applied_after {
+                drop(tokio::task::spawn(async move {
+                    tokio::time::sleep(applied_after).await;
+                    drop(work.await);
+                }));
+            }
+            tokio::time::sleep(CALL_TIMEOUT).await;
+            self.halt_if_crashed().await;
+            return Err(Failed::NoAnswer);
+        }
+        let done = work.await;
+        let pause = self.pause();
+        tokio::time::sleep(pause).await;
+        self.after(nth).await?;
+        Ok(done)
     }
 
     /// Call before an effect. Returns the number of the await. `may_wait` is false where the effect
     /// must follow a check without delay.
-    pub(super) async fn before(&self, may_wait: bool) -> Result<u64, LedgerError> {
-        let (nth, crash, unreachable, pause) = {
+    pub(super) async fn before(&self, may_wait: bool) -> Result<u64, Failed> {
+        let (nth, crash, unreachable) = {
             let mut inner = self.inner.lock().unwrap();
             let nth = inner.awaits;
             inner.awaits += 1;
@@ -113,12 +152,7 @@ impl FaultInjector {
                 let stall = longest.mul_f64(inner.rng.random());
                 inner.stalled_until = Some(tokio::time::Instant::now() + stall);
             }
-            (
-                nth,
-                crash,
-                unreachable,
-                Duration::from_micros(inner.rng.random_range(100..3_000)),
-            )
+            (nth, crash, unreachable)
         };
         if crash {
             self.crash();
@@ -126,18 +160,19 @@ impl FaultInjector {
         self.halt_if_crashed().await;
         if may_wait {
             self.wait_while_stalled().await;
+            let pause = self.pause();
             tokio::time::sleep(pause).await;
             self.halt_if_crashed().await;
         }
         if unreachable {
-            Err(LedgerError::Unavailable("unreachable".into()))
+            Err(Failed::Unreachable)
         } else {
             Ok(nth)
         }
     }
 
     /// Call after the effect of the `nth` await, before its answer.
-    pub(super) async fn after(&self, nth: u64) -> Result<(), LedgerError> {
+    pub(super) async fn after(&self, nth: u64) -> Result<(), Failed> {
         let (crash, lost) = {
             let mut inner = self.inner.lock().unwrap();
             (
@@ -151,15 +186,47 @@ impl FaultInjector {
         self.halt_if_crashed().await;
         self.wait_while_stalled().await;
         self.halt_if_crashed().await;
-        if lost {
-            Err(LedgerError::Unavailable("the answer was lost".into()))
-        } else {
-            Ok(())
+        if lost { Err(Failed::NoAnswer) } else { Ok(()) }
+    }
+
+    /// Whether no answer comes in time, and when the operation is applied nevertheless.
+    #[expect(
+        clippy::option_option,
+        reason = "silent or not; and if silent, applied or not"
+    )]
+    pub(super) fn silence(&self) -> Option<Option<Duration>> {
+        let mut inner = self.inner.lock().unwrap();
+        if !inner.happens(|odds| odds.silent) {
+            return None;
         }
+        let latest = CALL_TIMEOUT * 3;
+        let applied_after = latest.mul_f64(inner.rng.random());
+        Some(inner.rng.random_bool(0.7).then_some(applied_after))
+    }
+
+    /// Whether one thing happens for which there are odds, and counts it as a fault.
+    pub(super) fn happens(&self, odds: impl Fn(&Odds) -> u32) -> bool {
+        self.inner.lock().unwrap().happens(odds)
+    }
+
+    /// A random duration up to this one.
+    pub(super) fn up_to(&self, longest: Duration) -> Duration {
+        longest.mul_f64(self.inner.lock().unwrap().rng.random())
+    }
+
+    /// How long an operation is on its way, there or back.
+    fn pause(&self) -> Duration {
+        let mut inner = self.inner.lock().unwrap();
+        let longest = if inner.happens(|odds| odds.slow) {
+            CALL_TIMEOUT / 2
+        } else {
+            Duration::from_millis(2)
+        };
+        Duration::from_micros(50) + longest.mul_f64(inner.rng.random())
     }
 
     /// Never returns if the worker has crashed, so that its tasks do nothing more.
-    async fn halt_if_crashed(&self) {
+    pub(super) async fn halt_if_crashed(&self) {
         if self.is_crashed() {
             std::future::pending::<()>().await;
         }

@@ -1,21 +1,24 @@
 //! The invariants that must hold after every run.
 
+mod calls;
+mod order;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use voice_otp::event::Event;
 use voice_otp_schemas::DeliveryKey;
-use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::status::Status;
 
-use super::plan::{Stats, TENANTS};
-use super::world::{Published, World};
-use crate::memory::sample::account;
+use super::plan::Stats;
+use super::world::World;
 
 /// The statuses of each delivery, as first published, by sequence.
-fn first_statuses(world: &World) -> BTreeMap<DeliveryKey, BTreeMap<u32, Event>> {
-    let mut statuses: BTreeMap<DeliveryKey, BTreeMap<u32, Event>> = BTreeMap::new();
+type FirstStatuses = BTreeMap<DeliveryKey, BTreeMap<u32, Event>>;
+
+fn first_statuses(world: &World) -> FirstStatuses {
+    let mut statuses = FirstStatuses::new();
     for event in world.sink.events() {
         statuses
             .entry(event.key.clone())
@@ -106,9 +109,15 @@ pub(super) fn check(world: &World) -> Result<Stats, String> {
             one.request.key()
         ));
     }
-    one_call_per_user(world, &published)?;
-    before_deadlines(world, &published)?;
-    within_rate_limits(world)?;
+    order::check(world)?;
+    calls::one_call_per_user(world, &published)?;
+    calls::before_deadlines(world, &published)?;
+    calls::within_rate_limits(world)?;
+    calls::within_call_limits(world, &published)?;
+    calls::not_while_paused(world, &published)?;
+    calls::none_once_verified(world, &published)?;
+    calls::only_keys_confirm(world, &published, &statuses)?;
+    calls::idle_account_is_alive(world, &published)?;
     let (dead_letters, conflicts) = (
         world.dead_letters.load(Ordering::SeqCst),
         world.conflicts.load(Ordering::SeqCst),
@@ -131,10 +140,13 @@ pub(super) fn check(world: &World) -> Result<Stats, String> {
         posts: world.telephony.posts().len() as u64,
         calls: world.telephony.calls().len() as u64,
         crashes: world.crashes.load(Ordering::Relaxed),
-        faults: world.faults.load(Ordering::Relaxed),
+        faults: world.faults(),
         redeliveries: world.redeliveries.load(Ordering::Relaxed),
         callbacks: world.callbacks.load(Ordering::Relaxed),
         statuses: world.sink.events().len() as u64,
+        clock_steps: world.clock_steps.lock().unwrap().len() as u64,
+        keys_pressed: world.keys_pressed.lock().unwrap().len() as u64,
+        verified: world.verified.lock().unwrap().len() as u64,
     })
 }
 
@@ -159,90 +171,6 @@ fn complete(key: &DeliveryKey, events: &BTreeMap<u32, Event>) -> Result<(), Stri
     let last_is_final = events.values().next_back().is_some_and(Event::is_final);
     if finals != 1 || !last_is_final {
         return Err(format!("{key}: {finals} final statuses in {names:?}"));
-    }
-    Ok(())
-}
-
-/// No user has two calls at the same time.
-fn one_call_per_user(world: &World, published: &[Published]) -> Result<(), String> {
-    let of = |to: &str| {
-        published
-            .iter()
-            .find(|one| one.to == to)
-            .filter(|one| one.user.is_some())
-    };
-    let spans = world.telephony.intervals();
-    for (index, (to, from, end)) in spans.iter().enumerate() {
-        let Some(one) = of(to) else { continue };
-        for (other_to, other_from, other_end) in spans.iter().skip(index + 1) {
-            let Some(other) = of(other_to).filter(|other| other.user == one.user) else {
-                continue;
-            };
-            let same = one.request.key().tenant_id == other.request.key().tenant_id;
-            if same && other_from < end && from < other_end {
-                return Err(format!(
-                    "{} and {} were called at the same time",
-                    one.request.key(),
-                    other.request.key()
-                ));
-            }
-        }
-    }
-    Ok(())
-}
-
-/// No POST is sent after its deadline, but for the difference of clocks.
-fn before_deadlines(world: &World, published: &[Published]) -> Result<(), String> {
-    for post in world.telephony.posts() {
-        let one = published
-            .iter()
-            .find(|one| one.to == post.to.expose())
-            .ok_or("a number without a request was called")?;
-        if post.at > one.place_by + Duration::from_millis(120) {
-            return Err(format!(
-                "{}: a POST {} after its deadline",
-                one.request.key(),
-                post.at - one.place_by
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// An account's POSTs keep to its rate limit. A slot may be used up to 200 ms late.
-fn within_rate_limits(world: &World) -> Result<(), String> {
-    let posts = world.telephony.posts();
-    for (n, rate) in TENANTS.map(|(_, n, rate)| (n, rate)) {
-        let mut times: Vec<Timestamp> = posts
-            .iter()
-            .filter(|post| post.account == account(n))
-            .map(|post| post.at)
-            .collect();
-        times.sort();
-        let allowed =
-            Duration::from_secs_f64(1.0 / rate).saturating_sub(Duration::from_millis(230));
-        if let Some(pair) = times
-            .windows(2)
-            .find(|pair| (pair[1] - pair[0]).to_std().unwrap() < allowed)
-        {
-            return Err(format!(
-                "account {n}: two POSTs within {}",
-                pair[1] - pair[0]
-            ));
-        }
-        // Over a longer window the rate holds, but for one slot that the window may cut.
-        let window = chrono::TimeDelta::seconds(3);
-        for (first, start) in times.iter().enumerate() {
-            let within = times
-                .iter()
-                .skip(first)
-                .filter(|time| **time - *start < window)
-                .count();
-            let limit = rate * 3.0 + 2.0;
-            if within as f64 > limit {
-                return Err(format!("account {n}: {within} POSTs within 3 s"));
-            }
-        }
     }
     Ok(())
 }

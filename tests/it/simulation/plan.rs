@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use voice_otp::Tuning;
 use voice_otp::settings::Draft;
-use voice_otp::settings::policy::{RedialOutcome, RedialRule};
+use voice_otp::settings::policy::{RedialOutcome, RedialRule, Voicemail};
 use voice_otp_store::ledger::Limits;
 
 use super::bug::Bug;
@@ -19,6 +19,12 @@ pub(super) struct Plan {
     pub(super) seed: u64,
     pub(super) workers: usize,
     pub(super) odds: Odds,
+    /// How many calls of the first account may be in progress, if that is limited.
+    pub(super) max_calls: Option<i32>,
+    /// Whether Twilio reaches the workers, so that the second account's calls ask for a key.
+    pub(super) callbacks: bool,
+    /// Whether the ledger's clock steps.
+    pub(super) clock_steps: bool,
     /// The await at which the first worker crashes, and whether it does so after the effect.
     pub(super) crash_at: Option<(u64, bool)>,
     pub(super) bug: Option<Bug>,
@@ -35,13 +41,25 @@ pub(super) struct Stats {
     pub(super) redeliveries: u64,
     pub(super) callbacks: u64,
     pub(super) statuses: u64,
+    pub(super) clock_steps: u64,
+    pub(super) keys_pressed: u64,
+    pub(super) verified: u64,
 }
 
 /// Tenant, account, and the account's calls per second.
 pub(super) const TENANTS: [(&str, u32, f64); 3] =
     [("acme", 1, 4.0), ("bell", 1, 4.0), ("coop", 2, 2.0)];
+/// The account that is idle but for the probe of its pacing, with its tenant.
+pub(super) const IDLE: (&str, u32, f64) = ("idle", 3, 2.0);
 /// The latest-start margin: no call is placed later than this before its code expires.
 pub(super) const LEAD: Duration = Duration::from_secs(4);
+/// How long a caller waits for the database, the broker or Twilio: a tenth of what the store waits.
+pub(super) const CALL_TIMEOUT: Duration = Duration::from_millis(1_500);
+/// How long a silent listener is trusted: a tenth of what the store trusts it.
+pub(super) const LISTENER_SILENCE: Duration = Duration::from_millis(1_500);
+/// Whether the ledger's clock steps in usual runs, which the engine must survive first.
+/// `VOICE_OTP_SIMULATE_CLOCK_STEPS=1` makes it step in all the same.
+const CLOCK_STEPS: bool = true;
 /// How long requests are published and faults are injected.
 pub(super) const FAULTY_PHASE: Duration = Duration::from_secs(10);
 /// How long after the faults every delivery must be final.
@@ -65,11 +83,20 @@ impl Plan {
             lost_answer: odds(40),
             unreachable: odds(40),
             stall: odds(6),
+            silent: odds(15),
+            slow: odds(60),
+            locked: odds(60),
+            refused: odds(100),
+            redirect: odds(80),
+            listener: odds(400),
         };
         Self {
             seed,
             workers: rng.random_range(1..4),
             odds,
+            max_calls: rng.random_bool(0.4).then(|| rng.random_range(1..3)),
+            callbacks: rng.random_bool(0.5),
+            clock_steps: clock_steps() && rng.random_bool(0.7),
             crash_at: None,
             bug,
         }
@@ -80,7 +107,10 @@ impl Plan {
         Self {
             seed,
             workers: 2,
-            odds: Odds::NONE,
+            odds: Odds::default(),
+            max_calls: seed.is_multiple_of(2).then_some(2),
+            callbacks: seed.is_multiple_of(2),
+            clock_steps: false,
             crash_at: Some((nth, after)),
             bug: None,
         }
@@ -97,7 +127,15 @@ impl Stats {
         self.redeliveries += other.redeliveries;
         self.callbacks += other.callbacks;
         self.statuses += other.statuses;
+        self.clock_steps += other.clock_steps;
+        self.keys_pressed += other.keys_pressed;
+        self.verified += other.verified;
     }
+}
+
+/// Whether the ledger's clock steps.
+pub(super) fn clock_steps() -> bool {
+    CLOCK_STEPS || std::env::var_os("VOICE_OTP_SIMULATE_CLOCK_STEPS").is_some()
 }
 
 /// Durations about a tenth of the defaults, so that a run is short.
@@ -137,24 +175,19 @@ pub(super) fn limits(tuning: &Tuning) -> Limits {
     }
 }
 
-/// A tenant's settings. Those of every other account have redials.
-pub(super) fn tenant_settings(account: u32, rate: f64) -> Draft {
+/// A tenant's settings. Those of every other account have redials, and, where Twilio reaches the
+/// workers, read the code only after a key was pressed.
+pub(super) fn tenant_settings(account: u32, rate: f64, callbacks: bool) -> Draft {
     let mut draft = draft(account, rate);
     if account.is_multiple_of(2) {
-        draft.redial.set(
-            RedialOutcome::Busy,
-            RedialRule {
-                times: 1,
-                after_s: 5,
-            },
-        );
-        draft.redial.set(
-            RedialOutcome::NoAnswer,
-            RedialRule {
-                times: 2,
-                after_s: 5,
-            },
-        );
+        let mut redial = |outcome, times| {
+            draft.redial.set(outcome, RedialRule { times, after_s: 5 });
+        };
+        redial(RedialOutcome::Busy, 1);
+        redial(RedialOutcome::NoAnswer, 2);
+        if callbacks {
+            draft.voicemail = Voicemail::PressKey;
+        }
     }
     draft
 }

@@ -8,8 +8,9 @@ use tokio_util::sync::CancellationToken;
 use voice_otp::engine::Engine;
 use voice_otp::engine::rng::SharedRng;
 
+use super::bug::Bug;
 use super::fault_injector::{FaultInjector, Odds};
-use super::ports::{SimLedger, SimPorts, SimSink, SimTelephony, SkewedClock};
+use super::ports::{SimDirectory, SimLedger, SimPorts, SimSink, SimTelephony, SkewedClock};
 use super::world::World;
 
 /// A running worker.
@@ -17,6 +18,7 @@ use super::world::World;
 pub(super) struct Worker {
     pub(super) engine: Arc<Engine<SimPorts>>,
     pub(super) faults: FaultInjector,
+    pub(super) directory: SimDirectory,
 }
 
 /// Runs the workers of one position: whenever one crashes or stops, another starts.
@@ -25,7 +27,7 @@ pub(super) async fn run_workers(world: Arc<World>, position: usize) {
         let (seed, rate) = (world.random(), world.uniform(0.99, 1.01));
         let faults_are_over = world.faults_are_over();
         let odds = if faults_are_over {
-            Odds::NONE
+            Odds::default()
         } else {
             world.plan.odds
         };
@@ -35,29 +37,37 @@ pub(super) async fn run_workers(world: Arc<World>, position: usize) {
             .filter(|_| position == 0 && generation == 0);
         let faults = FaultInjector::new(seed, odds, crash_at, world.tuning.lease);
         let bug = world.plan.bug;
+        let directory = SimDirectory::new(world.ledger.directory(), faults.clone(), bug);
+        drop(tokio::task::spawn(directory.clone().disturb_listener()));
         let ports = (
             SimLedger {
                 ledger: world.ledger.clone(),
                 sink: world.sink.clone(),
                 faults: faults.clone(),
+                true_time: Arc::clone(&world.now),
                 bug,
             },
-            world.ledger.directory(),
+            directory.clone(),
             SimTelephony {
                 telephony: world.telephony.clone(),
                 faults: faults.clone(),
+                post_timeout: world.tuning.post_timeout,
                 bug,
             },
             SimSink {
                 sink: world.sink.clone(),
                 faults: faults.clone(),
+                bug,
             },
         );
         let starting = Engine::<SimPorts>::start(
             ports,
             world.tuning.clone(),
             SharedRng::seeded(seed),
-            SkewedClock::new(rate),
+            SkewedClock::new(
+                rate,
+                (bug != Some(Bug::IgnoreClockSteps)).then(|| Arc::clone(&world.now)),
+            ),
             "simulated",
         );
         let started = tokio::select! {
@@ -71,6 +81,7 @@ pub(super) async fn run_workers(world: Arc<World>, position: usize) {
             world.workers.lock().unwrap()[position] = Some(Worker {
                 engine,
                 faults: faults.clone(),
+                directory,
             });
             // Some workers shut down gracefully.
             let longest = Duration::from_millis(world.below(20_000));

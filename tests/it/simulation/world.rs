@@ -1,25 +1,30 @@
 //! One run: the shared state of its workers, and its phases.
 
-use std::sync::atomic::AtomicU64;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use chrono::TimeDelta;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio_util::sync::CancellationToken;
 use voice_otp::Tuning;
 use voice_otp::call::CallStatus;
 use voice_otp::call::failure::{Class, Fault};
-use voice_otp_schemas::Timestamp;
+use voice_otp::delivery::AttemptId;
+use voice_otp_schemas::{DeliveryKey, Timestamp};
 
+use super::bug::Bug;
+use super::operator::{self, Pause};
 use super::plan::{
-    self, COMPLETION_TIMEOUT, FAULTY_PHASE, LEAD, Plan, QUIET_PHASE, Stats, TENANTS,
+    self, COMPLETION_TIMEOUT, FAULTY_PHASE, IDLE, LEAD, Plan, QUIET_PHASE, Stats, TENANTS,
     tenant_settings,
 };
 use super::worker::{self, Worker};
 use super::{broker, invariants};
 use crate::memory::clock::{self, Now};
-use crate::memory::sample::{Request, account, key, number};
+use crate::memory::sample::{Request, account, draft, number};
 use crate::memory::{Answer, CallEnd, CallTimeline, MemoryLedger, MemorySink, MemoryTelephony};
 
 /// A published request.
@@ -29,6 +34,8 @@ pub(super) struct Published {
     pub(super) to: String,
     pub(super) at: Timestamp,
     pub(super) place_by: Timestamp,
+    /// When its code expires, in true time.
+    pub(super) expires_at: Timestamp,
     /// The request's user, if it names one.
     pub(super) user: Option<&'static str>,
     /// Whether a cancellation was acknowledged before the request was published.
@@ -41,7 +48,10 @@ pub(super) struct World {
     pub(super) telephony: MemoryTelephony,
     pub(super) sink: MemorySink,
     pub(super) plan: Plan,
+    /// The true time, which publishers and Twilio have.
     pub(super) now: Now,
+    /// How many milliseconds the ledger's clock is ahead of it.
+    pub(super) ahead_ms: Arc<AtomicI64>,
     pub(super) tuning: Tuning,
     rng: Mutex<StdRng>,
     /// The running worker of each position.
@@ -49,6 +59,17 @@ pub(super) struct World {
     /// Cancelled when no more faults are injected.
     faults_over: CancellationToken,
     pub(super) published: Mutex<Vec<Published>>,
+    pub(super) pauses: Mutex<Vec<Pause>>,
+    /// When the ledger's clock was stepped.
+    pub(super) clock_steps: Mutex<Vec<Timestamp>>,
+    /// The number of requests to the idle account, the probe left out.
+    pub(super) warm_ups: AtomicU64,
+    /// When the report that a delivery's code was entered was acknowledged.
+    pub(super) verified: Mutex<BTreeMap<DeliveryKey, Timestamp>>,
+    /// The attempts whose callee pressed the confirmation key.
+    pub(super) keys_pressed: Mutex<HashSet<AttemptId>>,
+    /// The attempts whose callee was read the code after a key.
+    pub(super) codes_read: Mutex<HashSet<AttemptId>>,
     /// The number of published conflicting duplicates.
     pub(super) conflicts: AtomicU64,
     /// The number of dead letters.
@@ -59,24 +80,42 @@ pub(super) struct World {
     pub(super) callbacks: AtomicU64,
 }
 
+/// How long the ledger's clock may be wrong after the other faults.
+const LONGEST_WRONG_MS: u64 = 60_000;
+/// How long after the faults, and the last step of the ledger's clock, an idle account is called.
+const CALM_BEFORE_PROBE: Duration = Duration::from_secs(6);
+
 /// Runs a plan. An error describes the violated invariant.
 pub(super) async fn run(plan: &Plan) -> Result<Stats, String> {
     let (now, tuning) = (clock::tokio_clock(), plan::tuning());
-    let ledger = MemoryLedger::new(Arc::clone(&now), plan::limits(&tuning));
+    let ahead_ms = Arc::new(AtomicI64::new(0));
+    let ledger_now: Now = {
+        let (now, ahead_ms) = (Arc::clone(&now), Arc::clone(&ahead_ms));
+        Arc::new(move || now() + TimeDelta::milliseconds(ahead_ms.load(Ordering::SeqCst)))
+    };
+    let ledger = MemoryLedger::new(ledger_now, plan::limits(&tuning));
     let directory = ledger.directory();
     for (name, account, rate) in TENANTS {
-        let settings = directory.save(name, &tenant_settings(account, rate));
+        let settings = directory.save(name, &tenant_settings(account, rate, plan.callbacks));
         directory.verify_credentials(&settings);
     }
+    let settings = directory.save(IDLE.0, &draft(IDLE.1, IDLE.2));
+    directory.verify_credentials(&settings);
+    let allowed = i32::from(plan.bug == Some(Bug::ExceedMaxCalls));
+    directory.set_limits(&account(1), plan.max_calls.map(|max| max + allowed), 0.5);
     let telephony = MemoryTelephony::new(Arc::clone(&now));
     telephony.set_silence(tuning.post_timeout);
     telephony.set_list_lag(Duration::from_millis(1_500));
+    if plan.callbacks {
+        telephony.set_callbacks();
+    }
     let world = Arc::new(World {
         ledger,
         telephony,
         sink: MemorySink::new(),
         plan: plan.clone(),
         now,
+        ahead_ms,
         tuning,
         rng: Mutex::new(StdRng::seed_from_u64(
             plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15),
@@ -84,6 +123,12 @@ pub(super) async fn run(plan: &Plan) -> Result<Stats, String> {
         workers: Mutex::new(vec![None; plan.workers]),
         faults_over: CancellationToken::new(),
         published: Mutex::default(),
+        pauses: Mutex::default(),
+        clock_steps: Mutex::default(),
+        warm_ups: AtomicU64::default(),
+        verified: Mutex::default(),
+        keys_pressed: Mutex::default(),
+        codes_read: Mutex::default(),
         conflicts: AtomicU64::default(),
         dead_letters: AtomicU64::default(),
         crashes: AtomicU64::default(),
@@ -100,9 +145,12 @@ pub(super) async fn run(plan: &Plan) -> Result<Stats, String> {
     drop(tokio::task::spawn(broker::send_callbacks(Arc::clone(
         &world,
     ))));
-    drop(tokio::task::spawn(operate(Arc::clone(&world))));
-    let count = world.below(6) + 3;
-    for n in 0..count {
+    drop(tokio::task::spawn(operator::operate(Arc::clone(&world))));
+    if plan.clock_steps {
+        drop(tokio::task::spawn(operator::step_clock(Arc::clone(&world))));
+    }
+    let requests = world.below(6) + 3;
+    for n in 0..requests {
         drop(tokio::task::spawn(broker::publish(
             Arc::clone(&world),
             u32::try_from(n).unwrap(),
@@ -110,6 +158,15 @@ pub(super) async fn run(plan: &Plan) -> Result<Stats, String> {
     }
     tokio::time::sleep(FAULTY_PHASE).await;
     world.stop_faults();
+    if plan.clock_steps {
+        // A clock that is wrong stays wrong, until it is set right.
+        world.pause(LONGEST_WRONG_MS * world.below(2)).await;
+        operator::set_clock(&world, 0);
+    }
+    tokio::time::sleep(CALM_BEFORE_PROBE).await;
+    let n = u32::try_from(requests).unwrap();
+    broker::publish_idle(&world, broker::PROBE, n).await;
+    let count = requests + 1 + world.warm_ups.load(Ordering::SeqCst);
     let finished = tokio::time::timeout(
         COMPLETION_TIMEOUT,
         invariants::until_all_are_final(&world, usize::try_from(count).unwrap()),
@@ -118,33 +175,6 @@ pub(super) async fn run(plan: &Plan) -> Result<Stats, String> {
     finished.map_err(|_| format!("not all deliveries are final: {}", invariants::open(&world)))?;
     tokio::time::sleep(QUIET_PHASE).await;
     invariants::check(&world)
-}
-
-/// An operator who pauses and resumes tenants and accounts, and changes rates and restores them. At
-/// the end everything is resumed.
-async fn operate(world: Arc<World>) {
-    let directory = world.ledger.directory();
-    while !world.faults_are_over() {
-        world.pause(4_000).await;
-        let (tenant, n, rate) = TENANTS[usize::try_from(world.below(3)).unwrap()];
-        let name = key(tenant, "any").tenant_id;
-        match world.below(6) {
-            0 => directory.set_tenant_paused(&name, true),
-            1 => directory.set_tenant_paused(&name, false),
-            2 => directory.set_account_paused(&account(n), true),
-            3 => directory.set_account_paused(&account(n), false),
-            // Earlier slots become void, and the rate limit holds throughout.
-            4 => drop((
-                directory.save(tenant, &tenant_settings(n, rate / 2.0)),
-                directory.save(tenant, &tenant_settings(n, rate)),
-            )),
-            _ => {}
-        }
-    }
-    for (tenant, n, _) in TENANTS {
-        directory.set_tenant_paused(&key(tenant, "any").tenant_id, false);
-        directory.set_account_paused(&account(n), false);
-    }
 }
 
 impl World {
@@ -172,6 +202,13 @@ impl World {
             }
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
+    }
+
+    /// The number of faults injected so far, into workers that run and that have ended.
+    pub(super) fn faults(&self) -> u64 {
+        let workers = self.workers.lock().unwrap();
+        let running = workers.iter().flatten().map(|worker| worker.faults.count());
+        self.faults.load(Ordering::Relaxed) + running.sum::<u64>()
     }
 
     /// Whether faults are no longer injected.
@@ -208,8 +245,9 @@ impl World {
         for _ in 0..self.below(3) {
             self.telephony.answers(&number(n), &[self.failure()]);
         }
+        // Redials too end before they would be given up.
         self.telephony
-            .answers(&number(n), &[Answer::Accepts(self.life())]);
+            .always(&number(n), Answer::Accepts(self.life()));
         let mut request = Request::new(tenant, &format!("r{n}"))
             .to(n)
             .expires_in(life);
@@ -219,12 +257,29 @@ impl World {
                 .of_user("jane")
                 .requested_ago(Duration::from_millis(self.below(3_000)));
         }
+        self.published(request, n, life, user)
+    }
+
+    /// Makes a request to the idle account.
+    pub(super) fn idle_request(&self, id: &str, n: u32, life: Duration) -> Published {
+        let request = Request::new(IDLE.0, id).to(n).expires_in(life);
+        self.published(request, n, life, None)
+    }
+
+    fn published(
+        &self,
+        request: Request,
+        n: u32,
+        life: Duration,
+        user: Option<&'static str>,
+    ) -> Published {
         let at = (self.now)();
         Published {
             request,
             to: number(n),
             at,
             place_by: at + life - LEAD,
+            expires_at: at + life,
             user,
             cancelled_first: false,
         }
@@ -237,7 +292,8 @@ impl World {
             5 => Answer::Fails(Class::Throttled(None)),
             6 => Answer::Fails(Class::Throttled(Some(Duration::from_millis(500)))),
             7 => Answer::Fails(Class::Permanent(Fault::Destination)),
-            8..10 => Answer::AcceptsSilently(self.life()),
+            8 => Answer::AcceptsSilently(self.life()),
+            9 => Answer::AcceptsLate(self.life(), Duration::from_millis(self.below(1_400))),
             _ => Answer::DropsSilently,
         }
     }

@@ -59,7 +59,8 @@ select format(E'create function %s(%s)\\n    returns %s language %s %s%s%s;', p.
               pg_get_function_result(p.oid), l.lanname,
               case p.provolatile when 'i' then 'immutable' when 's' then 'stable'
                                  else 'volatile' end,
-              case when p.proretset then ' rows ' || p.prorows else '' end,
+              case when p.proretset then ' rows ' || p.prorows else '' end
+                  || case when p.prosecdef then ' security definer' else '' end,
               coalesce(' set ' || array_to_string(p.proconfig, ' set '), ''))
   from pg_proc p join pg_language l on l.oid = p.prolang
  where p.pronamespace = current_schema()::text::regnamespace
@@ -94,7 +95,10 @@ pub(super) async fn describe(pool: &Pool) -> String {
     }
     sections.push(lines(&client, FUNCTIONS, None).await.join("\n"));
     // The catalogs' functions qualify names with the schema, which is another one for every test.
-    let text = sections.join("\n\n").replace(&format!("{name}."), "");
+    let text = sections
+        .join("\n\n")
+        .replace(&format!("{name}."), "")
+        .replace(&format!("search_path={name}"), "search_path from current");
     let lines: Vec<String> = text.lines().map(wrap).collect();
     lines.join("\n").replace("\n\n\n", "\n\n") + "\n"
 }

@@ -62,7 +62,6 @@ pub(super) fn insert(
     let row = Row {
         owner: held.then_some(worker),
         counted: None,
-        unannounced: false,
         identity: Some(admission.identity.expose().to_owned()),
         user_line: user.is_some() && line.is_some(),
         user,
@@ -113,8 +112,10 @@ fn row(
                 held: begun || in_time && slot.at <= now + limits.hold_ahead,
                 wake_at: if begun {
                     now + limits.rescue
-                } else {
+                } else if in_time {
                     slot.at.min(planned_call.place_by)
+                } else {
+                    planned_call.place_by
                 },
                 event: Some(
                     planned_call

@@ -1,0 +1,29 @@
+//! The invariant of the order in which a consumer receives statuses.
+
+use std::collections::HashMap;
+use std::sync::atomic::Ordering;
+
+use voice_otp_schemas::DeliveryKey;
+
+use crate::simulation::world::World;
+
+/// The statuses of a delivery arrive in the order of their sequences. One that arrived may come
+/// again, if something failed.
+pub(super) fn check(world: &World) -> Result<(), String> {
+    let failures = world.faults() + world.crashes.load(Ordering::Relaxed) > 0;
+    let mut last: HashMap<DeliveryKey, u32> = HashMap::new();
+    for event in world.sink.events() {
+        let (key, sequence) = (event.key, event.sequence);
+        let highest = last.entry(key.clone()).or_default();
+        if sequence > *highest + 1 {
+            return Err(format!(
+                "{key}: status {sequence} was published after {highest}"
+            ));
+        }
+        if sequence <= *highest && !failures {
+            return Err(format!("{key}: {sequence} came again, and nothing failed"));
+        }
+        *highest = sequence.max(*highest);
+    }
+    Ok(())
+}
