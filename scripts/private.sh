@@ -173,27 +173,39 @@ put() { "${as[@]}" sh -c 'umask 077 && cat >"$1"' sh "$1"; }
 # ---- RabbitMQ (3.10 to 4.x)
 
 rabbitmq_start() {
-    local home=$data/rabbitmq
-    # A port mapper of our own: the system's stays untouched, and ours can be stopped.
+    epmd_start
+    rabbitmq_node_start rabbitmq "$data/rabbitmq" voice-otp@localhost </dev/null
+}
+
+# A port mapper of our own: the system's stays untouched, and ours can be stopped.
+epmd_start() {
     running epmd || spawn epmd env ERL_EPMD_ADDRESS=127.0.0.1 epmd -port "$epmd_port"
     await epmd epmd_ready 10
-    echo '[rabbitmq_management].' | put "$home/enabled_plugins"
-    put "$home/rabbitmq-env.conf" </dev/null
-    put "$home/advanced.config" <<<'[].'
-    put "$home/rabbitmq.conf" <<CONF
+}
+
+# Starts a node on $amqp_port and $dist_port: the name of its process, its directory, its name in Erlang; more lines of
+# rabbitmq.conf on standard input. It has a management API if there is an $api_port.
+rabbitmq_node_start() {
+    local name=$1 home=$2 node=$3
+    {
+        cat <<CONF
 listeners.tcp.1 = 127.0.0.1:$amqp_port
-management.tcp.ip = 127.0.0.1
-management.tcp.port = $api_port
 default_user = voice_otp
 default_pass = $rabbitmq_password
 vm_memory_high_watermark.relative = 0.4
 CONF
+        [ -z "$api_port" ] || printf 'management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = %s\n' "$api_port"
+        cat
+    } | put "$home/rabbitmq.conf"
+    if [ -n "$api_port" ]; then echo '[rabbitmq_management].'; else echo '[].'; fi | put "$home/enabled_plugins"
+    put "$home/rabbitmq-env.conf" </dev/null
+    put "$home/advanced.config" <<<'[].'
     # Every file that a packaged RabbitMQ would take from /etc has a stand-in here. RUNNING_UNDER_SYSTEMD makes its script
     # become the server instead of watching over it, so that the process id is the server's own.
-    spawn rabbitmq env \
+    spawn "$name" env \
         RUNNING_UNDER_SYSTEMD=true \
         ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT="$epmd_port" \
-        RABBITMQ_NODENAME="voice-otp@localhost" \
+        RABBITMQ_NODENAME="$node" \
         RABBITMQ_NODE_IP_ADDRESS=127.0.0.1 RABBITMQ_NODE_PORT="$amqp_port" RABBITMQ_DIST_PORT="$dist_port" \
         RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS="-start_epmd false -kernel inet_dist_use_interface {127,0,0,1}" \
         RABBITMQ_CONF_ENV_FILE="$home/rabbitmq-env.conf" \
@@ -220,25 +232,30 @@ rabbitmq_ready() {
 # ---- Postgres (13 to 17)
 
 postgres_start() {
-    local home=$data/postgres
-    if [ ! -d "$home/data" ]; then
-        put "$home/password" <<<"$postgres_password"
-        # Built beside its place and moved there whole, so that an interrupted start leaves nothing half made.
-        (
-            cd /
-            rm -rf "$home/new"
-            "${as[@]}" "$postgres_bin/initdb" -D "$home/new" -U voice_otp -A scram-sha-256 --pwfile="$home/password" \
-                -E UTF8 --locale=C --no-sync &&
-                "${as[@]}" "$postgres_bin/postgres" --single -D "$home/new" postgres <<<'create database voice_otp'
-        ) >>"$services/postgres.log" 2>&1 || {
-            tail -n 30 "$services/postgres.log" >&2
-            die "could not make the database"
-        }
-        rm "$home/password"
-        mv "$home/new" "$home/data"
-    fi
-    spawn postgres "$postgres_bin/postgres" -D "$home/data" -c listen_addresses=127.0.0.1 -c port="$postgres_port" \
+    postgres_make "$data/postgres" postgres
+    spawn postgres "$postgres_bin/postgres" -D "$data/postgres/data" -c listen_addresses=127.0.0.1 -c port="$postgres_port" \
         -c unix_socket_directories= -c max_connections=200
+}
+
+# Makes a server's data, with the database voice_otp, in a directory, unless they are there: the directory, and the name of
+# the log.
+postgres_make() {
+    local home=$1 log=$services/$2.log
+    [ ! -d "$home/data" ] || return 0
+    put "$home/password" <<<"$postgres_password"
+    # Built beside its place and moved there whole, so that an interrupted start leaves nothing half made.
+    (
+        cd /
+        rm -rf "$home/new"
+        "${as[@]}" "$postgres_bin/initdb" -D "$home/new" -U voice_otp -A scram-sha-256 --pwfile="$home/password" \
+            -E UTF8 --locale=C --no-sync &&
+            "${as[@]}" "$postgres_bin/postgres" --single -D "$home/new" postgres <<<'create database voice_otp'
+    ) >>"$log" 2>&1 || {
+        tail -n 30 "$log" >&2
+        die "could not make the database"
+    }
+    rm "$home/password"
+    mv "$home/new" "$home/data"
 }
 
 # As pg_ctl knows it: the first line of this file is the process, the eighth its state.

@@ -147,12 +147,8 @@ dev_keys() {
 
 # Decides ports, passwords and places, once for the life of these servers.
 services_settle() {
-    local port chosen=()
-    until [ ${#chosen[@]} -eq 5 ]; do
-        port=$((20000 + RANDOM % 12000)) # below the ports that the system hands to outgoing connections
-        case " ${chosen[*]-} " in *" $port "*) continue ;; esac
-        port_open "$port" || chosen+=("$port")
-    done
+    local chosen=()
+    choose_ports 5
     if [ "$mode" = private ]; then
         account=$(private_account)
         private_places
@@ -168,6 +164,17 @@ SETTINGS
     )
     mv "$services/settings.new" "$services/settings"
     services_load
+}
+
+# Sets `chosen` to so many ports that are free.
+choose_ports() {
+    local port
+    chosen=()
+    until [ ${#chosen[@]} -eq "$1" ]; do
+        port=$((20000 + RANDOM % 12000)) # below the ports that the system hands to outgoing connections
+        case " ${chosen[*]-} " in *" $port "*) continue ;; esac
+        port_open "$port" || chosen+=("$port")
+    done
 }
 
 services_load() {
@@ -204,13 +211,18 @@ services_alarm() {
         off) watermark=(0.4) ;;
         *) die "alarm on, or alarm off" ;;
     esac
+    services_rabbitmqctl -q set_vm_memory_high_watermark "${watermark[@]}" >&2
+}
+
+# Runs rabbitmqctl on the servers.
+services_rabbitmqctl() {
     services_load
     if [ "$mode" = compose ]; then
-        compose exec -T rabbitmq rabbitmqctl -q set_vm_memory_high_watermark "${watermark[@]}" >&2
+        compose exec -T rabbitmq rabbitmqctl "$@"
     else
         find_rabbitmq || die "no rabbitmqctl was found"
         "${as[@]}" env ERL_EPMD_ADDRESS=127.0.0.1 ERL_EPMD_PORT="$epmd_port" RABBITMQ_CONF_ENV_FILE="$data/rabbitmq/rabbitmq-env.conf" \
-            "$rabbitmq_bin/rabbitmqctl" -q -n voice-otp@localhost set_vm_memory_high_watermark "${watermark[@]}" >&2
+            "$rabbitmq_bin/rabbitmqctl" -n voice-otp@localhost "$@"
     fi
 }
 

@@ -7,6 +7,7 @@
 )]
 
 mod broker;
+mod cluster;
 mod database;
 mod floor;
 mod load;
@@ -42,6 +43,8 @@ async fn main() -> anyhow::Result<ExitCode> {
         Some("hopeless") => scenarios::hopeless().await.map(|()| true)?,
         Some("viewers") => scenarios::viewers().await.map(|()| true)?,
         Some("growth") => scenarios::growth().await.map(|()| true)?,
+        // For ./dev cluster chaos, which starts the servers.
+        Some("cluster") => cluster::run(&std::env::args().skip(2).collect::<Vec<_>>()).await?,
         // Internal: the floor runs as a separate process.
         Some("floor-worker") => floor::run().await.map(|()| true)?,
         Some(other) => anyhow::bail!(

@@ -17,8 +17,11 @@ pub(crate) struct Worker {
     address: String,
 }
 
-/// The path of `voice-otp`, which is built beside this program.
+/// The path of `voice-otp`: `VOICE_OTP_PROGRAM`, or the one that is built beside this program.
 pub(crate) fn program() -> anyhow::Result<PathBuf> {
+    if let Some(path) = std::env::var_os("VOICE_OTP_PROGRAM") {
+        return Ok(path.into());
+    }
     let path = std::env::current_exe()?.with_file_name("voice-otp");
     anyhow::ensure!(
         path.exists(),
@@ -67,9 +70,38 @@ impl Worker {
         Ok(Self { child, address })
     }
 
+    /// Starts a worker that listens at `address`, which its settings name too, and writes its log
+    /// to `log`.
+    pub(crate) fn spawn_in(
+        settings: &[(&str, String)],
+        address: String,
+        log: Stdio,
+    ) -> anyhow::Result<Self> {
+        let child = Command::new(program()?)
+            .arg("worker")
+            .envs(settings.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .context("start a worker")?;
+        Ok(Self { child, address })
+    }
+
+    /// Sends a signal.
+    pub(crate) async fn signal(&self, name: &str) -> anyhow::Result<()> {
+        let pid = self.child.id().context("the worker is running")?;
+        let sent = Command::new("kill")
+            .args([format!("-{name}"), pid.to_string()])
+            .status()
+            .await?;
+        anyhow::ensure!(sent.success(), "kill -{name}: {sent}");
+        Ok(())
+    }
+
     pub(crate) async fn ready(&self) -> anyhow::Result<()> {
         let client = reqwest::Client::new();
-        for _ in 0..1000 {
+        for _ in 0..6000 {
             let answer = client
                 .get(format!("http://{}/readyz", self.address))
                 .send()

@@ -16,6 +16,8 @@ use axum::routing::post;
 use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
+use voice_otp_schemas::Timestamp;
+use voice_otp_schemas::envelope::parse_time;
 
 use crate::database::{AUTH_TOKEN, Account, FROM};
 use crate::process::{free_port, program, terminate};
@@ -148,9 +150,48 @@ impl Simulated {
         anyhow::bail!("the simulator does not answer")
     }
 
+    /// How many calls were created.
+    pub(crate) async fn calls_created(&self) -> anyhow::Result<u64> {
+        let stats = self.report("stats").await?;
+        stats
+            .get("calls_created")
+            .and_then(serde_json::Value::as_u64)
+            .context("calls_created")
+    }
+
+    /// Every call that was created.
+    pub(crate) async fn calls(&self) -> anyhow::Result<Vec<CreatedCall>> {
+        let calls = self.report("calls").await?;
+        calls
+            .as_array()
+            .context("a list of calls")?
+            .iter()
+            .map(|call| {
+                let text = |name| call.get(name).and_then(serde_json::Value::as_str);
+                Ok(CreatedCall {
+                    to: text("to").context("to")?.to_owned(),
+                    created: text("created").and_then(parse_time).context("created")?,
+                })
+            })
+            .collect()
+    }
+
+    async fn report(&self, name: &str) -> anyhow::Result<serde_json::Value> {
+        let url = format!("{}/simulator/{name}", self.url);
+        Ok(reqwest::get(url).await?.json().await?)
+    }
+
     pub(crate) async fn stop(mut self) -> anyhow::Result<()> {
         terminate(&mut self.child).await
     }
+}
+
+/// A call at the simulator.
+#[derive(Debug, Clone)]
+pub(crate) struct CreatedCall {
+    /// The number called.
+    pub(crate) to: String,
+    pub(crate) created: Timestamp,
 }
 
 /// A Twilio that records the arrival of each POST. Accounts may answer slowly, or with an error.
