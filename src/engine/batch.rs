@@ -20,7 +20,7 @@ pub enum BatchError {
     #[error("the database rejected the row")]
     Refused(#[source] LedgerError),
     /// The database gave up on a batch with this item. The item must be tried again in a smaller
-    /// batch ([`smaller_parts`]), while others go on.
+    /// batch, while others go on.
     #[error("the database gave up on the batch")]
     GaveUp,
     /// The batch is closed: the worker is stopping.

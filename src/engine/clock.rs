@@ -137,10 +137,10 @@ impl LedgerClock {
     /// How far times that the ledger stored in the last hour may be from other clocks: as far as it
     /// was set since, or as it is from the machine's clock now.
     pub fn uncertainty(&self) -> Duration {
-        let from_here = self.from_here();
+        let difference = self.machine_difference();
         let reading = lock(&self.reading);
         let steps = reading.steps.iter().map(|(_, by)| *by);
-        steps.sum::<Duration>().max(from_here)
+        steps.sum::<Duration>().max(difference)
     }
 
     /// Whether an interval of the ledger's time, up to this long and ending now, says how much time
@@ -151,15 +151,20 @@ impl LedgerClock {
             return false;
         };
         self.watched_from <= since
-            && self.from_here() <= STEP
+            && self.machine_difference() <= STEP
             && !lock(&self.reading)
                 .steps
                 .iter()
                 .any(|(noticed, _)| *noticed >= since)
     }
 
+    /// Whether no step of the ledger's clock is known.
+    pub fn never_set(&self) -> bool {
+        lock(&self.reading).steps.is_empty()
+    }
+
     /// How far the machine's clock is from the ledger's.
-    fn from_here(&self) -> Duration {
+    fn machine_difference(&self) -> Duration {
         let now = self.now();
         self.monotonic.time_of_day().map_or(Duration::ZERO, |here| {
             (here - now).abs().to_std().unwrap_or_default()

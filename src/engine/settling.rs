@@ -167,9 +167,12 @@ impl<P: Ports> Engine<P> {
         let looked = tokio::time::timeout(self.time_to_look(&held.delivery), looking).await;
         // The absence counts after an interval of the ledger's time. Of this worker's own attempts
         // it has watched the clock since the intent.
-        let since_intent = held.delivery.intent_at.map(|at| (asked_at - at).to_std());
-        let interval = (tuning.lease + tuning.post_timeout + tuning.absence_after)
-            .min(since_intent.and_then(Result::ok).unwrap_or(Duration::MAX));
+        let mut interval = tuning.lease + tuning.post_timeout + tuning.absence_after;
+        if self.clock.never_set()
+            && let Some(intent_at) = held.delivery.intent_at
+        {
+            interval = interval.min((asked_at - intent_at).to_std().unwrap_or(interval));
+        }
         let changed = match looked.unwrap_or(Finding::Undecided) {
             Finding::Found(call) => self.apply_update(&mut held, &call).await,
             Finding::Absent if self.clock.measures(interval) => {

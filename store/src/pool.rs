@@ -3,7 +3,7 @@
 //! A connection can die without a word: its server is frozen, or a firewall has forgotten it. The
 //! server's `statement_timeout` doesn't help then, so every statement also has a timeout here, and
 //! a connection that has not answered in time is closed. So is one whose error says that it can't
-//! be used again ([`sqlstate`](crate::sqlstate)): after a failover, for example, it may lead to a
+//! be used again (the module `sqlstate`): after a failover, for example, it may lead to a
 //! server that only reads.
 
 use std::sync::{Arc, Mutex, PoisonError};
