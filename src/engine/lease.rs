@@ -92,10 +92,12 @@ impl<L: Ledger> Lease<L> {
                     if std::mem::take(&mut failing) {
                         tracing::info!("database available again; the lease is renewed");
                     }
-                    self.set_clock(sent, answer.now).await;
+                    // First the lease: a repair of the clock may take long.
                     if answer.alive {
                         self.set(worker, sent);
-                    } else {
+                    }
+                    self.set_clock(sent, answer.now).await;
+                    if !answer.alive {
                         self.reregister(&on_expiry).await;
                     }
                 }
@@ -127,12 +129,12 @@ impl<L: Ledger> Lease<L> {
         match self.ledger.register_worker(&self.name).await {
             Ok((worker, now)) => {
                 on_expiry();
+                self.set(worker, sent);
                 self.set_clock(sent, now).await;
                 // Others may have noticed a step meanwhile.
                 if let Ok(by) = self.ledger.recent_step_back().await {
                     self.clock.note_step(by);
                 }
-                self.set(worker, sent);
                 tracing::warn!(
                     worker.epoch = worker.0,
                     "lease expired; registered as a new epoch, its deliveries belong to other \
@@ -163,7 +165,8 @@ impl<L: Ledger> Lease<L> {
         }
     }
 
-    /// Sets the clock. If the ledger's clock was set back, what was computed before is repaired.
+    /// Sets the clock. If the ledger's clock was set back, what was computed before is repaired. A
+    /// repair that takes half a lease is left to the next heartbeat, which must not be late.
     async fn set_clock(&self, sent: Duration, now: Timestamp) {
         if let Some(step) = self.clock.set(sent, now) {
             self.counts.clock_steps.fetch_add(1, Ordering::Relaxed);
@@ -187,9 +190,11 @@ impl<L: Ledger> Lease<L> {
         if step.is_zero() {
             return;
         }
-        match self.ledger.repair_clock_step(step).await {
-            Ok(()) => *lock(&self.unrepaired) = Duration::ZERO,
-            Err(error) => {
+        let repairing = self.ledger.repair_clock_step(step);
+        match tokio::time::timeout(self.duration / 2, repairing).await {
+            Ok(Ok(())) => *lock(&self.unrepaired) = Duration::ZERO,
+            Err(_) => tracing::debug!("a repair takes long; trying again"),
+            Ok(Err(error)) => {
                 tracing::warn!(
                     error = as_error(&error),
                     "failed to repair them; waiting calls may be late"

@@ -101,9 +101,7 @@ const HEARTBEAT_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// [`Error`] when the URL or TLS can't be used.
 pub fn connect(url: &SecretString, size: usize) -> Result<Pool, Error> {
-    let timeline = Timeline::default();
-    let connections = connections(url, size, SESSION.to_owned(), Arc::clone(&timeline))?;
-    Ok(Pool::new(connections, STATEMENT_TIMEOUT, timeline, url))
+    Pool::new(url, size, SESSION, STATEMENT_TIMEOUT, Timeline::default())
 }
 
 /// Like [`connect`], for a worker: its statements are planned once per connection.
@@ -111,26 +109,25 @@ pub fn connect(url: &SecretString, size: usize) -> Result<Pool, Error> {
 /// # Errors
 /// [`Error`] when the URL or TLS can't be used.
 pub fn connect_worker(url: &SecretString, size: usize) -> Result<Pool, Error> {
-    let timeline = Timeline::default();
     let session = format!("{SESSION}; {WORKER_SESSION}");
-    let connections = connections(url, size, session, Arc::clone(&timeline))?;
-    Ok(Pool::new(connections, STATEMENT_TIMEOUT, timeline, url))
+    Pool::new(url, size, &session, STATEMENT_TIMEOUT, Timeline::default())
 }
 
 impl Pool {
     fn new(
-        connections: deadpool_postgres::Pool,
+        url: &SecretString,
+        size: usize,
+        session: &str,
         statement_timeout: Duration,
         timeline: Timeline,
-        url: &SecretString,
-    ) -> Self {
-        Self {
-            connections,
+    ) -> Result<Self, Error> {
+        Ok(Self {
+            connections: connections(url, size, session.to_owned(), Arc::clone(&timeline))?,
             statement_timeout,
             suspected: Arc::new(watch::Sender::new(0)),
             timeline,
             url: url.clone(),
-        }
+        })
     }
 
     /// A pool of one connection to the same database, for heartbeats only: they must not wait for
@@ -140,14 +137,8 @@ impl Pool {
     /// [`Error`], as for [`connect_worker`].
     pub(crate) fn for_heartbeats(&self) -> Result<Self, Error> {
         let session = format!("{SESSION}; {WORKER_SESSION}");
-        let connections = connections(&self.url, 1, session, Arc::clone(&self.timeline))?;
-        Ok(Self {
-            connections,
-            statement_timeout: HEARTBEAT_TIMEOUT,
-            suspected: Arc::new(watch::Sender::new(0)),
-            timeline: Arc::clone(&self.timeline),
-            url: self.url.clone(),
-        })
+        let timeline = Arc::clone(&self.timeline);
+        Self::new(&self.url, 1, &session, HEARTBEAT_TIMEOUT, timeline)
     }
 
     /// A connection, for several statements. It goes back into the pool when it is dropped: prefer
