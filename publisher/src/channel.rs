@@ -42,7 +42,8 @@ pub(crate) struct ChannelTask {
     pub(crate) stop: CancellationToken,
 }
 
-/// The part of the topology that is declared on every new connection.
+/// The part of the topology that is declared on the first connection, and on one that comes after
+/// the broker refused a message because something was deleted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TopologyScope {
     /// The exchange and the queues of requests. A failure, for lack of permission, is logged and
@@ -72,6 +73,9 @@ impl ChannelTask {
         let mut queue: VecDeque<PendingMessage> = VecDeque::new();
         let mut open: Option<(BrokerConnection, Channel)> = None;
         let mut failures = 0;
+        // A connection that comes after another one declares nothing again: while a node of a
+        // cluster is silent, that takes until the others give the node up.
+        let mut is_declared = false;
         loop {
             if queue.is_empty() && !self.refill(&mut queue, open.as_ref()).await {
                 break;
@@ -89,10 +93,14 @@ impl ChannelTask {
                 .is_none_or(|(broker, channel)| !broker.is_up() || !channel.status().connected())
             {
                 self.ready.send_replace(false);
+                // The broker closes a channel, and not its connection, when an exchange is missing.
+                if open.as_ref().is_some_and(|(broker, _)| broker.is_up()) {
+                    is_declared = false;
+                }
                 open = None;
                 // A connection that is abandoned half-way is cut.
                 let connected = tokio::select! {
-                    connected = self.connect() => connected,
+                    connected = self.connect(&mut is_declared) => connected,
                     () = self.stop.cancelled() => break,
                 };
                 match connected {
@@ -133,6 +141,7 @@ impl ChannelTask {
             let window: Vec<PendingMessage> = queue.drain(..queue.len().min(MAX_WINDOW)).collect();
             let unconfirmed = publish_window(channel, self.user_id.as_deref(), window).await;
             if !unconfirmed.is_empty() {
+                is_declared &= channel.status().connected() || !broker.is_up();
                 if broker.is_blocked() {
                     tracing::debug!(
                         messages = unconfirmed.len(),
@@ -187,8 +196,24 @@ impl ChannelTask {
         }
     }
 
-    async fn connect(&self) -> Result<(BrokerConnection, Channel), ConnectError> {
+    async fn connect(
+        &self,
+        is_declared: &mut bool,
+    ) -> Result<(BrokerConnection, Channel), ConnectError> {
         let broker = connection::connect(&self.url, &self.connection_name).await?;
+        if !*is_declared {
+            *is_declared = self.declare(&broker).await?;
+        }
+        let creating = broker.connection.create_channel();
+        let channel = tokio::time::timeout(OPEN_TIMEOUT, creating).await??;
+        // Not `nowait`: the broker's answer shows that confirms are on before the first publish.
+        let select = channel.confirm_select(ConfirmSelectOptions { nowait: false });
+        tokio::time::timeout(OPEN_TIMEOUT, select).await??;
+        Ok((broker, channel))
+    }
+
+    /// Declares the topology. Returns whether it exists now.
+    async fn declare(&self, broker: &BrokerConnection) -> Result<bool, topology::Error> {
         match self.declare {
             TopologyScope::All => topology::declare_all(&broker.connection).await?,
             TopologyScope::Statuses => topology::declare_statuses(&broker.connection).await?,
@@ -200,15 +225,11 @@ impl ChannelTask {
                         error = &error as &dyn std::error::Error,
                         "failed to declare the topology; relying on the workers"
                     );
+                    return Ok(false);
                 }
             }
         }
-        let creating = broker.connection.create_channel();
-        let channel = tokio::time::timeout(OPEN_TIMEOUT, creating).await??;
-        // Not `nowait`: the broker's answer shows that confirms are on before the first publish.
-        let select = channel.confirm_select(ConfirmSelectOptions { nowait: false });
-        tokio::time::timeout(OPEN_TIMEOUT, select).await??;
-        Ok((broker, channel))
+        Ok(true)
     }
 }
 

@@ -171,36 +171,45 @@ async fn declare_statuses_with(declarer: &mut Declarer<'_>) -> Result<(), Error>
 /// # Errors
 /// [`Error`] names what could not be declared.
 pub async fn declare_all(connection: &Connection) -> Result<(), Error> {
-    declare(connection, LaneCount::default(), None)
-        .await
-        .map(drop)
+    declare(connection, LaneCount::default()).await.map(drop)
 }
 
 /// Declares the whole topology with so many queues for the lanes, or with fewer where a limit of
 /// the broker leaves no room for them; a warning says so. Returns the queues to consume.
 ///
-/// With the queues that an earlier call has `found`, their number stays, and what exists is only
-/// restored: bindings of other settings aren't removed, which takes longer.
+/// # Errors
+/// [`Error`] names what could not be declared.
+pub async fn declare(connection: &Connection, wanted: LaneCount) -> Result<LaneQueues, Error> {
+    let mut declarer = Declarer::open(connection).await?;
+    declare_shared(&mut declarer).await?;
+    let queues = lanes::declare(&mut declarer, wanted).await?;
+    declarer.close().await?;
+    Ok(queues)
+}
+
+/// Restores what was deleted of the topology that [`declare`] found, and leaves the number of
+/// queues as it is.
+///
+/// While a node of a cluster is silent, declaring a queue that it leads takes a second, and binding
+/// takes until the others give the node up. So a connection that comes after another one consumes
+/// first, and restores beside that.
 ///
 /// # Errors
 /// [`Error`] names what could not be declared.
-pub async fn declare(
-    connection: &Connection,
-    wanted: LaneCount,
-    found: Option<&LaneQueues>,
-) -> Result<LaneQueues, Error> {
+pub async fn restore_all(connection: &Connection, found: &LaneQueues) -> Result<(), Error> {
     let mut declarer = Declarer::open(connection).await?;
+    declare_shared(&mut declarer).await?;
+    lanes::restore_all(&mut declarer, found).await?;
+    declarer.close().await
+}
+
+/// Declares all but the lanes. Comes before them, since they take whatever room a limit of the
+/// broker leaves.
+async fn declare_shared(declarer: &mut Declarer<'_>) -> Result<(), Error> {
     declarer.exchange(REQUESTS).await?;
     declarer.queue(&RETURNED_QUEUE).await?;
     declarer.queue(&REQUESTS_QUEUE).await?;
-    // Before the lanes, which take whatever room a limit of the broker leaves.
-    declare_statuses_with(&mut declarer).await?;
-    let queues = match found {
-        Some(found) => lanes::declare_again(&mut declarer, found).await?,
-        None => lanes::declare(&mut declarer, wanted).await?,
-    };
-    declarer.close().await?;
-    Ok(queues)
+    declare_statuses_with(declarer).await
 }
 
 /// Whether there is a queue for lanes that [`declare`] didn't find: of a worker with another

@@ -110,22 +110,18 @@ pub(super) async fn declare(
     Ok(LaneQueues { count, others })
 }
 
-/// Declares the queues and bindings that were found before.
-pub(super) async fn declare_again(
+/// Declares the queues that were found before, and their bindings.
+pub(super) async fn restore_all(
     declarer: &mut Declarer<'_>,
     found: &LaneQueues,
-) -> Result<LaneQueues, Error> {
-    match found.count() {
-        Some(count) => {
-            if let (_, Some(refusal)) = declare_queues(declarer, count).await? {
-                return Err(refusal);
-            }
-            declarer.bind_at_once(REQUESTS, &bindings(count.0)).await?;
-        }
-        None => declarer.bind(REQUESTS, REQUESTS, EVERY_LANE).await?,
+) -> Result<(), Error> {
+    let Some(count) = found.count() else {
+        return declarer.bind(REQUESTS, REQUESTS, EVERY_LANE).await;
+    };
+    if let (_, Some(refusal)) = declare_queues(declarer, count).await? {
+        return Err(refusal);
     }
-    let others = find_others(declarer, found.count).await?;
-    Ok(LaneQueues { others, ..*found })
+    declarer.bind_at_once(REQUESTS, &bindings(count.0)).await
 }
 
 /// Declares the queues from 0 on. Returns how many; and if a limit of the broker leaves no room for

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use lapin::options::{
-    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, QueueBindOptions,
-    QueueDeclareOptions, QueueDeleteOptions,
+    BasicConsumeOptions, BasicGetOptions, BasicPublishOptions, ExchangeDeleteOptions,
+    QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
 };
 use lapin::types::FieldTable;
 use lapin::{BasicProperties, Connection, ConnectionProperties, Consumer};
@@ -19,6 +19,14 @@ pub(crate) struct Broker {
     pub(crate) url: SecretString,
     vhost: String,
     pub(crate) connection: Connection,
+}
+
+/// A user of the broker, with permissions in one vhost.
+pub(crate) struct User {
+    /// The vhost's URL, with the user's name and password.
+    pub(crate) url: SecretString,
+    name: String,
+    vhost: String,
 }
 
 /// The statuses, as they are published.
@@ -250,6 +258,42 @@ impl Broker {
         depth
     }
 
+    /// Whether a queue exists.
+    pub(crate) async fn has_queue(&self, queue: &str) -> bool {
+        let (client, api) = management();
+        let url = format!("{api}/api/queues/{}/{queue}?disable_stats=true", self.vhost);
+        client.get(url).send().await.unwrap().status().is_success()
+    }
+
+    /// Creates a user with all permissions in the vhost.
+    pub(crate) async fn user(&self) -> User {
+        let name = format!("u-{}", uuid::Uuid::new_v4().simple());
+        let (client, api) = management();
+        let created = client
+            .put(format!("{api}/api/users/{name}"))
+            .json(&serde_json::json!({ "password": "secret", "tags": "" }))
+            .send();
+        created.await.unwrap().error_for_status().unwrap();
+        let url = format!("amqp://{name}:secret@{}/{}", self.address(), self.vhost);
+        let user = User {
+            url: url.into(),
+            name,
+            vhost: self.vhost.clone(),
+        };
+        user.permit(".*", ".*", ".*").await;
+        user
+    }
+
+    /// Deletes an exchange.
+    pub(crate) async fn delete_exchange(&self, exchange: &str) {
+        let channel = self.connection.create_channel().await.unwrap();
+        channel
+            .exchange_delete(exchange.into(), ExchangeDeleteOptions::default())
+            .await
+            .unwrap();
+        channel.close(200, "done".into()).await.unwrap();
+    }
+
     /// Deletes a queue.
     pub(crate) async fn delete_queue(&self, queue: &str) {
         let channel = self.connection.create_channel().await.unwrap();
@@ -333,6 +377,28 @@ impl Broker {
             .unwrap()
             .to_owned();
         authority.rsplit('@').next().unwrap().to_owned()
+    }
+}
+
+impl User {
+    /// Sets what the user may configure, write and read: regular expressions of names.
+    pub(crate) async fn permit(&self, configure: &str, write: &str, read: &str) {
+        let (client, api) = management();
+        let permitted = client
+            .put(format!(
+                "{api}/api/permissions/{}/{}",
+                self.vhost, self.name
+            ))
+            .json(&serde_json::json!({ "configure": configure, "write": write, "read": read }))
+            .send();
+        permitted.await.unwrap().error_for_status().unwrap();
+    }
+
+    /// Deletes the user.
+    pub(crate) async fn delete(self) {
+        let (client, api) = management();
+        let deleted = client.delete(format!("{api}/api/users/{}", self.name));
+        deleted.send().await.unwrap().error_for_status().unwrap();
     }
 }
 

@@ -15,7 +15,7 @@ use voice_otp_publisher::{Message, Publisher, Settings};
 use voice_otp_schemas::TenantId;
 use zeroize::Zeroizing;
 
-use crate::harness::{Broker, System, number, request};
+use crate::harness::{Broker, Proxy, Statuses, System, number, request};
 
 const LIFE: Duration = Duration::from_mins(3);
 
@@ -65,9 +65,7 @@ fn publisher(broker: &Broker) -> Publisher {
 
 async fn declare(broker: &Broker, lanes: u16) -> LaneQueues {
     let lanes = LaneCount::new(lanes).unwrap();
-    topology::declare(&broker.connection, lanes, None)
-        .await
-        .unwrap()
+    topology::declare(&broker.connection, lanes).await.unwrap()
 }
 
 #[tokio::test]
@@ -231,8 +229,9 @@ async fn queues_that_exist_with_other_arguments_are_used_as_they_are() {
     }
     let found = declare(&broker, 128).await;
     assert_eq!(found.names().len(), 128);
-    let again = topology::declare(&broker.connection, LaneCount::default(), Some(&found)).await;
-    assert_eq!(again.unwrap(), found);
+    topology::restore_all(&broker.connection, &found)
+        .await
+        .unwrap();
     let listed: Vec<serde_json::Value> =
         serde_json::from_str(&broker.listed_queues().await).unwrap();
     let locator = |name: &str| {
@@ -249,6 +248,55 @@ async fn queues_that_exist_with_other_arguments_are_used_as_they_are() {
     assert_eq!(spread.leads.values().sum::<usize>(), 129, "{spread:?}");
     assert_eq!(spread.problems(1), [""; 0]);
     broker.delete().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_comes_after_another_one_works_before_anything_is_declared() {
+    let system = System::start(50.0).await;
+    let mut statuses = system.broker.statuses().await;
+    let user = system.broker.user().await;
+    let proxy = Proxy::to(system.broker.address()).await;
+    let url = proxy.in_place_of(user.url.expose_secret());
+    let mut worker = system.worker_with(&[("VOICE_OTP_AMQP_URL", url)]).await;
+    let deliver = async |id: &str, statuses: &mut Statuses, ended| {
+        let event = request(id, &number(600 + ended), "493027", LIFE);
+        system.publish_json(&event).await;
+        statuses.until_finals(ended, Duration::from_secs(20)).await;
+    };
+    deliver("declared", &mut statuses, 1).await;
+    // Whoever may not configure a queue can't declare one either that exists.
+    user.permit("^$", ".*", ".*").await;
+    proxy.close();
+    proxy.open();
+    deliver("not-declared", &mut statuses, 2).await;
+    let restored = async {
+        while !worker.log().contains("failed to restore the queues") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(10), restored).await;
+    assert!(in_time.is_ok(), "{}", worker.log());
+    // Queues that are gone are declared by the connection after the one that finds them gone.
+    user.permit(".*", ".*", ".*").await;
+    let lane = lane_queue(topology::lane_of(&TenantId::parse("acme").unwrap()));
+    proxy.close();
+    system.broker.delete_queue(&lane).await;
+    system.broker.delete_queue(topology::REQUESTS).await;
+    system.broker.delete_exchange(topology::STATUS).await;
+    proxy.open();
+    let declared = async {
+        while !system.broker.has_queue(topology::REQUESTS).await {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_secs(20), declared).await;
+    assert!(in_time.is_ok(), "{}", worker.log());
+    assert!(system.broker.has_queue(&lane).await);
+    let mut statuses = system.broker.statuses().await;
+    deliver("declared-again", &mut statuses, 1).await;
+    assert!(worker.terminate().await.success());
+    user.delete().await;
+    system.stop().await;
 }
 
 #[tokio::test]

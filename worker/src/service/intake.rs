@@ -130,8 +130,10 @@ impl<P: Ports> Intake<P> {
     }
 
     /// Consumes on one connection, until it is lost or `soft` is cancelled. Resets `failures` once
-    /// the consumers are running. `found` are the queues of the last connection, and becomes those
-    /// of this one.
+    /// the consumers are running.
+    ///
+    /// `found` are the queues of the last connection: they are consumed at once, and what was
+    /// deleted of them is restored meanwhile. Without them, the topology is declared.
     async fn run_session(
         self: Arc<Self>,
         soft: &CancellationToken,
@@ -140,9 +142,14 @@ impl<P: Ports> Intake<P> {
     ) -> Result<Leftovers, BoxError> {
         let connection = connection::connect(&self.url, &format!("{} intake", self.name)).await?;
         let connection = Arc::new(connection);
-        let declaring = topology::declare(&connection.connection, self.lanes, found.as_ref());
-        let queues = Arc::new(declaring.await?);
-        *found = Some(LaneQueues::clone(&queues));
+        // Taken: if one of them can't be consumed, the next connection declares the topology.
+        let known = found.take();
+        let is_declared = known.is_none();
+        let queues = match known {
+            Some(known) => known,
+            None => topology::declare(&connection.connection, self.lanes).await?,
+        };
+        let queues = Arc::new(queues);
         let mut requests = Consumers::open(&connection, &queues).await?;
         requests.add(topology::REQUESTS, self.prefetch).await?;
         let lane_prefetch = (self.prefetch / LANE_PREFETCH_SHARE).max(1);
@@ -152,6 +159,7 @@ impl<P: Ports> Intake<P> {
         // One at a time: one of these messages may have crashed a worker.
         let mut returned = Consumers::open(&connection, &queues).await?;
         returned.add(topology::RETURNED, 1).await?;
+        *found = Some(LaneQueues::clone(&queues));
         self.is_consuming.store(true, Ordering::Relaxed);
         *failures = 0;
         tracing::info!(
@@ -163,7 +171,7 @@ impl<P: Ports> Intake<P> {
         let (first, second, has_other_lanes) = tokio::join!(
             self.consume(requests, self.max_batch, &connection, soft, &ended),
             self.consume(returned, 1, &connection, soft, &ended),
-            stop_for_other_lanes(&connection, &queues, &ended),
+            watch_topology(&connection, &queues, is_declared, &ended),
         );
         if has_other_lanes {
             *found = None;
@@ -407,29 +415,43 @@ impl<P: Ports> Intake<P> {
     }
 }
 
-/// Waits for lanes of a worker with another setting, and then cancels `ended`: the next connection
-/// consumes them too. Returns false if `ended` was cancelled first.
-async fn stop_for_other_lanes(
+/// Restores what was deleted of the topology, unless it was declared on this connection. Then waits
+/// for lanes of a worker with another setting, and cancels `ended`: the next connection consumes
+/// them too. Returns false if `ended` was cancelled first.
+async fn watch_topology(
     connection: &BrokerConnection,
     queues: &LaneQueues,
+    mut is_declared: bool,
     ended: &CancellationToken,
 ) -> bool {
-    loop {
-        tokio::select! {
-            () = tokio::time::sleep(OTHER_LANES_INTERVAL) => {}
-            () = ended.cancelled() => return false,
-        }
-        match topology::has_other_lanes(&connection.connection, queues).await {
-            Ok(false) => {}
-            Ok(true) => {
-                ended.cancel();
-                return true;
+    let watching = async {
+        loop {
+            if !is_declared {
+                match topology::restore_all(&connection.connection, queues).await {
+                    Ok(()) => is_declared = true,
+                    Err(error) => tracing::debug!(
+                        error = &error as &dyn std::error::Error,
+                        "failed to restore the queues; trying again in a minute"
+                    ),
+                }
             }
-            Err(error) => tracing::debug!(
-                error = &error as &dyn std::error::Error,
-                "failed to look for other lanes"
-            ),
+            match topology::has_other_lanes(&connection.connection, queues).await {
+                Ok(false) => {}
+                Ok(true) => return,
+                Err(error) => tracing::debug!(
+                    error = &error as &dyn std::error::Error,
+                    "failed to look for other lanes"
+                ),
+            }
+            tokio::time::sleep(OTHER_LANES_INTERVAL).await;
         }
+    };
+    tokio::select! {
+        () = watching => {
+            ended.cancel();
+            true
+        }
+        () = ended.cancelled() => false,
     }
 }
 
