@@ -144,10 +144,10 @@ cluster_vhost() {
 # Prints the node that leads the most queues of a vhost, as the nodes have noted it: busy queues answer slowly.
 cluster_leader() {
     local n leaders
-    for n in 1 2 3; do
+    for n in 1 2 3 1 2 3 1 2 3; do
         if ! running "rabbitmq-$n" || frozen "rabbitmq-$n"; then continue; fi
         leaders=$(node_run rabbitmqctl "$n" eval \
-            "[case amqqueue:get_pid(Queue) of {_, Node} -> Node; Pid -> node(Pid) end || Queue <- rabbit_amqqueue:list(<<\"$1\">>)].") || continue
+            "[case amqqueue:get_pid(Queue) of {_, Node} -> Node; Pid -> node(Pid) end || Queue <- rabbit_amqqueue:list(<<\"$1\">>)].") || { sleep 1; continue; }
         leaders=$(grep -o 'voice-otp-[123]' <<<"$leaders" | sort | uniq -c | sort -rn || true)
         read -r _ leaders <<<"${leaders:-0 voice-otp-1}"
         echo "rabbitmq-${leaders##*-}"

@@ -3,8 +3,7 @@
 -- outbox that is found by its owner.
 --
 -- The indexes are built in a transaction, which locks writes out for about a second per million
--- rows. A lock that can't be had at once must not hold up the workers: run migrate again.
-set local lock_timeout = '5s';
+-- rows.
 
 -- Whether the worker gives slots to queues. Those of the previous release don't.
 alter table workers add column gives_slots boolean not null default false;

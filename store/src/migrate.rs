@@ -59,6 +59,13 @@ const CHECK_TIMEOUT: Duration = Duration::from_secs(12);
 /// works, as long as it never changes.
 const ADVISORY_LOCK: i64 = 0x766f_6963_656f_7470;
 
+/// How long a migration waits for a lock, and everybody behind it, in milliseconds.
+const LOCK_TIMEOUT_MS: u32 = 1_000;
+/// The pause before a migration asks for a lock again.
+const LOCK_PAUSE: Duration = Duration::from_millis(500);
+/// How often a migration asks for a lock again: for two minutes or a little more.
+const MAX_LOCK_TRIES: u32 = 80;
+
 /// Why the database can't be migrated or used.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -71,6 +78,12 @@ pub enum Error {
     /// A migration failed; it was rolled back.
     #[error("apply migration {0}")]
     Apply(i32, #[source] tokio_postgres::Error),
+    /// Other transactions keep a table locked that a migration changes; it was rolled back.
+    #[error(
+        "migration {0} waits for a table that other transactions keep locked; pg_stat_activity \
+         shows them: end them, or run this again later"
+    )]
+    Locked(i32, #[source] tokio_postgres::Error),
     /// A function could not be applied or dropped; none was changed.
     #[error("apply function {0}")]
     Function(String, #[source] tokio_postgres::Error),
@@ -150,26 +163,7 @@ async fn apply_locked(client: &mut deadpool_postgres::Client) -> Result<Applied,
     client.batch_execute(table).await.map_err(Error::Read)?;
     let missing = missing(client).await?;
     for migration in &missing {
-        let step = |error| Error::Apply(migration.version, error);
-        let transaction = client.transaction().await.map_err(step)?;
-        transaction
-            .batch_execute(migration.sql)
-            .await
-            .map_err(step)?;
-        let insert =
-            "insert into voice_otp_migrations (version, name, checksum) values ($1, $2, $3)";
-        transaction
-            .execute(
-                insert,
-                &[
-                    &migration.version,
-                    &migration.name,
-                    &checksum(migration.sql),
-                ],
-            )
-            .await
-            .map_err(step)?;
-        transaction.commit().await.map_err(step)?;
+        apply_between_others(client, migration).await?;
         tracing::info!(
             version = migration.version,
             name = migration.name,
@@ -182,6 +176,63 @@ async fn apply_locked(client: &mut deadpool_postgres::Client) -> Result<Applied,
     };
     make_partitions(client).await?;
     Ok(applied)
+}
+
+/// Applies a migration beside running workers. Whoever wants a table waits behind the migration that
+/// wants to lock it, so the migration waits for a second only and then tries again.
+async fn apply_between_others(
+    client: &mut deadpool_postgres::Client,
+    migration: &Migration,
+) -> Result<(), Error> {
+    let mut tries = 0;
+    loop {
+        match apply_one(client, migration).await {
+            Err(error) if is_locked(&error) && tries == MAX_LOCK_TRIES => {
+                return Err(Error::Locked(migration.version, error));
+            }
+            Err(error) if is_locked(&error) => {
+                if tries == 0 {
+                    tracing::info!(
+                        version = migration.version,
+                        "a table is locked by another transaction; waiting for it"
+                    );
+                }
+                tries += 1;
+                tokio::time::sleep(LOCK_PAUSE).await;
+            }
+            applied => {
+                return applied.map_err(|error| Error::Apply(migration.version, error));
+            }
+        }
+    }
+}
+
+async fn apply_one(
+    client: &mut deadpool_postgres::Client,
+    migration: &Migration,
+) -> Result<(), tokio_postgres::Error> {
+    let transaction = client.transaction().await?;
+    transaction
+        .batch_execute(&format!("set local lock_timeout = '{LOCK_TIMEOUT_MS}ms'"))
+        .await?;
+    transaction.batch_execute(migration.sql).await?;
+    let insert = "insert into voice_otp_migrations (version, name, checksum) values ($1, $2, $3)";
+    let checksum = checksum(migration.sql);
+    transaction
+        .execute(insert, &[&migration.version, &migration.name, &checksum])
+        .await?;
+    transaction.commit().await
+}
+
+/// The lock didn't come in time, or two transactions waited for each other.
+fn is_locked(error: &tokio_postgres::Error) -> bool {
+    error.code().is_some_and(|code| {
+        [
+            SqlState::LOCK_NOT_AVAILABLE,
+            SqlState::T_R_DEADLOCK_DETECTED,
+        ]
+        .contains(code)
+    })
 }
 
 /// Makes the archive's partitions of the next days, so that a new database has some before a

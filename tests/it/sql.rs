@@ -9,6 +9,7 @@ use crate::database::Database;
 
 mod asterisk;
 mod connections;
+mod locked_tables;
 mod schema;
 
 fn store() -> PathBuf {

@@ -1,5 +1,6 @@
 //! The program on real servers, with a simulated Twilio.
 
+mod added_columns;
 mod bad_input;
 mod broker_frozen;
 mod broker_outage;
