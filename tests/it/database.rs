@@ -58,6 +58,38 @@ impl Database {
         database
     }
 
+    /// A new schema, migrated, whose time can be [set ahead](Self::set_ahead).
+    ///
+    /// Its `clock_timestamp()` precedes that of `pg_catalog`, as in [`with_clock`](Self::with_clock).
+    pub(crate) async fn with_stepping_clock() -> Self {
+        let database = Self::empty(",pg_catalog").await;
+        let client = database.pool.get().await.expect("Postgres answers");
+        let clock = "create table test_clock (ahead interval not null); \
+                     insert into test_clock values ('0'); \
+                     create function clock_timestamp() returns timestamptz language sql volatile \
+                     as 'select pg_catalog.clock_timestamp() + ahead from test_clock'";
+        client
+            .batch_execute(clock)
+            .await
+            .expect("the clock can be made");
+        drop(client);
+        migrate::apply(&database.pool)
+            .await
+            .expect("the migrations apply");
+        database
+    }
+
+    /// Sets the clock of a schema made [`with_stepping_clock`](Self::with_stepping_clock) so many
+    /// seconds ahead of the true time, or behind it.
+    pub(crate) async fn set_ahead(&self, seconds: i32) {
+        let client = self.pool.get().await.expect("Postgres answers");
+        let sql = format!("update test_clock set ahead = make_interval(secs => {seconds})");
+        client
+            .batch_execute(&sql)
+            .await
+            .expect("the clock can be set");
+    }
+
     /// Sets the time of a schema made [`with_clock`](Self::with_clock).
     pub(crate) async fn set_time(&self, now: Timestamp) {
         let client = self.pool.get().await.expect("Postgres answers");

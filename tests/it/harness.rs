@@ -13,6 +13,7 @@ use std::time::Duration;
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use voice_otp::account::AccountSid;
 use voice_otp::settings::Draft;
 use voice_otp_publisher::{Publisher, Settings};
 use voice_otp_schemas::TenantId;
@@ -132,6 +133,14 @@ impl System {
             .unwrap()
             .unwrap();
         settings::mark_credentials_verified(&self.database.pool, &saved)
+            .await
+            .unwrap();
+    }
+
+    /// Pauses the account of `acme`, or resumes it.
+    pub(crate) async fn set_paused(&self, paused: bool) {
+        let account = AccountSid::parse(ACCOUNT).unwrap();
+        voice_otp_store::accounts::set_paused(&self.database.pool, &account, paused)
             .await
             .unwrap();
     }

@@ -10,6 +10,7 @@ mod call_instructions;
 mod call_outcomes;
 mod canary;
 mod chaos;
+mod clock_steps;
 mod commands;
 mod console;
 mod database_roles;

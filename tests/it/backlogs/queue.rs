@@ -81,7 +81,8 @@ async fn a_changed_pace_takes_effect_at_once_and_rewrites_no_delivery() {
     busy.sort();
     eprintln!(
         "admitting 20 of another account, the slowest of a hundred: {:?} before, {:?} meanwhile",
-        quiet[98], busy[busy.len() - 2]
+        quiet[98],
+        busy[busy.len() - 2]
     );
     let (quiet, busy) = (median(quiet), median(busy));
     eprintln!("and the median: {quiet:?} before, {busy:?} meanwhile");

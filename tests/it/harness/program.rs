@@ -271,6 +271,17 @@ impl Worker {
         std::fs::read_to_string(self.log.path()).unwrap()
     }
 
+    /// Waits until the log has a text this many times.
+    pub(crate) async fn until_log(&self, text: &str, times: usize) {
+        let logged = async {
+            while self.log().matches(text).count() < times {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let in_time = tokio::time::timeout(Duration::from_secs(20), logged).await;
+        assert!(in_time.is_ok(), "{text}, {times} times: {}", self.log());
+    }
+
     /// How many threads of the process have this name.
     pub(crate) fn threads(&self, name: &str) -> usize {
         let pid = self.child.id().expect("the process is running");

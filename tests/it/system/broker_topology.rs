@@ -269,13 +269,7 @@ async fn a_connection_that_comes_after_another_one_works_before_anything_is_decl
     proxy.close();
     proxy.open();
     deliver("not-declared", &mut statuses, 2).await;
-    let restored = async {
-        while !worker.log().contains("failed to restore the queues") {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    };
-    let in_time = tokio::time::timeout(Duration::from_secs(10), restored).await;
-    assert!(in_time.is_ok(), "{}", worker.log());
+    worker.until_log("failed to restore the queues", 1).await;
     // Queues that are gone are declared by the connection after the one that finds them gone.
     user.permit(".*", ".*", ".*").await;
     let lane = lane_queue(topology::lane_of(&TenantId::parse("acme").unwrap()));
@@ -309,13 +303,9 @@ async fn a_consumer_that_the_broker_cancels_is_resumed_and_the_others_go_on() {
     for round in 0..3 {
         system.broker.delete_queue(&lane).await;
         system.broker.delete_queue(topology::REQUESTS).await;
-        let restored = async {
-            while worker.log().matches("consuming the queue again").count() < 2 * (round + 1) {
-                tokio::time::sleep(Duration::from_millis(20)).await;
-            }
-        };
-        let in_time = tokio::time::timeout(Duration::from_secs(10), restored).await;
-        assert!(in_time.is_ok(), "{}", worker.log());
+        worker
+            .until_log("consuming the queue again", 2 * (round + 1))
+            .await;
         for key in ["shared", "lane"] {
             let n = 500 + ended;
             let id = format!("{key}-{round}");

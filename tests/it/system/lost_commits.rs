@@ -4,7 +4,6 @@
 use std::time::Duration;
 
 use secrecy::ExposeSecret as _;
-use voice_otp::account::AccountSid;
 
 use crate::harness::{ACCOUNT, AUTH_TOKEN, FROM, Proxy, System, number, request};
 
@@ -18,7 +17,7 @@ async fn a_call_that_the_database_has_lost_is_found_and_not_placed_again() {
     let url = proxy.in_place_of(system.database.url.expose_secret());
     let mut worker = system.worker_with(&[("VOICE_OTP_DATABASE_URL", url)]).await;
     // Waiting, so that their rows are what a lost commit would leave.
-    set_paused(&system, true).await;
+    system.set_paused(true).await;
     for (id, n) in [("placed-before", 601), ("never-placed", 602)] {
         system
             .publish_json(&request(id, &number(n), "493027", LIFE))
@@ -38,7 +37,7 @@ async fn a_call_that_the_database_has_lost_is_found_and_not_placed_again() {
     // The call that a worker has placed, and whose commit is lost.
     place_call(&system, &number(601)).await;
     become_another_server(&system, &proxy).await;
-    set_paused(&system, false).await;
+    system.set_paused(false).await;
     statuses.until_finals(2, Duration::from_mins(1)).await;
     for (id, n) in [("placed-before", 601), ("never-placed", 602)] {
         let log = worker.log();
@@ -74,13 +73,6 @@ async fn become_another_server(system: &System, proxy: &Proxy) {
         .await
         .unwrap();
     proxy.open();
-}
-
-async fn set_paused(system: &System, paused: bool) {
-    let account = AccountSid::parse(ACCOUNT).unwrap();
-    voice_otp_store::accounts::set_paused(&system.database.pool, &account, paused)
-        .await
-        .unwrap();
 }
 
 async fn place_call(system: &System, to: &str) {
