@@ -4,6 +4,7 @@
 //! connection with new channels and consumers. A consumer and a publisher never share a connection,
 //! since a blocked connection delays acknowledgements too.
 
+mod guard;
 mod target;
 
 use std::net::{Shutdown, TcpStream};
@@ -20,6 +21,7 @@ use tokio::sync::watch;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
 
+use self::guard::Guarded;
 use self::target::Target;
 
 /// Why there is no connection.
@@ -99,6 +101,13 @@ pub struct BrokerConnection {
 /// lapin waits for the broker's answer to a close without a limit, and checks heartbeats no longer.
 struct Socket(TcpStream);
 
+/// The header of a message whose body was longer than the contract allows and was cut: the bytes
+/// that it had, as a number. A publisher can't set it.
+pub const BODY_BYTES_HEADER: &str = guard::BODY_BYTES;
+/// The header of a message of which headers or properties were removed, since no client could
+/// stand them: the reason, as a text. A publisher can't set it.
+pub const REMOVED_HEADER: &str = guard::REMOVED;
+
 /// The time limit for opening a connection, TLS and authentication included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// The time limit for a TCP connection to one address of the broker's name. A URL can set another
@@ -138,8 +147,33 @@ pub fn user_name(url: &SecretString) -> Option<String> {
 /// # Errors
 /// [`Error`] says why there is no connection. Retrying is up to the caller.
 pub async fn connect(url: &SecretString, name: &str) -> Result<BrokerConnection, Error> {
+    connect_with_limit(url, name, None).await
+}
+
+/// Connects once, for consumers that acknowledge each message. While the unacknowledged messages of
+/// the connection have more than `max_unacknowledged_bytes` together, the socket isn't read: not
+/// for the broker's answers either.
+///
+/// RabbitMQ closes a connection to which it can't send anything for long; then it requeues what is
+/// unacknowledged.
+///
+/// # Errors
+/// [`Error`] says why there is no connection. Retrying is up to the caller.
+pub async fn connect_to_consume(
+    url: &SecretString,
+    name: &str,
+    max_unacknowledged_bytes: u64,
+) -> Result<BrokerConnection, Error> {
+    connect_with_limit(url, name, Some(max_unacknowledged_bytes)).await
+}
+
+async fn connect_with_limit(
+    url: &SecretString,
+    name: &str,
+    max_unacknowledged: Option<u64>,
+) -> Result<BrokerConnection, Error> {
     // Boxed: a large future, in the futures of every caller.
-    let connecting = Box::pin(open(Target::parse(url)?, name));
+    let connecting = Box::pin(open(Target::parse(url)?, name, max_unacknowledged));
     let (connection, socket) = tokio::time::timeout(CONNECT_TIMEOUT, connecting)
         .await
         .map_err(|_| Error::TimedOut)??;
@@ -169,7 +203,11 @@ pub async fn connect(url: &SecretString, name: &str) -> Result<BrokerConnection,
 
 /// Opens the socket and the connection on it. lapin would open the socket itself; then a thread of
 /// lapin's would stay for as long as a silent peer, and TLS errors would have no type.
-async fn open(target: Target, name: &str) -> Result<(Connection, Socket), Error> {
+async fn open(
+    target: Target,
+    name: &str,
+    max_unacknowledged: Option<u64>,
+) -> Result<(Connection, Socket), Error> {
     let runtime = lapin::runtime::default_runtime().map_err(Error::Connect)?;
     let limit = target.uri.query.connection_timeout;
     let limit = limit.map_or(TCP_TIMEOUT, Duration::from_millis);
@@ -204,6 +242,8 @@ async fn open(target: Target, name: &str) -> Result<(Connection, Socket), Error>
             .await
             .map_err(tls_error)?;
     }
+    // Plain to lapin: the guard reads what TLS has decrypted.
+    let stream = AsyncTcpStream::Plain(Guarded::new(stream, max_unacknowledged));
     let stream = Mutex::new(Some(stream));
     let properties = ConnectionProperties::default().with_connection_name(name.into());
     let take_stream = async move |_, _| {
@@ -213,7 +253,7 @@ async fn open(target: Target, name: &str) -> Result<(Connection, Socket), Error>
             .take()
             .ok_or_else(|| std::io::Error::other("connected already").into())
     };
-    let connection = Connection::connector(target.uri, runtime, take_stream, properties)
+    let connection = Connection::connector(target.uri, guard::runtime(), take_stream, properties)
         .await
         .map_err(Error::Connect)?;
     Ok((connection, socket))
