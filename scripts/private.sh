@@ -193,6 +193,7 @@ listeners.tcp.1 = 127.0.0.1:$amqp_port
 default_user = voice_otp
 default_pass = $rabbitmq_password
 vm_memory_high_watermark.relative = 0.4
+max_message_size = 131072
 CONF
         [ -z "$api_port" ] || printf 'management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = %s\n' "$api_port"
         cat

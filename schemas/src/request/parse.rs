@@ -35,8 +35,11 @@ pub fn read(message: Message<'_>) -> Result<Incoming, Unreadable> {
 }
 
 /// The delivery that an unreadable message names, if its tenant and its id are valid: for the dead
-/// letter.
+/// letter. A body that is too long isn't read, since JSON needs many times its length in memory.
 pub fn delivery_key_of(message: Message<'_>) -> Option<DeliveryKey> {
+    if message.body.len() > envelope::MAX_BODY_BYTES {
+        return None;
+    }
     let event: Value = serde_json::from_slice(message.body).ok()?;
     let tenant_id = event.pointer("/data/tenant_id").and_then(Value::as_str);
     let delivery_id = event.get("id").and_then(Value::as_str);

@@ -3,10 +3,11 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use lapin::message::Delivery;
-use lapin::types::ShortString;
+use lapin::types::{AMQPValue, ShortString};
 use serde_json::json;
-use voice_otp_publisher::{Message, PublishError, Publisher, topology};
+use voice_otp_publisher::{Message, PublishError, Publisher, connection, topology};
 use voice_otp_schemas::DeliveryKey;
+use voice_otp_schemas::envelope::MAX_BODY_BYTES;
 use voice_otp_store::Keyring;
 use zeroize::Zeroizing;
 
@@ -31,19 +32,35 @@ pub(super) struct Cause {
 /// What a dead letter says of a body: enough to see whether two dead letters had the same body, and
 /// nothing of its content.
 pub(super) struct Fingerprint {
-    bytes: usize,
+    /// The body's length as it was published.
+    bytes: u64,
     key_id: String,
-    /// A keyed hash, in base64.
+    /// A keyed hash of the first 64 KiB, in base64.
     mac: String,
+    /// Why headers or properties were removed before the message was read.
+    removed: Option<String>,
 }
 
 impl DeadLetters {
-    pub(super) fn fingerprint(&self, body: &[u8]) -> Fingerprint {
-        let (key_id, mac) = self.keys.hash("dead letter", &STANDARD.encode(body));
+    pub(super) fn fingerprint(&self, delivery: &Delivery) -> Fingerprint {
+        let headers = delivery.properties.headers().as_ref();
+        let header = |name: &str| headers.and_then(|headers| headers.inner().get(name));
+        let cut = match header(connection::BODY_BYTES_HEADER) {
+            Some(AMQPValue::LongLongInt(bytes)) => u64::try_from(*bytes).ok(),
+            _ => None,
+        };
+        let removed = match header(connection::REMOVED_HEADER) {
+            Some(AMQPValue::LongString(reason)) => Some(reason.to_string()),
+            _ => None,
+        };
+        let body = &delivery.data;
+        let beginning = body.get(..MAX_BODY_BYTES).unwrap_or(body);
+        let (key_id, mac) = self.keys.hash("dead letter", &STANDARD.encode(beginning));
         Fingerprint {
-            bytes: body.len(),
+            bytes: cut.unwrap_or(body.len() as u64),
             key_id,
             mac: STANDARD.encode(mac),
+            removed,
         }
     }
 
@@ -73,6 +90,7 @@ impl DeadLetters {
             "body_hmac": { "key_id": body.key_id, "sha256": body.mac },
             "user_id": delivery.properties.user_id().as_ref().map(ShortString::as_str),
             "redelivered": delivery.redelivered,
+            "removed": body.removed,
         });
         let message = Message {
             exchange: "",

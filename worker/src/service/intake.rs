@@ -80,6 +80,12 @@ const GATHER_TIME: Duration = Duration::from_millis(25);
 const GATHER_TIME_WHEN_STUCK: Duration = Duration::from_millis(250);
 /// The prefetch of the shared queue, divided by this, is the prefetch of each lane.
 const LANE_PREFETCH_SHARE: u16 = 8;
+/// The bytes of unacknowledged messages at which nothing more is read from the broker. Thousands of
+/// requests, of a kilobyte each, fit; the prefetch limits alone would admit a gigabyte.
+///
+/// It is reached while the database is away, or slower than a flood. If that lasts, the broker
+/// closes the connection, and delivers again on the next one.
+const MAX_UNACKNOWLEDGED_BYTES: u64 = 64 << 20;
 /// How often the broker is asked for lanes of a worker with another setting.
 const OTHER_LANES_INTERVAL: Duration = Duration::from_mins(1);
 /// The pause before a message is processed again whose account's rate-limit row was locked.
@@ -140,7 +146,9 @@ impl<P: Ports> Intake<P> {
         found: &mut Option<LaneQueues>,
         failures: &mut u32,
     ) -> Result<Leftovers, BoxError> {
-        let connection = connection::connect(&self.url, &format!("{} intake", self.name)).await?;
+        let name = format!("{} intake", self.name);
+        let connection =
+            connection::connect_to_consume(&self.url, &name, MAX_UNACKNOWLEDGED_BYTES).await?;
         let connection = Arc::new(connection);
         // Taken: if one of them can't be consumed, the next connection declares the topology.
         let known = found.take();
@@ -243,7 +251,7 @@ impl<P: Ports> Intake<P> {
     }
 
     fn parse(&self, mut delivery: Delivery) -> Received {
-        let body = self.dead_letters.fingerprint(&delivery.data);
+        let body = self.dead_letters.fingerprint(&delivery);
         let headers = text_headers(delivery.properties.headers().as_ref());
         let content_type = delivery.properties.content_type().as_ref();
         let content_type = content_type.map(|text| text.as_str().to_owned());
