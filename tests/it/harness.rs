@@ -6,6 +6,7 @@ pub(crate) mod pgbouncer;
 pub(crate) mod postgres;
 mod program;
 mod proxy;
+pub(crate) mod raw_amqp;
 mod servers;
 
 use std::time::Duration;

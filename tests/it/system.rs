@@ -17,6 +17,7 @@ mod database_roles;
 mod database_urls;
 mod failover;
 mod frozen_connections;
+mod hostile_messages;
 mod isolation;
 mod journey;
 mod load;

@@ -292,6 +292,27 @@ impl Worker {
             .count()
     }
 
+    /// The most memory that the process has used, in MiB, since the last call of
+    /// [`forget_peak_memory`](Self::forget_peak_memory).
+    pub(crate) fn peak_memory_mib(&self) -> u64 {
+        let pid = self.child.id().expect("the process is running");
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let kib = peak.unwrap().trim().trim_end_matches(" kB");
+        kib.parse::<u64>().unwrap() / 1024
+    }
+
+    /// Makes the memory that the process uses now its peak.
+    pub(crate) fn forget_peak_memory(&self) {
+        let pid = self.child.id().expect("the process is running");
+        std::fs::write(format!("/proc/{pid}/clear_refs"), "5").unwrap();
+    }
+
+    /// Whether the process is still the one that was started.
+    pub(crate) fn lives(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_none()
+    }
+
     /// Sends a signal.
     pub(crate) fn signal(&self, name: &str) {
         let pid = self.child.id().expect("the process is running").to_string();
