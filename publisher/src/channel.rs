@@ -1,21 +1,19 @@
 //! The task that owns the publishing channel. It is the only one that uses it (ADR 3).
 
-use std::collections::{HashMap, HashSet, VecDeque};
-use std::future::{Future as _, poll_fn};
+use std::collections::VecDeque;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
-use futures_util::future::maybe_done;
 use lapin::Channel;
-use lapin::options::{BasicPublishOptions, ConfirmSelectOptions};
+use lapin::options::ConfirmSelectOptions;
 use secrecy::SecretString;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::connection::{self, BrokerConnection};
 use crate::message::{Message, PublishError};
+use crate::outstanding::Outstanding;
 use crate::topology;
 
 type ConnectError = Box<dyn std::error::Error + Send + Sync>;
@@ -55,144 +53,148 @@ pub enum TopologyScope {
     All,
 }
 
-/// The largest number of messages in a window.
-const MAX_WINDOW: usize = 256;
-/// The longest time that a window waits for its confirms. After that the connection counts as dead.
-const MAX_CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
-/// The shortest time that a window waits for its confirms, however soon the first deadline in it
-/// is.
-const MIN_CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+/// How many messages are queued here at most; more stay in the inbox.
+const MAX_QUEUED: usize = 512;
 /// The time limit for opening a channel and switching it to confirms.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time limit for closing a channel.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
+/// Why a channel is no longer published on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The publisher is closed.
+    Finished,
+    /// The channel or its connection is to be replaced.
+    Left,
+}
+
 impl ChannelTask {
-    /// Publishes until the inbox is closed and empty, or `stop` is cancelled.
+    /// Publishes until the inbox is closed and everything has its result, or `stop` is cancelled.
     pub(crate) async fn run(mut self) {
         let mut queue: VecDeque<PendingMessage> = VecDeque::new();
-        let mut open: Option<(BrokerConnection, Channel)> = None;
         let mut failures = 0;
         // A connection that comes after another one declares nothing again: while a node of a
         // cluster is silent, that takes until the others give the node up.
         let mut is_declared = false;
         loop {
-            if queue.is_empty() && !self.refill(&mut queue, open.as_ref()).await {
+            // A connection that is abandoned half-way is cut.
+            let connected = tokio::select! {
+                connected = self.connect(&mut is_declared) => connected,
+                () = self.stop.cancelled() => break,
+            };
+            match connected {
+                Ok((broker, channel)) => {
+                    failures = 0;
+                    self.ready.send_replace(true);
+                    let mut outstanding = Outstanding::new(channel, self.user_id.clone());
+                    let end = self.publish(&broker, &mut outstanding, &mut queue).await;
+                    self.ready.send_replace(false);
+                    let channel = outstanding.channel().clone();
+                    if broker.is_up() && !channel.status().connected() {
+                        // The broker closes a channel, and not its connection, when an exchange is
+                        // missing.
+                        is_declared = false;
+                    }
+                    // It is unknown whether these are stored. They are published again, with the
+                    // same ids, on a new connection.
+                    for pending in outstanding.into_unknown().into_iter().rev() {
+                        queue.push_front(pending);
+                    }
+                    match end {
+                        End::Finished => {
+                            fail(queue);
+                            close(broker, channel).await;
+                            return;
+                        }
+                        // Left, not closed: a connection that confirms nothing may be dead.
+                        End::Left => {}
+                    }
+                }
+                Err(error) => {
+                    if failures == 0 {
+                        tracing::warn!(
+                            error = &*error as &dyn std::error::Error,
+                            "failed to connect to the broker; retrying"
+                        );
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(connection::reconnect_delay(failures)) => {}
+                        () = self.stop.cancelled() => break,
+                    }
+                    failures += 1;
+                }
+            }
+            self.refill(&mut queue);
+            expire(&mut queue, "the broker is unreachable");
+            if queue.is_empty() && self.inbox.is_closed() {
                 break;
             }
-            expire(
-                &mut queue,
-                if open.is_none() {
-                    "the broker is unreachable"
-                } else {
-                    "the broker accepts no messages"
-                },
-            );
-            if open
-                .as_ref()
-                .is_none_or(|(broker, channel)| !broker.is_up() || !channel.status().connected())
-            {
-                self.ready.send_replace(false);
-                // The broker closes a channel, and not its connection, when an exchange is missing.
-                if open.as_ref().is_some_and(|(broker, _)| broker.is_up()) {
-                    is_declared = false;
-                }
-                open = None;
-                // A connection that is abandoned half-way is cut.
-                let connected = tokio::select! {
-                    connected = self.connect(&mut is_declared) => connected,
-                    () = self.stop.cancelled() => break,
-                };
-                match connected {
-                    Ok(opened) => {
-                        failures = 0;
-                        open = Some(opened);
-                        self.ready.send_replace(true);
-                    }
-                    Err(error) => {
-                        if failures == 0 {
-                            tracing::warn!(
-                                error = &*error as &dyn std::error::Error,
-                                "failed to connect to the broker; retrying"
-                            );
-                        }
-                        tokio::select! {
-                            () = tokio::time::sleep(connection::reconnect_delay(failures)) => {}
-                            () = self.stop.cancelled() => break,
-                        }
-                        failures += 1;
-                        continue;
-                    }
-                }
-            }
-            let Some((broker, channel)) = &open else {
-                continue;
-            };
-            // A caller whose publish has just been confirmed may publish its next message at once.
-            // Yielding lets it join this window: one window of many messages is faster than many
-            // windows of one.
-            tokio::task::yield_now().await;
-            while queue.len() < MAX_WINDOW {
-                let Ok(pending) = self.inbox.try_recv() else {
-                    break;
-                };
-                queue.push_back(pending);
-            }
-            let window: Vec<PendingMessage> = queue.drain(..queue.len().min(MAX_WINDOW)).collect();
-            let unconfirmed = publish_window(channel, self.user_id.as_deref(), window).await;
-            if !unconfirmed.is_empty() {
-                is_declared &= channel.status().connected() || !broker.is_up();
-                if broker.is_blocked() {
-                    tracing::debug!(
-                        messages = unconfirmed.len(),
-                        "the broker blocks publishers; messages are queued"
-                    );
-                }
-                // It is unknown whether these are stored. They are published again, with the same
-                // ids, on a new connection.
-                for pending in unconfirmed.into_iter().rev() {
-                    queue.push_front(pending);
-                }
-                self.ready.send_replace(false);
-                // Left, not closed: a connection that confirms nothing may be dead.
-                open = None;
-            }
-        }
-        let error = PublishError::Unconfirmed("the publisher was closed");
-        for pending in queue {
-            // A caller that no longer waits has dropped the receiver.
-            drop(pending.result.send(Err(error.clone())));
         }
         self.ready.send_replace(false);
-        if let Some((broker, channel)) = open {
-            close(broker, channel).await;
+        fail(queue);
+    }
+
+    /// Publishes on one channel: a message is written as soon as there is room, whichever others
+    /// are confirmed.
+    async fn publish(
+        &mut self,
+        broker: &BrokerConnection,
+        outstanding: &mut Outstanding,
+        queue: &mut VecDeque<PendingMessage>,
+    ) -> End {
+        let mut open = true;
+        loop {
+            // A caller whose publish has just been confirmed may publish its next message at once.
+            // Yielding lets many join one write, which is faster than many writes of one.
+            tokio::task::yield_now().await;
+            self.refill(queue);
+            while outstanding.has_room()
+                && let Some(pending) = queue.pop_front()
+            {
+                outstanding.write(pending);
+            }
+            if !open && queue.is_empty() && outstanding.is_empty() {
+                return End::Finished;
+            }
+            let check_at = outstanding.check_at();
+            let checks = !outstanding.is_empty() || !queue.is_empty();
+            // Cancel-safe: `recv` removes a message only if its arm wins, and `progress` keeps what
+            // it has seen.
+            tokio::select! {
+                received = self.inbox.recv(), if open && queue.len() < MAX_QUEUED => match received {
+                    Some(pending) => queue.push_back(pending),
+                    None => open = false,
+                },
+                progress = outstanding.progress() => if progress.is_err() {
+                    return End::Left;
+                },
+                () = tokio::time::sleep_until(check_at), if checks => {
+                    outstanding.check();
+                    expire(queue, "the broker accepts no messages");
+                    if broker.is_blocked() {
+                        tracing::debug!("the broker blocks publishers; messages are queued");
+                    }
+                }
+                () = broker.lost() => return End::Left,
+                () = self.stop.cancelled() => return End::Finished,
+            }
+            if !broker.is_up() || !outstanding.channel().status().connected() {
+                return End::Left;
+            }
+            if outstanding.should_be_left() {
+                tracing::debug!("a queue doesn't confirm; the connection is replaced");
+                return End::Left;
+            }
         }
     }
 
-    /// Waits for the next message. Also returns when the connection is lost, so that the task
-    /// reconnects before the next message needs the connection. `false` when no more messages can
-    /// come.
-    async fn refill(
-        &mut self,
-        queue: &mut VecDeque<PendingMessage>,
-        open: Option<&(BrokerConnection, Channel)>,
-    ) -> bool {
-        let lost = async {
-            if let Some((broker, _)) = open {
-                broker.lost().await;
-            }
-        };
-        // Cancel-safe: `recv` removes a message only if its arm wins.
-        tokio::select! {
-            pending = self.inbox.recv() => match pending {
-                Some(pending) => {
-                    queue.push_back(pending);
-                    true
-                }
-                None => false,
-            },
-            () = lost => true,
-            () = self.stop.cancelled() => false,
+    /// Takes messages from the inbox, without waiting.
+    fn refill(&mut self, queue: &mut VecDeque<PendingMessage>) {
+        while queue.len() < MAX_QUEUED
+            && let Ok(pending) = self.inbox.try_recv()
+        {
+            queue.push_back(pending);
         }
     }
 
@@ -240,6 +242,18 @@ async fn close(broker: BrokerConnection, channel: Channel) {
     broker.close().await;
 }
 
+/// Fails the messages that a closed publisher has left.
+fn fail(queue: VecDeque<PendingMessage>) {
+    for pending in queue {
+        // A caller that no longer waits has dropped the receiver.
+        drop(
+            pending
+                .result
+                .send(Err(PublishError::Unconfirmed("the publisher was closed"))),
+        );
+    }
+}
+
 /// Fails the queued messages whose deadline has passed. The order of the others stays.
 fn expire(queue: &mut VecDeque<PendingMessage>, why: &'static str) {
     let now = Instant::now();
@@ -253,113 +267,4 @@ fn expire(queue: &mut VecDeque<PendingMessage>, why: &'static str) {
             queue.push_back(pending);
         }
     }
-}
-
-/// Writes a window, waits for its confirms, and sends the results. Returns the messages of which it
-/// is unknown whether they are stored: to be published again, with the same ids, on a new
-/// connection.
-async fn publish_window(
-    channel: &Channel,
-    user_id: Option<&str>,
-    window: Vec<PendingMessage>,
-) -> Vec<PendingMessage> {
-    let now = Instant::now();
-    // The minimum keeps one message with a near deadline from leaving all the others unconfirmed.
-    let first_deadline = window
-        .iter()
-        .map(|pending| pending.deadline)
-        .min()
-        .unwrap_or(now);
-    let until = first_deadline
-        .max(now + MIN_CONFIRM_TIMEOUT)
-        .min(now + MAX_CONFIRM_TIMEOUT);
-    let mut writes: Vec<_> = window
-        .iter()
-        .map(|pending| {
-            let message = &pending.message;
-            // Mandatory: otherwise the broker drops an unroutable message and confirms it. Not
-            // immediate: RabbitMQ doesn't support it and closes the connection.
-            let options = BasicPublishOptions {
-                mandatory: true,
-                immediate: false,
-            };
-            let (exchange, key) = (message.exchange.into(), message.routing_key.as_str().into());
-            Box::pin(maybe_done(channel.basic_publish(
-                exchange,
-                key,
-                options,
-                &message.body,
-                message.properties(user_id),
-            )))
-        })
-        .collect();
-    // A publish takes its delivery tag and queues its frames at its first poll, and then waits for
-    // the socket. So all are polled once, in order, before any is awaited. Awaited one by one,
-    // every message would wait for a turn of lapin's thread.
-    poll_fn(|context| {
-        for write in &mut writes {
-            // `maybe_done` keeps the result until `take_output`.
-            let (Poll::Ready(()) | Poll::Pending) = write.as_mut().poll(context);
-        }
-        Poll::Ready(())
-    })
-    .await;
-    let mut confirms = Vec::with_capacity(window.len());
-    for mut write in writes {
-        match timeout_at(until, write.as_mut())
-            .await
-            .ok()
-            .and_then(|()| write.as_mut().take_output())
-        {
-            Some(Ok(confirm)) => confirms.push(confirm),
-            Some(Err(_)) | None => break,
-        }
-    }
-    let mut acked: HashMap<usize, bool> = HashMap::with_capacity(confirms.len());
-    let mut returned: HashSet<String> = HashSet::new();
-    let mut record_returned = |message: lapin::message::BasicReturnMessage| {
-        let id = message
-            .delivery
-            .properties
-            .message_id()
-            .as_ref()
-            .map(|id| id.as_str().to_owned());
-        returned.extend(id);
-    };
-    for (index, confirm) in confirms.into_iter().enumerate() {
-        let Ok(Ok(confirmation)) = timeout_at(until, confirm).await else {
-            break;
-        };
-        acked.insert(index, confirmation.is_ack());
-        // The attached message was returned by the broker, but may belong to another publish. So it
-        // is matched by its id.
-        confirmation.take_message().map(&mut record_returned);
-    }
-    // The returned messages that were attached to no confirm. Which messages were returned is known
-    // only when the whole window is confirmed.
-    let all_confirmed = acked.len() == window.len();
-    let all_confirmed = match timeout_at(until, channel.wait_for_confirms()).await {
-        Ok(Ok(rest)) if all_confirmed => {
-            rest.into_iter().for_each(&mut record_returned);
-            true
-        }
-        _ => false,
-    };
-    let mut unknown = Vec::new();
-    for (index, pending) in window.into_iter().enumerate() {
-        let result = match acked.get(&index) {
-            _ if returned.contains(&pending.message.message_id) => Err(PublishError::Unroutable(
-                pending.message.routing_key.clone(),
-            )),
-            Some(true) if all_confirmed => Ok(()),
-            Some(false) => Err(PublishError::Nacked),
-            Some(true) | None => {
-                unknown.push(pending);
-                continue;
-            }
-        };
-        // A caller that no longer waits has dropped the receiver.
-        drop(pending.result.send(result));
-    }
-    unknown
 }

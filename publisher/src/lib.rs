@@ -4,8 +4,8 @@
 //! A [`Publisher`] accepts events from any number of tasks. A publish resolves when a quorum of the
 //! broker's nodes has stored the message, or reports why that isn't known. One task owns the
 //! channel (ADR 3): if several tasks share a channel, confirms get mixed up under load, and a
-//! returned message may be attached to the wrong publish. So one task writes windows of publishes,
-//! and returned messages are matched by their `message_id`.
+//! returned message may be attached to the wrong publish. So one task writes all publishes, and
+//! returned messages are matched by their `message_id`.
 //!
 //! # Silence lapin
 //!
@@ -31,6 +31,7 @@ pub mod connection;
 pub mod dead_letters;
 pub mod event;
 pub mod message;
+mod outstanding;
 pub mod publisher;
 #[cfg(feature = "spool")]
 pub mod spool;

@@ -49,6 +49,14 @@ pub enum PublishError {
          id"
     )]
     Unconfirmed(&'static str),
+    /// The broker has the message and answers other publishes, but a queue that the message goes to
+    /// does not confirm it, for example a quorum queue without a majority. The message may be
+    /// stored nevertheless; publishing it again with the same id is safe.
+    #[error(
+        "a queue that the message goes to does not confirm it; the message may be stored, so \
+         publish it again later with the same id"
+    )]
+    SilentQueue,
     /// The message breaks a limit of AMQP or of the contract. It was not sent.
     #[error("the message can't be sent: {0}")]
     Invalid(&'static str),

@@ -233,7 +233,10 @@ impl Spool {
                 Ok(Ok(())) => return Ok(StoredIn::Broker),
                 // The broker may still store it; the one from the file is a duplicate then, which
                 // has no effect.
-                Err(_) | Ok(Err(PublishError::Unconfirmed(_) | PublishError::Nacked)) => {}
+                Err(_)
+                | Ok(Err(
+                    PublishError::Unconfirmed(_) | PublishError::SilentQueue | PublishError::Nacked,
+                )) => {}
                 Ok(Err(error)) => return Err(error.into()),
             }
         }

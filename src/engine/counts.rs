@@ -25,6 +25,10 @@ pub struct Counts {
     pub clock_steps: AtomicU64,
     /// Deliveries that are open long after their code's expiry, as last counted. Must be 0.
     pub overdue_deliveries: AtomicU64,
+    /// Statuses that are not published again, since a queue refused them too often.
+    pub statuses_refused: AtomicU64,
+    /// Statuses that are not published again, since a queue didn't confirm them too often.
+    pub statuses_unconfirmed: AtomicU64,
     /// Deliveries of which a second final status was published. Must be 0.
     pub duplicate_final_statuses: AtomicU64,
 }

@@ -107,7 +107,12 @@ impl<P: Ports> Pricer<P> {
             priced.push((unpriced.call_sid.clone(), price.clone()));
             events.push(event(unpriced, price, call.duration_s));
         }
-        if events.is_empty() || !self.relay.publish_unordered(events).await {
+        if events.is_empty() {
+            return;
+        }
+        let mut published = self.relay.publish_prices(events).await.into_iter();
+        priced.retain(|_| published.next() == Some(true));
+        if priced.is_empty() {
             return;
         }
         let count = u64::try_from(priced.len()).unwrap_or(u64::MAX);

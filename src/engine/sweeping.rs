@@ -1,10 +1,11 @@
 //! The sweeper: publishes events that were left behind in the outbox.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use voice_otp_schemas::Timestamp;
+use voice_otp_schemas::{TenantId, Timestamp};
 
 use super::Engine;
 use super::retry::as_error;
@@ -68,6 +69,24 @@ impl<P: Ports> Engine<P> {
         if !self.relay.accepts_swept() {
             return Ok(false);
         }
+        let Some(closed) = self.relay.begin_sweep().await else {
+            return Ok(false);
+        };
+        let swept = self.sweep_once(sweeper, &closed).await;
+        self.relay.end_sweep();
+        let full = swept?;
+        if full {
+            self.relay.until_little_is_pending(&self.shutdown).await;
+        }
+        Ok(full)
+    }
+
+    /// Reads left-behind events, without those of tenants of which the relay takes no more.
+    async fn sweep_once(
+        &self,
+        sweeper: &mut Sweeper,
+        closed: &HashSet<TenantId>,
+    ) -> Result<bool, LedgerError> {
         let (worker, limit) = (self.lease.worker(), self.tuning.max_batch);
         let left_behind = self.ledger.claim_unpublished(worker, limit).await?;
         let mut full = left_behind.len() >= limit;
@@ -75,7 +94,7 @@ impl<P: Ports> Engine<P> {
         if Instant::now() >= sweeper.own_at {
             let (events, last) = self
                 .ledger
-                .find_own_unpublished(worker, sweeper.own_after, limit)
+                .find_own_unpublished(worker, sweeper.own_after, limit, closed)
                 .await?;
             if events.len() >= limit {
                 full = true;
@@ -86,9 +105,6 @@ impl<P: Ports> Engine<P> {
                 .filter(|_| events.len() >= limit)
                 .unwrap_or(Timestamp::UNIX_EPOCH);
             self.relay.sweep(events);
-        }
-        if full {
-            self.relay.until_little_is_pending(&self.shutdown).await;
         }
         Ok(full)
     }

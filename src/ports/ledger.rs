@@ -1,5 +1,6 @@
 //! The ledger: deliveries, rate limits, the outbox and worker registrations.
 
+use std::collections::HashSet;
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
@@ -371,12 +372,13 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Lists this worker's own unpublished events that are old, in order per delivery: those of up
     /// to `limit` deliveries whose first unpublished event was written after `after`, the oldest
-    /// first. Also returns when the last of those first events was written; `None`: there are no
-    /// more.
+    /// first. Those of the tenants in `without` are left out. Also returns when the last of those
+    /// first events was written; `None`: there are no more.
     fn find_own_unpublished(
         &self,
         worker: WorkerEpoch,
         after: Timestamp,
         limit: usize,
+        without: &HashSet<TenantId>,
     ) -> impl Future<Output = Result<(Vec<Event>, Option<Timestamp>), LedgerError>> + Send;
 }

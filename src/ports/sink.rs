@@ -1,17 +1,29 @@
 //! The status sink: publishing status events.
 
+use std::error::Error;
 use std::future::Future;
 
 use crate::event::Event;
 
-/// Why an event could not be published.
+/// Why an event is not known to be published.
 #[derive(Debug, thiserror::Error)]
-#[error("publish a status")]
-pub struct SinkError(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+pub enum SinkError {
+    /// The broker refused the event because one of the queues that are bound for it did. The other
+    /// queues may have it.
+    #[error("the broker refused a status")]
+    Refused(#[source] Box<dyn Error + Send + Sync>),
+    /// The broker has the event and answers others, but one of the queues that are bound for it
+    /// doesn't confirm. The other queues may have it.
+    #[error("the broker did not confirm a status")]
+    Unconfirmed(#[source] Box<dyn Error + Send + Sync>),
+    /// The broker is away, or blocks publishers. It says nothing about this event.
+    #[error("the broker is unavailable")]
+    Unavailable(#[source] Box<dyn Error + Send + Sync>),
+}
 
-/// Publishes status events.
+/// Publishes events.
 pub trait StatusSink: Send + Sync + 'static {
-    /// Publishes events in order. Each has a result of its own: confirmed by the broker, or not
-    /// known to be published.
-    fn publish(&self, events: &[Event]) -> impl Future<Output = Vec<Result<(), SinkError>>> + Send;
+    /// Publishes an event. Resolves when the broker has confirmed it, or it is known that the
+    /// broker won't. No event waits for the answer to another.
+    fn publish(&self, event: &Event) -> impl Future<Output = Result<(), SinkError>> + Send;
 }

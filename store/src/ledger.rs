@@ -11,6 +11,7 @@ mod save;
 mod start;
 mod worker;
 
+use std::collections::HashSet;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -318,7 +319,8 @@ impl Ledger for PgLedger {
         worker: WorkerEpoch,
         after: Timestamp,
         limit: usize,
+        without: &HashSet<TenantId>,
     ) -> Result<(Vec<Event>, Option<Timestamp>), LedgerError> {
-        outbox::find_own_unpublished(self, worker, after, limit).await
+        outbox::find_own_unpublished(self, worker, (after, limit), without).await
     }
 }

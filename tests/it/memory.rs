@@ -23,7 +23,7 @@ use voice_otp::ports::Ports;
 
 pub(crate) use directory::MemoryDirectory;
 pub(crate) use ledger::{MemoryLedger, Outage};
-pub(crate) use sink::MemorySink;
+pub(crate) use sink::{BrokenQueue, MemorySink};
 pub(crate) use telephony::{Answer, CallEnd, CallTimeline, MemoryTelephony};
 
 /// All ports in memory.

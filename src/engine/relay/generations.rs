@@ -41,14 +41,12 @@ impl Generations {
         self.young.insert(key, sequence);
     }
 
-    /// Begins a new generation if it is time. What the relay still has stays young, however long
-    /// the broker or the database is away.
-    pub(super) fn turn<'a>(&mut self, kept: impl Iterator<Item = (&'a DeliveryKey, u32)>) {
-        if self.turned_at.elapsed() > self.length {
+    /// Begins a new generation if it is time, and nothing that began at `reading` or before may
+    /// need the old one.
+    pub(super) fn turn(&mut self, reading: Option<Instant>) {
+        let is_read = reading.is_some_and(|began| began <= self.turned_at);
+        if self.turned_at.elapsed() > self.length && !is_read {
             self.old = std::mem::take(&mut self.young);
-            for (key, sequence) in kept {
-                self.young.insert(key.clone(), sequence);
-            }
             self.turned_at = Instant::now();
         }
     }
@@ -67,7 +65,7 @@ impl PublishedFinals {
         if !event.is_final() {
             return false;
         }
-        self.0.turn(std::iter::empty());
+        self.0.turn(None);
         let before = self.0.get(&event.key);
         self.0.insert(event.key.clone(), event.sequence);
         let duplicate = before.is_some_and(|before| before != event.sequence);

@@ -2,7 +2,7 @@
 -- deliveries after a position, and the position after them. Only events behind them that belong to
 -- another worker are rewritten: they are this worker's from then on.
 -- $1 epoch; $2 the age from which on an event is old, in seconds; $3 created_at of the last first
--- event that was looked at; $4 limit of deliveries
+-- event that was looked at; $4 limit of deliveries; $5 tenants to leave out
 with old as materialized (
     select o.tenant_id, o.delivery_id, o.created_at
       from (select clock_timestamp() - $2::double precision * interval '1 second' as t offset 0)
@@ -10,6 +10,7 @@ with old as materialized (
      cross join lateral (
         select l.tenant_id, l.delivery_id, l.created_at from outbox l
          where l.owner = $1 and l.created_at > $3 and l.created_at < t
+           and l.tenant_id <> all ($5)
            and not exists (
                select 1 from outbox e
                 where e.tenant_id = l.tenant_id and e.delivery_id = l.delivery_id

@@ -1,11 +1,13 @@
 //! Status events that are not known to be published.
 
+use std::collections::HashSet;
+
 use tokio_postgres::Row;
 use voice_otp::event::Event;
 use voice_otp::ports::{LedgerError, WorkerEpoch};
 use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::status::Status;
-use voice_otp_schemas::{DeliveryKey, Timestamp};
+use voice_otp_schemas::{DeliveryKey, TenantId, Timestamp};
 
 use super::{PgLedger, row};
 
@@ -50,15 +52,16 @@ pub(super) async fn claim_unpublished(
 pub(super) async fn find_own_unpublished(
     ledger: &PgLedger,
     worker: WorkerEpoch,
-    after: Timestamp,
-    limit: usize,
+    (after, limit): (Timestamp, usize),
+    without: &HashSet<TenantId>,
 ) -> Result<(Vec<Event>, Option<Timestamp>), LedgerError> {
     let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    let without: Vec<&str> = without.iter().map(TenantId::as_str).collect();
     let forgotten = ledger.limits.forgotten.as_secs_f64();
     let rows = ledger
         .query(
             FIND_OWN_UNPUBLISHED,
-            &[&worker.0, &forgotten, &after, &limit],
+            &[&worker.0, &forgotten, &after, &limit, &without],
         )
         .await?;
     let last = rows.iter().map(|row| row.get("created_at")).max();

@@ -1,5 +1,6 @@
 //! Status events that are not known to be published.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use voice_otp::delivery::Change;
@@ -75,7 +76,8 @@ async fn published_events_are_deleted<S: Stage>(stage: &S) {
 async fn a_worker_lists_its_own_events_only_once_they_are_old<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
     let (worker, other) = (register(stage).await, register(stage).await);
-    let own = |after| stage.ledger().find_own_unpublished(worker, after, 1);
+    let none = HashSet::new();
+    let own = |after| stage.ledger().find_own_unpublished(worker, after, 1, &none);
     let written = stage.now();
     waiting(stage, worker, &Request::new("acme", "a")).await;
     stage.advance(Duration::from_millis(1)).await;
@@ -105,6 +107,13 @@ async fn a_worker_lists_its_own_events_only_once_they_are_old<S: Stage>(stage: &
     assert_eq!((events.len(), &events[0].key), (1, &key("acme", "b")));
     let (events, last) = own(last.unwrap()).await.unwrap();
     assert_eq!((events.len(), last), (0, None));
+    let without = HashSet::from([key("acme", "a").tenant_id]);
+    let (events, _) = stage
+        .ledger()
+        .find_own_unpublished(worker, Timestamp::UNIX_EPOCH, 1, &without)
+        .await
+        .unwrap();
+    assert!(events.is_empty(), "tenants that are left out aren't listed");
 }
 
 async fn an_expired_workers_events_are_claimed_in_order_and_by_one_worker<S: Stage>(stage: &S) {

@@ -1,5 +1,6 @@
 //! The ledger in memory.
 
+use std::collections::HashSet;
 use std::sync::atomic::{AtomicI64, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -418,9 +419,11 @@ impl Ledger for MemoryLedger {
         worker: WorkerEpoch,
         after: Timestamp,
         limit: usize,
+        without: &HashSet<TenantId>,
     ) -> Result<(Vec<Event>, Option<Timestamp>), LedgerError> {
         self.work(|tables, now| {
-            outbox::find_own_unpublished(tables, &self.limits, worker, (after, limit), now)
+            let page = (after, limit, without);
+            outbox::find_own_unpublished(tables, &self.limits, worker, page, now)
         })
         .await
     }

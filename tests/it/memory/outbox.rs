@@ -1,10 +1,10 @@
 //! The outbox: unpublished events.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 
 use voice_otp::event::Event;
 use voice_otp::ports::WorkerEpoch;
-use voice_otp_schemas::{DeliveryKey, Timestamp};
+use voice_otp_schemas::{DeliveryKey, TenantId, Timestamp};
 use voice_otp_store::ledger::Limits;
 
 use super::tables::{Tables, Unpublished};
@@ -33,11 +33,11 @@ pub(super) fn find_own_unpublished(
     tables: &mut Tables,
     limits: &Limits,
     worker: WorkerEpoch,
-    (after, limit): (Timestamp, usize),
+    (after, limit, without): (Timestamp, usize, &HashSet<TenantId>),
     now: Timestamp,
 ) -> (Vec<Event>, Option<Timestamp>) {
     let mut firsts: Vec<(Timestamp, DeliveryKey)> = firsts(tables)
-        .filter(|(_, event)| event.owner == worker)
+        .filter(|(key, event)| event.owner == worker && !without.contains(&key.tenant_id))
         .filter(|(_, event)| event.created_at > after && event.created_at < now - limits.forgotten)
         .map(|(key, event)| (event.created_at, key.clone()))
         .collect();

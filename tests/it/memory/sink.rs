@@ -1,5 +1,6 @@
 //! The status sink in memory.
 
+use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -19,12 +20,25 @@ pub(crate) struct MemorySink {
     down: Arc<AtomicBool>,
     /// How many of the next events are refused.
     refusals: Arc<AtomicUsize>,
+    /// The tenants that have a queue which doesn't take their statuses.
+    broken_queues: Arc<Mutex<HashMap<String, BrokenQueue>>>,
     /// How long the confirm of a batch takes.
     latency: Arc<Mutex<Duration>>,
     /// The number of published events, for tests that wait.
     count: watch::Sender<usize>,
 }
 
+/// What a queue does with every status of its tenant. Other queues have the status all the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum BrokenQueue {
+    /// It is full and refuses.
+    Refuses,
+    /// It never confirms.
+    IsSilent,
+}
+
+/// How long a publish without a confirm takes.
+pub(crate) const CONFIRM_TIMEOUT: Duration = Duration::from_secs(30);
 /// The longest that a test waits. Under a paused clock it takes no real time.
 const WAIT_TIMEOUT: Duration = Duration::from_hours(1);
 
@@ -36,6 +50,7 @@ impl MemorySink {
             prices: Arc::default(),
             down: Arc::default(),
             refusals: Arc::default(),
+            broken_queues: Arc::default(),
             latency,
             count: watch::Sender::new(0),
         }
@@ -51,6 +66,15 @@ impl MemorySink {
         self.refusals.store(count, Ordering::SeqCst);
     }
 
+    /// Breaks a queue of a tenant, or mends or deletes it.
+    pub(crate) fn set_queue(&self, tenant: &str, broken: Option<BrokenQueue>) {
+        let mut queues = self.broken_queues.lock().unwrap();
+        match broken {
+            Some(broken) => drop(queues.insert(tenant.to_owned(), broken)),
+            None => drop(queues.remove(tenant)),
+        }
+    }
+
     pub(crate) fn set_latency(&self, latency: Duration) {
         *self.latency.lock().unwrap() = latency;
     }
@@ -63,6 +87,11 @@ impl MemorySink {
     /// The published prices, in order.
     pub(crate) fn prices(&self) -> Vec<Event> {
         self.prices.lock().unwrap().clone()
+    }
+
+    fn broken_queue(&self, event: &Event) -> Option<BrokenQueue> {
+        let queues = self.broken_queues.lock().unwrap();
+        queues.get(event.key.tenant_id.as_str()).copied()
     }
 
     /// Waits until the published statuses satisfy `wanted`, which `what` describes.
@@ -96,33 +125,33 @@ impl MemorySink {
 }
 
 impl StatusSink for MemorySink {
-    async fn publish(&self, events: &[Event]) -> Vec<Result<(), SinkError>> {
+    async fn publish(&self, event: &Event) -> Result<(), SinkError> {
         let latency = *self.latency.lock().unwrap();
         tokio::time::sleep(latency).await;
         if self.down.load(Ordering::SeqCst) {
-            return events
-                .iter()
-                .map(|_| Err(SinkError("the sink is down".into())))
-                .collect();
+            return Err(SinkError::Unavailable("the sink is down".into()));
         }
-        let refused = self.refusals.swap(0, Ordering::SeqCst);
-        self.refusals
-            .store(refused.saturating_sub(events.len()), Ordering::SeqCst);
-        let (statuses, prices): (Vec<Event>, Vec<Event>) = events
-            .iter()
-            .skip(refused)
-            .cloned()
-            .partition(|event| event.status.is_some());
-        self.events.lock().unwrap().extend(statuses);
-        self.prices.lock().unwrap().extend(prices);
-        self.count.send_modify(|count| *count += events.len());
-        let result = |n| {
-            if n < refused {
-                Err(SinkError("refused".into()))
-            } else {
-                Ok(())
-            }
+        let refuse_one = |left: usize| left.checked_sub(1);
+        let refused = self
+            .refusals
+            .fetch_update(Ordering::SeqCst, Ordering::SeqCst, refuse_one);
+        if refused.is_ok() {
+            return Err(SinkError::Refused("refused".into()));
+        }
+        let published = if event.status.is_some() {
+            &self.events
+        } else {
+            &self.prices
         };
-        (0..events.len()).map(result).collect()
+        published.lock().unwrap().push(event.clone());
+        self.count.send_modify(|count| *count += 1);
+        match self.broken_queue(event) {
+            None => Ok(()),
+            Some(BrokenQueue::Refuses) => Err(SinkError::Refused("a queue is full".into())),
+            Some(BrokenQueue::IsSilent) => {
+                tokio::time::sleep(CONFIRM_TIMEOUT).await;
+                Err(SinkError::Unconfirmed("a queue is silent".into()))
+            }
+        }
     }
 }

@@ -17,6 +17,10 @@ pub(super) enum Bug {
     PublishBeforeCommit,
     /// A status that the broker refused is published again after those that follow it.
     PublishRefusedLater,
+    /// A refused status is published again many times.
+    RepeatRefused,
+    /// While one tenant's statuses are refused, those of others wait.
+    RefusedStopsOthers,
     /// The deadline isn't checked again after a wait.
     ForgetExpiry,
     /// Requests lose their user, so that none is superseded.
@@ -38,7 +42,7 @@ pub(super) enum Bug {
 impl Bug {
     /// Those that a usual run must find. [`IgnoreClockSteps`](Self::IgnoreClockSteps) shows only
     /// where the ledger's clock steps.
-    pub(super) const ALL: [Self; 14] = [
+    pub(super) const ALL: [Self; 16] = [
         Self::SkipSettling,
         Self::LateMeansFailed,
         Self::FollowRedirect,
@@ -46,6 +50,8 @@ impl Bug {
         Self::AckBeforeCommit,
         Self::PublishBeforeCommit,
         Self::PublishRefusedLater,
+        Self::RepeatRefused,
+        Self::RefusedStopsOthers,
         Self::ForgetExpiry,
         Self::ForgetUsers,
         Self::ForgetCancellations,

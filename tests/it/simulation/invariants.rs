@@ -2,6 +2,7 @@
 
 mod calls;
 mod order;
+mod queues;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
@@ -110,6 +111,9 @@ pub(super) fn check(world: &World) -> Result<Stats, String> {
         ));
     }
     order::check(world)?;
+    if world.plan.only_broken_queue {
+        queues::check(world)?;
+    }
     calls::one_call_per_user(world, &published)?;
     calls::before_deadlines(world, &published)?;
     calls::within_rate_limits(world)?;

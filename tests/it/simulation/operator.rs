@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use voice_otp_schemas::Timestamp;
 
@@ -22,6 +23,9 @@ pub(super) struct Pause {
 
 /// The longest step of the ledger's clock.
 const LONGEST_STEP_MS: u64 = 15_000;
+/// For how long a consumer's queue is broken, and how much longer at most.
+const SHORTEST_BROKEN: Duration = Duration::from_secs(5);
+const LONGEST_BROKEN_MS: u64 = 60_000;
 const FIRST_WARM_UP_NUMBER: u32 = 100;
 
 /// Pauses and resumes tenants and accounts, and changes rates and restores them. At the end
@@ -48,6 +52,14 @@ pub(super) async fn operate(world: Arc<World>) {
         set_tenant_paused(&world, tenant, false);
         set_account_paused(&world, n, false);
     }
+}
+
+/// Breaks a consumer's queue, and mends it.
+pub(super) async fn break_queue(world: Arc<World>) {
+    *world.queues.broken.lock().unwrap() = world.plan.broken_queue;
+    tokio::time::sleep(SHORTEST_BROKEN).await;
+    world.pause(LONGEST_BROKEN_MS).await;
+    *world.queues.broken.lock().unwrap() = None;
 }
 
 fn set_tenant_paused(world: &World, tenant: &'static str, paused: bool) {

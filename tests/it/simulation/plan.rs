@@ -11,6 +11,7 @@ use voice_otp_store::ledger::Limits;
 
 use super::bug::Bug;
 use super::fault_injector::Odds;
+use crate::memory::BrokenQueue;
 use crate::memory::sample::draft;
 
 /// The plan of a run.
@@ -25,6 +26,10 @@ pub(super) struct Plan {
     pub(super) callbacks: bool,
     /// Whether the ledger's clock steps.
     pub(super) clock_steps: bool,
+    /// The tenant that has a queue which doesn't take its statuses, and what the queue does.
+    pub(super) broken_queue: Option<(&'static str, BrokenQueue)>,
+    /// Whether that queue is the only fault.
+    pub(super) only_broken_queue: bool,
     /// The await at which the first worker crashes, and whether it does so after the effect.
     pub(super) crash_at: Option<(u64, bool)>,
     pub(super) bug: Option<Bug>,
@@ -91,10 +96,34 @@ impl Plan {
             redirect: odds(80),
             listener: odds(400),
         };
+        // Drawn apart, so that the rest of a seed's plan doesn't depend on it.
+        let mut queues = StdRng::seed_from_u64(seed ^ 0x9e37);
+        let broken_queue = queues.random_bool(0.3).then(|| {
+            let broken = if queues.random_bool(0.6) {
+                BrokenQueue::Refuses
+            } else {
+                BrokenQueue::IsSilent
+            };
+            (TENANTS[queues.random_range(0..TENANTS.len())].0, broken)
+        });
+        let only_broken_queue = broken_queue.is_some() && queues.random_bool(0.3);
+        let workers = rng.random_range(1..4);
+        if only_broken_queue {
+            return Self {
+                broken_queue,
+                only_broken_queue,
+                workers: 1,
+                crash_at: None,
+                bug,
+                ..Self::crashing_at(seed, 0, false)
+            };
+        }
         Self {
             seed,
-            workers: rng.random_range(1..4),
+            workers,
             odds,
+            broken_queue,
+            only_broken_queue,
             max_calls: rng.random_bool(0.4).then(|| rng.random_range(1..3)),
             callbacks: rng.random_bool(0.5),
             clock_steps: clock_steps(seed) && rng.random_bool(0.7),
@@ -112,6 +141,8 @@ impl Plan {
             max_calls: seed.is_multiple_of(2).then_some(2),
             callbacks: seed.is_multiple_of(2),
             clock_steps: false,
+            broken_queue: None,
+            only_broken_queue: false,
             crash_at: Some((nth, after)),
             bug: None,
         }

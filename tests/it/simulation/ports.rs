@@ -15,7 +15,7 @@ use crate::memory::clock::Now;
 
 pub(super) use directory::SimDirectory;
 pub(super) use ledger::SimLedger;
-pub(super) use sink::SimSink;
+pub(super) use sink::{Queues, SimSink};
 pub(super) use telephony::SimTelephony;
 
 /// The ports of a simulated worker.

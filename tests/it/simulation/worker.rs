@@ -56,7 +56,9 @@ pub(super) async fn run_workers(world: Arc<World>, position: usize) {
             },
             SimSink {
                 sink: world.sink.clone(),
+                queues: Arc::clone(&world.queues),
                 faults: faults.clone(),
+                true_time: Arc::clone(&world.now),
                 bug,
             },
         );
@@ -85,7 +87,7 @@ pub(super) async fn run_workers(world: Arc<World>, position: usize) {
             });
             // Some workers shut down gracefully.
             let longest = Duration::from_millis(world.below(20_000));
-            let shuts_down = !faults_are_over && world.chance(150);
+            let shuts_down = !faults_are_over && !world.plan.only_broken_queue && world.chance(150);
             tokio::select! {
                 () = faults.crashed() => {}
                 () = tokio::time::sleep(longest), if shuts_down => {

@@ -21,6 +21,7 @@ use super::plan::{
     self, COMPLETION_TIMEOUT, FAULTY_PHASE, IDLE, LEAD, Plan, QUIET_PHASE, Stats, TENANTS,
     tenant_settings,
 };
+use super::ports::Queues;
 use super::worker::{self, Worker};
 use super::{broker, invariants};
 use crate::memory::clock::{self, Now};
@@ -46,7 +47,9 @@ pub(super) struct Published {
 pub(super) struct World {
     pub(super) ledger: MemoryLedger,
     pub(super) telephony: MemoryTelephony,
+    /// The status log.
     pub(super) sink: MemorySink,
+    pub(super) queues: Arc<Queues>,
     pub(super) plan: Plan,
     /// The true time, which publishers and Twilio have.
     pub(super) now: Now,
@@ -113,6 +116,7 @@ pub(super) async fn run(plan: &Plan) -> Result<Stats, String> {
         ledger,
         telephony,
         sink: MemorySink::new(),
+        queues: Arc::default(),
         plan: plan.clone(),
         now,
         ahead_ms,
@@ -146,6 +150,9 @@ pub(super) async fn run(plan: &Plan) -> Result<Stats, String> {
         &world,
     ))));
     drop(tokio::task::spawn(operator::operate(Arc::clone(&world))));
+    drop(tokio::task::spawn(operator::break_queue(Arc::clone(
+        &world,
+    ))));
     if plan.clock_steps {
         drop(tokio::task::spawn(operator::step_clock(Arc::clone(&world))));
     }

@@ -16,6 +16,7 @@
 //! | a permit of `VOICE_OTP_CONCURRENCY` is acquired or released | `attempts_in_flight` | gauge | |
 //! | this worker acquires or releases a delivery | `deliveries_owned` | gauge | |
 //! | a delivery of any worker has no final status long after its code's expiry; must be 0 | `overdue_deliveries` | gauge | |
+//! | a status is not published again, since a queue refused or didn't confirm it too often | `statuses_given_up_total` | counter | `cause`: `refused`, `unconfirmed` |
 //! | a second final status of a delivery is published; must be 0 | `duplicate_final_statuses_total` | counter | |
 
 use std::fmt;
@@ -45,6 +46,8 @@ struct Snapshot {
     orphaned_calls: u64,
     account_circuits: u64,
     credential_circuits: u64,
+    statuses_refused: u64,
+    statuses_unconfirmed: u64,
     duplicate_final_statuses: u64,
     clock_steps: u64,
     overdue_deliveries: u64,
@@ -74,6 +77,8 @@ impl Snapshot {
             orphaned_calls: read(&counts.orphaned_calls),
             account_circuits: read(&counts.account_circuits),
             credential_circuits: read(&counts.credential_circuits),
+            statuses_refused: read(&counts.statuses_refused),
+            statuses_unconfirmed: read(&counts.statuses_unconfirmed),
             duplicate_final_statuses: read(&counts.duplicate_final_statuses),
             clock_steps: read(&counts.clock_steps),
             overdue_deliveries: read(&counts.overdue_deliveries),
@@ -143,6 +148,15 @@ impl Collector for Snapshot {
             ("credentials", self.credential_circuits),
         ] {
             ConstCounter::new(value).encode(circuits.encode_family(&[("kind", kind)])?)?;
+        }
+        let help = "Statuses not published again, since a queue refused or did not confirm them";
+        let mut given_up =
+            encoder.encode_descriptor("statuses_given_up", help, None, MetricType::Counter)?;
+        for (cause, value) in [
+            ("refused", self.statuses_refused),
+            ("unconfirmed", self.statuses_unconfirmed),
+        ] {
+            ConstCounter::new(value).encode(given_up.encode_family(&[("cause", cause)])?)?;
         }
         let gauges = [
             (

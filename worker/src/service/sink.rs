@@ -21,25 +21,19 @@ impl Sink {
 }
 
 impl StatusSink for Sink {
-    async fn publish(&self, events: &[Event]) -> Vec<Result<(), SinkError>> {
-        // All are sent before the first confirm is awaited.
-        let mut queued = Vec::with_capacity(events.len());
-        for event in events {
-            queued.push(self.publisher.enqueue(message(event)).await);
-        }
-        let mut results = Vec::with_capacity(events.len());
-        for confirm in queued {
-            let result = match confirm {
-                Ok(confirmed) => confirmed.await.unwrap_or(Err(PublishError::Closed)),
-                Err(error) => Err(error),
-            };
-            results.push(match result {
-                // No queue is bound for this status: consumers choose what they receive.
-                Err(PublishError::Unroutable(_)) => Ok(()),
-                result => result.map_err(|error| SinkError(Box::new(error))),
-            });
-        }
-        results
+    async fn publish(&self, event: &Event) -> Result<(), SinkError> {
+        let Err(error) = self.publisher.publish(message(event)).await else {
+            return Ok(());
+        };
+        Err(match error {
+            // No queue is bound for this status: consumers choose what they receive.
+            PublishError::Unroutable(_) => return Ok(()),
+            PublishError::Nacked | PublishError::Invalid(_) => SinkError::Refused(error.into()),
+            PublishError::SilentQueue => SinkError::Unconfirmed(error.into()),
+            PublishError::Unconfirmed(_) | PublishError::Closed => {
+                SinkError::Unavailable(error.into())
+            }
+        })
     }
 }
 

@@ -1,6 +1,6 @@
 //! The invariant of the order in which a consumer receives statuses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::Ordering;
 
 use voice_otp_schemas::DeliveryKey;
@@ -10,7 +10,8 @@ use crate::simulation::world::World;
 /// The statuses of a delivery arrive in the order of their sequences. One that arrived may come
 /// again, if something failed.
 pub(super) fn check(world: &World) -> Result<(), String> {
-    let failures = world.faults() + world.crashes.load(Ordering::Relaxed) > 0;
+    let failures = world.faults() + world.crashes.load(Ordering::Relaxed) > 0
+        || world.plan.broken_queue.is_some();
     let mut last: HashMap<DeliveryKey, u32> = HashMap::new();
     for event in world.sink.events() {
         let (key, sequence) = (event.key, event.sequence);
@@ -24,6 +25,22 @@ pub(super) fn check(world: &World) -> Result<(), String> {
             return Err(format!("{key}: {sequence} came again, and nothing failed"));
         }
         *highest = sequence.max(*highest);
+    }
+    confirmed_in_order(world)
+}
+
+/// A queue that refuses some statuses receives the others in order, too.
+fn confirmed_in_order(world: &World) -> Result<(), String> {
+    let mut received: HashMap<DeliveryKey, BTreeSet<u32>> = HashMap::new();
+    for event in &*world.queues.confirmed.lock().unwrap() {
+        let (key, sequence) = (&event.key, event.sequence);
+        let earlier = received.entry(key.clone()).or_default();
+        let is_first = earlier.insert(sequence);
+        if is_first && earlier.last() != Some(&sequence) {
+            return Err(format!(
+                "{key}: a queue received {sequence} only after {earlier:?}"
+            ));
+        }
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The ledger, as one worker reaches it: what stands here for the store gives a statement up after
 //! [`CALL_TIMEOUT`](crate::simulation::plan::CALL_TIMEOUT), as the store does.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use voice_otp::account::{AccountSid, CallSid};
@@ -158,7 +159,9 @@ impl Ledger for SimLedger {
         let mut group = group.to_vec();
         if self.bug == Some(Bug::PublishBeforeCommit) {
             for change in &group {
-                drop(self.sink.publish(&change.events).await);
+                for event in &change.events {
+                    drop(self.sink.publish(event).await);
+                }
             }
         }
         if self.bug == Some(Bug::NoFence) {
@@ -315,8 +318,14 @@ impl Ledger for SimLedger {
         worker: WorkerEpoch,
         after: Timestamp,
         limit: usize,
+        without: &HashSet<TenantId>,
     ) -> Result<(Vec<Event>, Option<Timestamp>), LedgerError> {
-        self.pass(|ledger| async move { ledger.find_own_unpublished(worker, after, limit).await })
-            .await
+        let without = without.clone();
+        self.pass(|ledger| async move {
+            ledger
+                .find_own_unpublished(worker, after, limit, &without)
+                .await
+        })
+        .await
     }
 }
