@@ -8,6 +8,7 @@ mod program;
 mod proxy;
 pub(crate) mod raw_amqp;
 mod servers;
+mod silent_queue;
 
 use std::time::Duration;
 
@@ -26,6 +27,7 @@ pub(crate) use broker::{Broker, Statuses};
 pub(crate) use program::{Console, Program, Worker};
 pub(crate) use proxy::{Direction, Proxy};
 pub(crate) use servers::Servers;
+pub(crate) use silent_queue::SilentQueue;
 
 use crate::database::Database;
 

@@ -30,5 +30,6 @@ mod redialling;
 mod server_checks;
 mod speech_recognition;
 mod speech_settings;
+mod status_queues;
 mod tenant_check;
 mod voicemail;

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use voice_otp_publisher::{Message, PublishError, Publisher, Settings, topology};
 use zeroize::Zeroizing;
 
-use crate::harness::{Broker, Proxy};
+use crate::harness::{Broker, Proxy, SilentQueue};
 
 fn message(id: usize, routing_key: &str) -> Message {
     Message {
@@ -113,5 +113,78 @@ async fn a_lost_connection_is_reestablished_and_waiting_messages_are_published()
     );
     publisher.close().await;
     hasty.close().await;
+    broker.delete().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_queue_that_never_confirms_delays_no_other_message_and_hides_no_unroutable_one() {
+    let broker = Broker::fresh().await;
+    let silent = topology::CANCELLED_KEY;
+    let proxy = SilentQueue::before(broker.address(), silent).await;
+    let url = proxy.in_place_of(secrecy::ExposeSecret::expose_secret(&broker.url));
+    let publisher = Publisher::start(Settings {
+        timeout: Duration::from_secs(2),
+        ..Settings::new(url.into(), "/test")
+    })
+    .unwrap();
+    let mut unconfirmed = Vec::new();
+    let started = std::time::Instant::now();
+    let (mut id, mut stored) = (0, 0);
+    // Until the messages to the silent queue are given up, and a while longer.
+    while started.elapsed() < Duration::from_secs(8) {
+        if unconfirmed.len() < 10 {
+            id += 1;
+            let result = publisher.enqueue(message(id, silent)).await.unwrap();
+            unconfirmed.push(result);
+        }
+        let batch: Vec<(usize, &str)> = (0..50)
+            .map(|n| {
+                (
+                    id + 1 + n,
+                    if n % 5 == 0 {
+                        "nowhere"
+                    } else {
+                        "otp.requested"
+                    },
+                )
+            })
+            .collect();
+        id += batch.len();
+        let publishing = join_all(batch.into_iter().map(async |(id, key)| {
+            let result = publisher.publish(message(id, key)).await;
+            match key {
+                "nowhere" => matches!(result, Err(PublishError::Unroutable(_))),
+                _ => result.is_ok(),
+            }
+        }));
+        let truthful = tokio::time::timeout(Duration::from_secs(4), publishing)
+            .await
+            .expect("no message waits for another's confirm");
+        assert!(truthful.iter().all(|truthful| *truthful));
+        stored += 40;
+    }
+    let results = join_all(unconfirmed).await;
+    assert!(
+        results
+            .iter()
+            .all(|result| *result == Ok(Err(PublishError::SilentQueue))),
+        "{results:?}"
+    );
+    assert_eq!(proxy.connections(), 1, "the connection is alive");
+    assert_eq!(broker.depth(topology::REQUESTS).await, stored + 10);
+
+    // Many messages that are never confirmed wear a channel out. It is replaced, and others go on.
+    let many = join_all((0..40).map(|n| publisher.publish(message(1_000_000 + n, silent))));
+    let others = async {
+        for n in 0..40 {
+            let result = publisher.publish(message(2_000_000 + n, "otp.requested"));
+            result.await.unwrap();
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+    };
+    let (many, ()) = tokio::join!(many, others);
+    assert!(many.iter().all(Result::is_err), "{many:?}");
+    assert!((2..=4).contains(&proxy.connections()));
+    publisher.close().await;
     broker.delete().await;
 }
