@@ -4,13 +4,13 @@
 //! still has the `revision` that the change was computed from, so a late write of a former owner is
 //! refused, and a change that lost the race is computed again on the newer value.
 
+mod attempt_id;
 mod change;
 mod state;
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use uuid::Uuid;
 use voice_otp_schemas::envelope::Trace;
 use voice_otp_schemas::request::rfc3339;
 use voice_otp_schemas::status::{Status, StatusData, Timings};
@@ -19,12 +19,9 @@ use voice_otp_schemas::{Context, DeliveryKey, Extension, Locale, OtpCode, PhoneN
 use crate::account::{AccountSid, CallSid};
 use crate::settings::policy::Voicemail;
 
+pub use attempt_id::{AttemptId, Origin};
 pub use change::{Change, EndedAttempt, StatusDetails};
 pub use state::{CancelCause, Played, State};
-
-/// The id of one attempt. It is random, because it stands in the URL that Twilio calls back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub struct AttemptId(pub Uuid);
 
 /// A keyed hash of account, From and To. The ledger allows one attempt at a time for each, so that
 /// two calls in Twilio's call list can't be mistaken for each other. Only the ledger computes it.

@@ -5,34 +5,48 @@ use std::time::Duration;
 
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
+use voice_otp_schemas::keys::Keyring;
 
 use super::sync::lock;
 use crate::delivery::AttemptId;
 
 /// A random number generator that tasks share. In production the system seeds it; a test seeds it
 /// with a number, so that a run repeats.
-pub struct SharedRng(Mutex<StdRng>);
+pub struct SharedRng {
+    rng: Mutex<StdRng>,
+    /// Tags attempt ids; `None` for a run that must repeat without keys.
+    keys: Option<Keyring>,
+}
 
 impl SharedRng {
-    /// A generator that the system seeds.
-    pub fn from_system() -> Self {
-        Self(Mutex::new(rand::make_rng()))
+    /// A generator that the system seeds. Its attempt ids are tagged with the first key.
+    pub fn from_system(keys: Keyring) -> Self {
+        Self {
+            rng: Mutex::new(rand::make_rng()),
+            keys: Some(keys),
+        }
     }
 
-    /// A generator that yields the same numbers for the same seed.
+    /// A generator that yields the same numbers for the same seed. Its attempt ids have no tag.
     pub fn seeded(seed: u64) -> Self {
-        Self(Mutex::new(StdRng::seed_from_u64(seed)))
+        Self {
+            rng: Mutex::new(StdRng::seed_from_u64(seed)),
+            keys: None,
+        }
     }
 
-    /// A new attempt id: 122 random bits, so that it can't be guessed.
+    /// A new attempt id, with so many random bits that it can't be guessed.
     pub fn attempt_id(&self) -> AttemptId {
-        let bytes: [u8; 16] = lock(&self.0).random();
-        AttemptId(uuid::Builder::from_random_bytes(bytes).into_uuid())
+        let bytes: [u8; 16] = lock(&self.rng).random();
+        match &self.keys {
+            Some(keys) => AttemptId::tagged(bytes, keys),
+            None => AttemptId(uuid::Builder::from_random_bytes(bytes).into_uuid()),
+        }
     }
 
     /// A duration below `limit`, uniformly distributed (full jitter).
     pub fn duration_below(&self, limit: Duration) -> Duration {
-        let fraction: f64 = lock(&self.0).random();
+        let fraction: f64 = lock(&self.rng).random();
         limit.mul_f64(fraction)
     }
 }

@@ -8,6 +8,7 @@ mod broker_tls;
 mod broker_topology;
 mod call_instructions;
 mod call_outcomes;
+mod callbacks;
 mod canary;
 mod chaos;
 mod clock_steps;

@@ -30,7 +30,7 @@ use crate::config::WorkerSettings;
 use crate::server_check;
 use clock::BootClock;
 use dead_letters::DeadLetters;
-use http::Http;
+use http::{CallbackGuard, Http};
 use intake::Intake;
 use sink::Sink;
 
@@ -92,7 +92,7 @@ pub(crate) async fn serve(
     let (engine, background): (_, BackgroundTasks<ProductionPorts>) = Engine::start(
         ports,
         settings.tuning.clone(),
-        SharedRng::from_system(),
+        SharedRng::from_system(settings.keys.clone()),
         BootClock,
         &name,
     )
@@ -112,6 +112,7 @@ pub(crate) async fn serve(
         engine: Arc::clone(&engine),
         directory,
         twilio,
+        callbacks: CallbackGuard::new(settings.keys.clone()),
         publisher: publisher.clone(),
         is_consuming: Arc::clone(&is_consuming),
         health,

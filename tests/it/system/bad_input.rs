@@ -321,11 +321,18 @@ async fn a_callback_without_a_valid_signature_changes_nothing() {
         413
     );
     let unknown = format!("/twilio/status/{}", uuid::Uuid::new_v4().simple());
-    assert_eq!(post(unknown, form.clone(), None, form_type).await, 404);
+    let signature = Some("RSOYDt4T1cUTdK1PDd93/VVr8B8=");
     assert_eq!(
-        post("/twilio/status/nonsense".to_owned(), form, None, form_type).await,
+        post(unknown.clone(), form.clone(), signature, form_type).await,
         404
     );
+    assert_eq!(
+        post(unknown, form.clone(), None, form_type).await,
+        403,
+        "a request without a signature learns nothing"
+    );
+    let nonsense = "/twilio/status/nonsense".to_owned();
+    assert_eq!(post(nonsense, form, None, form_type).await, 404);
     statuses.until_finals(1, Duration::from_secs(30)).await;
     assert_eq!(
         statuses.names("forged").last(),

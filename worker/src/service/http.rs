@@ -1,5 +1,6 @@
 //! The HTTP server: health, metrics and Twilio's callbacks.
 
+mod callback_guard;
 mod callbacks;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use voice_otp_publisher::Publisher;
 use voice_otp_store::Health;
 use voice_otp_twilio::client::{Client, PROBE_PATH};
 
+pub(super) use self::callback_guard::CallbackGuard;
 use super::metrics;
 
 /// What the handlers use.
@@ -28,6 +30,8 @@ pub(super) struct Http<P: Ports> {
     pub(super) directory: P::Directory,
     /// Knows the URLs that Twilio was given.
     pub(super) twilio: Client,
+    /// Refuses made-up callbacks.
+    pub(super) callbacks: CallbackGuard,
     pub(super) publisher: Publisher,
     /// Written by the intake: whether its consumers are running.
     pub(super) is_consuming: Arc<AtomicBool>,

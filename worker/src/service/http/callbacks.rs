@@ -103,6 +103,7 @@ pub(super) async fn probe<P: Ports>(
         let params = read_form(&headers, &body)?;
         // An unsigned request learns nothing, not even which tenants exist.
         headers.get(SIGNATURE).ok_or(StatusCode::FORBIDDEN)?;
+        http.callbacks.admit_probe()?;
         let tenant = params.iter().find(|(name, _)| name == "Tenant");
         let tenant = tenant.and_then(|(_, tenant)| TenantId::parse(tenant).ok());
         let tenant = tenant.ok_or(StatusCode::BAD_REQUEST)?;
@@ -129,6 +130,9 @@ async fn read_signed<P: Ports>(
         .map(AttemptId)
         .map_err(|_| StatusCode::NOT_FOUND)?;
     let params = read_form(headers, body)?;
+    // Before the database is asked. The signature is checked with the tenant's token, below.
+    headers.get(SIGNATURE).ok_or(StatusCode::FORBIDDEN)?;
+    http.callbacks.admit_attempt(attempt_id)?;
     let attempt = http
         .engine
         .attempt(attempt_id)
