@@ -16,8 +16,10 @@ mod version;
 
 use std::sync::Arc;
 
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::header::CONTENT_TYPE;
 use axum::routing::{any, get};
-use axum::{Json, Router};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -26,11 +28,12 @@ use crate::state::Console;
 
 pub(crate) fn router(console: Arc<Console>) -> Router {
     let (router, document) = routes();
-    let document = document::complete(&document);
+    let document = Bytes::from(document::complete(&document).to_string());
+    let headers = [(CONTENT_TYPE, "application/json")];
     router
         .route(
             "/api/v1/openapi.json",
-            get(move || async { Json(document) }),
+            get(move || async move { (headers, document) }),
         )
         .route("/api/{*rest}", any(|| async { Problem::not_found() }))
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })

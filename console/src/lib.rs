@@ -21,7 +21,6 @@ mod state;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::header::{
@@ -33,12 +32,15 @@ use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use voice_otp_server::Limits;
 
 use self::state::Console;
 pub use self::state::Settings;
 
 /// The longest request body: forms and settings are small.
 const MAX_BODY_BYTES: usize = 64 * 1024;
+/// Connections at once from one address: of an office, perhaps.
+const MAX_CONNECTIONS_PER_ADDRESS: usize = 1_000;
 /// How long requests in progress may take after shutdown begins.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
 /// Browsers load nothing from other origins and run nothing inline.
@@ -50,33 +52,35 @@ const CONTENT_POLICY: &str = "default-src 'none'; style-src 'self'; script-src '
 /// progress for up to five seconds.
 ///
 /// # Errors
-/// The database can't be reached or has another schema, a setting can't be used, or the listener
-/// fails.
+/// The database can't be reached or has another schema, or a setting can't be used.
 pub async fn serve(
     settings: Settings,
     listener: TcpListener,
     stop: CancellationToken,
 ) -> anyhow::Result<()> {
     let amqp_url = settings.amqp_url.clone();
+    let limits = Limits {
+        max_connections_per_address: Some(MAX_CONNECTIONS_PER_ADDRESS),
+        trusted_proxies: settings.trusted_proxies.clone(),
+        ..Limits::default()
+    };
     let console = Arc::new(Console::connect(settings, stop.clone()).await?);
     let publisher = console.publisher.clone();
     let tasks = TaskTracker::new();
     tasks.spawn(Arc::clone(&console.hub).read_statuses(amqp_url, stop.clone()));
-    let serving = axum::serve(listener, router(console))
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
-    let served = tokio::select! {
-        served = serving.into_future() => served,
+    tokio::select! {
+        () = voice_otp_server::serve(listener, router(console), limits, stop.clone()) => {}
         // A client that no longer reads would keep the server from ending.
         () = async {
             stop.cancelled().await;
             tokio::time::sleep(SHUTDOWN_GRACE).await;
-        } => Ok(()),
-    };
+        } => {}
+    }
     stop.cancel();
     tasks.close();
     tasks.wait().await;
     publisher.close().await;
-    served.context("serve the console")
+    Ok(())
 }
 
 fn router(console: Arc<Console>) -> Router {

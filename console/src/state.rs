@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use voice_otp_publisher::Publisher;
+use voice_otp_server::client_address::TrustedProxies;
 use voice_otp_store::Keyring;
 use voice_otp_store::pool::Pool;
 use voice_otp_twilio::client::{self, Client};
@@ -31,6 +32,9 @@ pub struct Settings {
     pub public_url: Option<Url>,
     /// Whether browsers reach the console over https. The session cookie is then `Secure`.
     pub https: bool,
+    /// The proxies that say in `X-Forwarded-For` whose request it is. Without any, the limits for
+    /// an address apply to the peer's.
+    pub trusted_proxies: TrustedProxies,
 }
 
 /// What every request needs.

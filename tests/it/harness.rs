@@ -24,7 +24,7 @@ use voice_otp_store::Keyring;
 use voice_otp_store::settings;
 
 pub(crate) use broker::{Broker, Statuses};
-pub(crate) use program::{Console, Program, Worker};
+pub(crate) use program::{Console, Program, Worker, memory_bytes};
 pub(crate) use proxy::{Direction, Proxy};
 pub(crate) use servers::Servers;
 pub(crate) use silent_queue::SilentQueue;

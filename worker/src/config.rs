@@ -7,6 +7,7 @@ use url::Url;
 use voice_otp::Tuning;
 use voice_otp_publisher::connection;
 use voice_otp_publisher::topology::LaneCount;
+use voice_otp_server::client_address::TrustedProxies;
 use voice_otp_store::{DatabaseUrl, Keyring};
 
 use crate::args::{Broker, Cleartext, Database, EncryptionKeys, TwilioUrls, Worker};
@@ -184,6 +185,14 @@ impl ArgumentChecker {
     pub(crate) fn twilio_urls(&mut self, urls: &TwilioUrls) -> (Option<Url>, Option<Url>) {
         let twilio_url = self.url("VOICE_OTP_TWILIO_URL", urls.twilio_url.as_deref());
         (twilio_url, self.public_url(urls))
+    }
+
+    /// The proxies in front of the console.
+    pub(crate) fn trusted_proxies(&mut self, text: &str) -> Option<TrustedProxies> {
+        let proxies = TrustedProxies::parse(text);
+        proxies
+            .map_err(|error| self.reject(format!("VOICE_OTP_CONSOLE_TRUSTED_PROXIES: {error}")))
+            .ok()
     }
 
     /// An http or https URL. An empty text counts as unset: Compose can't unset a variable.

@@ -66,6 +66,15 @@ impl Console {
         console
     }
 
+    /// The host and port on which it listens.
+    pub(crate) fn address(&self) -> &str {
+        &self.address
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("the process is running")
+    }
+
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
@@ -186,6 +195,14 @@ impl Program {
     }
 }
 
+/// The memory of a process that is in use: its resident set.
+pub(crate) fn memory_bytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = resident.unwrap().trim().trim_end_matches(" kB");
+    kilobytes.parse::<u64>().unwrap() * 1024
+}
+
 /// A port that is free at the moment.
 pub(super) fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0")
@@ -280,6 +297,10 @@ impl Worker {
         };
         let in_time = tokio::time::timeout(Duration::from_secs(20), logged).await;
         assert!(in_time.is_ok(), "{text}, {times} times: {}", self.log());
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("the process is running")
     }
 
     /// How many threads of the process have this name.

@@ -30,6 +30,16 @@ pub struct Console {
         value_name = "BOOL"
     )]
     pub https: bool,
+    /// Addresses or networks of the proxies in front of the console, separated by commas: the
+    /// limits for a client's address apply to the one in their X-Forwarded-For, instead of theirs
+    #[arg(
+        long,
+        env = "VOICE_OTP_CONSOLE_TRUSTED_PROXIES",
+        default_value = "",
+        hide_default_value = true,
+        value_name = "ADDRESS,…"
+    )]
+    pub trusted_proxies: String,
     /// The broker, for test calls and live statuses.
     #[command(flatten)]
     pub broker: Broker,

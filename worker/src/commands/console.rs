@@ -16,6 +16,7 @@ pub(super) async fn run(args: &Console) -> Result<(), CommandError> {
     let database_url = checker.database(&args.database);
     let keys = checker.keys(&args.keys);
     let (twilio_url, public_url) = checker.twilio_urls(&args.twilio);
+    let trusted_proxies = checker.trusted_proxies(&args.trusted_proxies);
     let settings = checker.finish(|| {
         Some(Settings {
             amqp_url: amqp_url?,
@@ -24,6 +25,7 @@ pub(super) async fn run(args: &Console) -> Result<(), CommandError> {
             twilio_url,
             public_url,
             https: args.https,
+            trusted_proxies: trusted_proxies?,
         })
     })?;
     server_check::once(&settings.database_url, Program::Console).await?;
@@ -36,6 +38,12 @@ pub(super) async fn run(args: &Console) -> Result<(), CommandError> {
             %address,
             "the console is served without encryption beyond this machine: put an https proxy in \
              front of it and set VOICE_OTP_CONSOLE_HTTPS"
+        );
+    }
+    if settings.https && settings.trusted_proxies.is_empty() {
+        tracing::warn!(
+            "no trusted proxy is set, so all clients behind the https proxy share the limits of \
+             one address: set VOICE_OTP_CONSOLE_TRUSTED_PROXIES"
         );
     }
     tracing::info!(%address, "console started");

@@ -5,6 +5,7 @@ mod callbacks;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, State};
@@ -17,6 +18,7 @@ use tokio_util::sync::CancellationToken;
 use voice_otp::engine::Engine;
 use voice_otp::ports::Ports;
 use voice_otp_publisher::Publisher;
+use voice_otp_server::Limits;
 use voice_otp_store::Health;
 use voice_otp_twilio::client::{Client, PROBE_PATH};
 
@@ -41,6 +43,10 @@ pub(super) struct Http<P: Ports> {
 
 /// The limit of a request's body. Twilio's callbacks have a few hundred bytes.
 const MAX_BODY_BYTES: usize = 16 * 1024;
+/// Connections at once: far more than there are requests in progress.
+const MAX_CONNECTIONS: usize = 1_024;
+/// How long a request's body may take.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Serves until `closed` is cancelled and every request is answered.
 pub(super) async fn serve<P: Ports>(
@@ -48,14 +54,13 @@ pub(super) async fn serve<P: Ports>(
     listener: TcpListener,
     closed: CancellationToken,
 ) {
-    let serving =
-        axum::serve(listener, router(http)).with_graceful_shutdown(closed.cancelled_owned());
-    if let Err(error) = serving.await {
-        tracing::error!(
-            error = &error as &dyn std::error::Error,
-            "the HTTP server failed"
-        );
-    }
+    // Proxies and Twilio share a few addresses, so an address has no limit of its own.
+    let limits = Limits {
+        body_timeout: BODY_TIMEOUT,
+        max_connections: MAX_CONNECTIONS,
+        ..Limits::default()
+    };
+    voice_otp_server::serve(listener, router(http), limits, closed).await;
 }
 
 fn router<P: Ports>(http: Http<P>) -> Router {

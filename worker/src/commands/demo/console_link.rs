@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 use voice_otp_console::{Settings, serve};
+use voice_otp_server::client_address::TrustedProxies;
 use voice_otp_store::access::{self, Role};
 use voice_otp_store::pool::Pool;
 
@@ -46,6 +47,7 @@ impl ConsoleLink {
             twilio_url: Some(twilio_url),
             public_url,
             https: false,
+            trusted_proxies: TrustedProxies::default(),
         };
         let addresses = PORTS.map(|port| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
         let listener = TcpListener::bind(&addresses[..])
