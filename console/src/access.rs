@@ -1,13 +1,15 @@
 //! Authentication by token or session, and what the caller may access.
 
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::FromRequestParts;
+use axum::extract::{ConnectInfo, FromRequestParts};
 use axum::http::header::{AUTHORIZATION, COOKIE};
 use axum::http::request::Parts;
-use axum::http::{HeaderMap, Method};
+use axum::http::{Extensions, HeaderMap, Method};
 use secrecy::{ExposeSecret as _, SecretString};
 use subtle::ConstantTimeEq as _;
+use uuid::Uuid;
 use voice_otp_schemas::TenantId;
 use voice_otp_store::access::{self, Role, Who};
 
@@ -21,6 +23,19 @@ pub(crate) struct Principal {
     session: Option<SecretString>,
 }
 
+/// What a request is sent with: a token or a session, and the client's address.
+pub(crate) struct Credential {
+    kind: Kind,
+    secret: SecretString,
+    client: IpAddr,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Kind {
+    Token,
+    Session,
+}
+
 const COOKIE_NAME: &str = "voice_otp";
 /// Browsers accept this name only over https, for the whole host.
 const SECURE_COOKIE_NAME: &str = "__Host-voice_otp";
@@ -28,32 +43,44 @@ const SECURE_COOKIE_NAME: &str = "__Host-voice_otp";
 const CSRF_HEADER: &str = "x-csrf-token";
 
 impl Principal {
-    /// The owner of the token or session in the headers; `None` if there is no valid one.
+    /// The owner of the token or session of a request; `None` if there is no valid one.
     pub(crate) async fn authenticate(
         console: &Console,
-        headers: &HeaderMap,
+        parts: &Parts,
     ) -> Result<Option<Self>, Problem> {
-        // Another scheme belongs to another party, for example to a proxy.
-        let scheme = headers
-            .get(AUTHORIZATION)
-            .and_then(|value| value.to_str().ok())
-            .and_then(|text| text.split_once(' '));
-        if let Some((_, token)) = scheme.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
-        {
-            let identity = access::by_token(&console.pool, token.trim()).await?;
-            return Ok(identity.map(|identity| Self {
-                identity,
-                session: None,
-            }));
+        match Credential::of(console, parts) {
+            Some(credential) => Self::of(console, &credential).await,
+            None => Ok(None),
         }
-        let Some(session) = session_of(console, headers) else {
+    }
+
+    /// The owner of a credential; `None` if it isn't valid.
+    pub(crate) async fn of(
+        console: &Console,
+        credential: &Credential,
+    ) -> Result<Option<Self>, Problem> {
+        let text = credential.secret.expose_secret();
+        console
+            .credential_limits
+            .admit_credential(credential.client, text)?;
+        let identity = match credential.kind {
+            Kind::Token => access::by_token(&console.pool, text).await?,
+            Kind::Session => access::by_session(&console.pool, text).await?,
+        };
+        let Some(identity) = identity else {
             return Ok(None);
         };
-        let identity = access::by_session(&console.pool, session.expose_secret()).await?;
-        Ok(identity.map(|identity| Self {
-            identity,
-            session: Some(session),
-        }))
+        console.credential_limits.remember_valid(text);
+        let session = match credential.kind {
+            Kind::Token => None,
+            Kind::Session => Some(credential.secret.clone()),
+        };
+        Ok(Some(Self { identity, session }))
+    }
+
+    /// The id of the token.
+    pub(crate) fn token_id(&self) -> Uuid {
+        self.identity.token_id
     }
 
     /// The name of the token.
@@ -120,6 +147,51 @@ impl Principal {
     }
 }
 
+impl Credential {
+    /// The token or session in the headers, if there is one.
+    fn of(console: &Console, parts: &Parts) -> Option<Self> {
+        // Another scheme belongs to another party, for example to a proxy.
+        let scheme = parts
+            .headers
+            .get(AUTHORIZATION)
+            .and_then(|value| value.to_str().ok())
+            .and_then(|text| text.split_once(' '))
+            .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+        let (kind, secret) = match scheme {
+            Some((_, token)) => (Kind::Token, SecretString::from(token.trim())),
+            None => (Kind::Session, session_of(console, &parts.headers)?),
+        };
+        Some(Self {
+            kind,
+            secret,
+            client: client_address(console, &parts.extensions, &parts.headers),
+        })
+    }
+}
+
+impl FromRequestParts<Arc<Console>> for Credential {
+    type Rejection = Problem;
+
+    async fn from_request_parts(
+        parts: &mut Parts,
+        console: &Arc<Console>,
+    ) -> Result<Self, Problem> {
+        Self::of(console, parts).ok_or_else(Problem::unauthorized)
+    }
+}
+
+/// The address of the client that sent a request.
+pub(crate) fn client_address(
+    console: &Console,
+    extensions: &Extensions,
+    headers: &HeaderMap,
+) -> IpAddr {
+    let peer = extensions
+        .get::<ConnectInfo<SocketAddr>>()
+        .map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0.ip());
+    console.trusted_proxies.client_of(peer, headers)
+}
+
 impl FromRequestParts<Arc<Console>> for Principal {
     type Rejection = Problem;
 
@@ -127,7 +199,7 @@ impl FromRequestParts<Arc<Console>> for Principal {
         parts: &mut Parts,
         console: &Arc<Console>,
     ) -> Result<Self, Problem> {
-        let principal = Self::authenticate(console, &parts.headers)
+        let principal = Self::authenticate(console, parts)
             .await?
             .ok_or_else(Problem::unauthorized)?;
         let is_read = matches!(parts.method, Method::GET | Method::HEAD);

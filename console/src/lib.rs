@@ -12,11 +12,15 @@
 mod access;
 mod api;
 mod assets;
+mod credential_limits;
 mod hub;
 mod pages;
 mod problem;
+mod query_turns;
+mod readiness;
 mod services;
 mod state;
+mod stream_limit;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -96,9 +100,10 @@ fn router(console: Arc<Console>) -> Router {
 
 /// The console is ready when the database answers.
 async fn ready(State(console): State<Arc<Console>>) -> (StatusCode, &'static str) {
-    match console.pool.ping().await {
-        Ok(()) => (StatusCode::OK, "database: ok\n"),
-        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "database: down\n"),
+    if console.readiness.is_ready(&console.pool).await {
+        (StatusCode::OK, "database: ok\n")
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, "database: down\n")
     }
 }
 

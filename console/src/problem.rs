@@ -1,8 +1,11 @@
 //! Errors of the API and the pages, in the form of RFC 9457.
 
+use std::num::NonZeroU32;
+use std::time::Duration;
+
 use axum::Json;
-use axum::http::header::{CONTENT_TYPE, WWW_AUTHENTICATE};
-use axum::http::{HeaderValue, StatusCode};
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderName, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -26,6 +29,9 @@ pub(crate) struct Problem {
     /// Page on which the problem can be resolved.
     #[serde(skip_serializing_if = "Option::is_none")]
     link: Option<String>,
+    /// Time after which the request may be sent again, in seconds: the header Retry-After.
+    #[serde(skip)]
+    retry_after_s: Option<NonZeroU32>,
 }
 
 /// A field with an invalid value.
@@ -71,6 +77,7 @@ impl Problem {
             detail: detail.into(),
             errors: Vec::new(),
             link: None,
+            retry_after_s: None,
         }
     }
 
@@ -190,6 +197,16 @@ impl Problem {
         )
     }
 
+    /// The problem, with the time after which the request may be sent again, at least a second.
+    pub(crate) fn with_retry_after(self, wait: Duration) -> Self {
+        Self {
+            retry_after_s: u32::try_from(wait.as_secs() + 1)
+                .ok()
+                .and_then(NonZeroU32::new),
+            ..self
+        }
+    }
+
     pub(crate) fn method_not_allowed() -> Self {
         let detail = "The address does not support this method. /api/v1/openapi.json lists the \
                       methods of every address.";
@@ -214,6 +231,18 @@ impl Problem {
         )
     }
 
+    /// A search or figures took too long.
+    fn query_too_slow() -> Self {
+        let detail = "The query took longer than 5 s and was cancelled. Choose a shorter period: \
+                      since and until of a search, hours of the figures.";
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "urn:voice-otp:too-slow",
+            "Query too slow",
+            detail,
+        )
+    }
+
     pub(crate) fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
@@ -226,6 +255,11 @@ impl Problem {
         &self.detail
     }
 
+    /// The header Retry-After, if there is one.
+    pub(crate) fn retry_after(&self) -> Option<(HeaderName, HeaderValue)> {
+        Some((RETRY_AFTER, HeaderValue::from(self.retry_after_s?.get())))
+    }
+
     pub(crate) fn link(&self) -> Option<&str> {
         self.link.as_deref()
     }
@@ -234,6 +268,7 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = self.status();
+        let retry_after = self.retry_after();
         let mut response = (status, Json(self)).into_response();
         let headers = response.headers_mut();
         headers.insert(
@@ -244,12 +279,16 @@ impl IntoResponse for Problem {
             let challenge = HeaderValue::from_static("Bearer realm=\"voice-otp\"");
             headers.insert(WWW_AUTHENTICATE, challenge);
         }
+        headers.extend(retry_after);
         response
     }
 }
 
 impl From<voice_otp_store::Error> for Problem {
     fn from(error: voice_otp_store::Error) -> Self {
+        if let voice_otp_store::Error::TooSlow(_) = error {
+            return Self::query_too_slow();
+        }
         Self::unavailable(&error)
     }
 }

@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use secrecy::SecretString;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 use voice_otp_publisher::Publisher;
@@ -14,7 +13,11 @@ use voice_otp_store::Keyring;
 use voice_otp_store::pool::Pool;
 use voice_otp_twilio::client::{self, Client};
 
+use crate::credential_limits::CredentialLimits;
 use crate::hub::Hub;
+use crate::query_turns::QueryTurns;
+use crate::readiness::Readiness;
+use crate::stream_limit::StreamLimit;
 
 /// Settings of a console.
 #[derive(Clone)]
@@ -53,16 +56,22 @@ pub(crate) struct Console {
     pub(crate) https: bool,
     /// Cancelled when the console shuts down: streams of events end.
     pub(crate) stop: CancellationToken,
-    /// Permits for searches and counts, which are slow: they must not use every connection.
-    pub(crate) query_permits: Semaphore,
+    /// Turns for searches and counts, which are slow.
+    pub(crate) query_turns: QueryTurns,
+    /// Whether the database answers.
+    pub(crate) readiness: Readiness,
+    /// Limits the look-ups of credentials.
+    pub(crate) credential_limits: CredentialLimits,
+    /// Limits the event streams of a token.
+    pub(crate) stream_limit: StreamLimit,
+    /// See [`Settings::trusted_proxies`].
+    pub(crate) trusted_proxies: TrustedProxies,
 }
 
 /// How long a request to Twilio may take before it fails, in connecting and as a whole.
 const TWILIO_TIMEOUT: Duration = Duration::from_secs(15);
 /// Connections to the database.
 const POOL_SIZE: usize = 8;
-/// Searches and counts that run at once.
-const MAX_QUERIES: usize = 3;
 
 impl Console {
     /// Connects to the database and checks its schema; the broker is connected to in the
@@ -97,7 +106,11 @@ impl Console {
             has_public_url,
             https: settings.https,
             stop,
-            query_permits: Semaphore::new(MAX_QUERIES),
+            query_turns: QueryTurns::default(),
+            readiness: Readiness::default(),
+            credential_limits: CredentialLimits::default(),
+            stream_limit: StreamLimit::default(),
+            trusted_proxies: settings.trusted_proxies,
         })
     }
 }

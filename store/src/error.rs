@@ -15,6 +15,10 @@ pub enum Error {
     /// A statement failed. The text is what it was to do, as a verb phrase.
     #[error("{0}")]
     Query(&'static str, #[source] StatementError),
+    /// A query that may read many rows took longer than it may, and was cancelled. The text is what
+    /// it was to do, as a verb phrase.
+    #[error("{0}: cancelled after 5 s")]
+    TooSlow(&'static str),
     /// A tenant's secret can't be opened with the keys of this process.
     #[error("open the secrets of tenant {0}")]
     Open(TenantId, #[source] OpenError),

@@ -5,7 +5,7 @@ use tokio_postgres::Row;
 use tokio_postgres::types::ToSql;
 use voice_otp_schemas::{DeliveryId, TenantId, Timestamp};
 
-use crate::query::query;
+use crate::query::{query, query_slow};
 use crate::{Error, Pool};
 
 /// A delivery without its code and number.
@@ -106,7 +106,7 @@ pub async fn list(
         &after_id,
         &limit,
     ];
-    let rows = query(pool, "list deliveries", LIST, &params).await?;
+    let rows = query_slow(pool, "list deliveries", LIST, &params).await?;
     Ok(rows.iter().map(seen).collect())
 }
 

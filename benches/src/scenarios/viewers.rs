@@ -19,6 +19,8 @@ use crate::steady_load::{Stage, SteadyLoad, latencies_ms, publish};
 use crate::twilio::Recorder;
 
 const VIEWERS: usize = 200;
+/// The console's limit of event streams with one token.
+const VIEWERS_PER_TOKEN: usize = 20;
 /// Each request has the statuses `accepted` and `placed`, so 500 statuses per second.
 const RATE: f64 = 250.0;
 
@@ -56,9 +58,9 @@ pub(crate) async fn run() -> anyhow::Result<()> {
         Arc::new(AtomicBool::new(false)),
     );
     let mut viewers = Vec::new();
-    for _ in 0..VIEWERS {
+    for n in 0..VIEWERS {
         viewers.push(tokio::spawn(watch(
-            console.stream().await?,
+            console.stream(n).await?,
             Arc::clone(&received),
             Arc::clone(&stop),
         )));
@@ -130,7 +132,7 @@ async fn watch(
 struct Console {
     child: Child,
     address: String,
-    token: String,
+    tokens: Vec<String>,
     http: reqwest::Client,
 }
 
@@ -149,11 +151,14 @@ impl Console {
                 .kill_on_drop(true);
             Ok(command)
         };
-        let created = command()?
-            .args(["token", "create", "--role", "operator", "--name", "bench"])
-            .output()
-            .await?;
-        let token = String::from_utf8(created.stdout)?.trim().to_owned();
+        let mut tokens = Vec::new();
+        for _ in 0..VIEWERS.div_ceil(VIEWERS_PER_TOKEN) {
+            let created = command()?
+                .args(["token", "create", "--role", "operator", "--name", "bench"])
+                .output()
+                .await?;
+            tokens.push(String::from_utf8(created.stdout)?.trim().to_owned());
+        }
         let child = command()?
             .arg("console")
             .spawn()
@@ -161,7 +166,7 @@ impl Console {
         let console = Self {
             child,
             address,
-            token,
+            tokens,
             http: reqwest::Client::new(),
         };
         for _ in 0..1000 {
@@ -179,12 +184,13 @@ impl Console {
         anyhow::bail!("the console does not answer")
     }
 
-    async fn stream(&self) -> anyhow::Result<reqwest::Response> {
+    async fn stream(&self, viewer: usize) -> anyhow::Result<reqwest::Response> {
+        let token = self.tokens.get(viewer / VIEWERS_PER_TOKEN);
         let url = format!("http://{}/api/v1/tenants/watched/events", self.address);
         Ok(self
             .http
             .get(url)
-            .bearer_auth(&self.token)
+            .bearer_auth(token.context("each viewer has a token")?)
             .send()
             .await?
             .error_for_status()?)

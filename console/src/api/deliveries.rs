@@ -28,7 +28,9 @@ pub(super) async fn list_deliveries(
     QueryParams(query): QueryParams<DeliveryQuery>,
 ) -> Result<Json<DeliveryPage>, Problem> {
     let tenant = principal.authorize_tenant(&tenant)?;
-    Ok(Json(deliveries::search(&console, &tenant, &query).await?))
+    Ok(Json(
+        deliveries::search(&console, &principal, &tenant, &query).await?,
+    ))
 }
 
 /// Get a delivery with its timeline.
@@ -71,5 +73,7 @@ pub(super) async fn get_figures(
 ) -> Result<Json<Figures>, Problem> {
     let tenant = principal.authorize_tenant(&tenant)?;
     let hours = query.hours.unwrap_or(24).clamp(1, 168);
-    Ok(Json(deliveries::figures(&console, &tenant, hours).await?))
+    Ok(Json(
+        deliveries::figures(&console, &principal, &tenant, hours).await?,
+    ))
 }

@@ -40,7 +40,7 @@ pub(super) fn base() -> utoipa::openapi::OpenApi {
 }
 
 /// The document with what holds for every operation: errors are problem documents, and any
-/// operation may be unavailable.
+/// operation may be unavailable, or refused to a client that sends too many.
 #[expect(clippy::expect_used, reason = "the document is JSON by definition")]
 pub(super) fn complete(document: &utoipa::openapi::OpenApi) -> Value {
     let mut document = serde_json::to_value(document).expect("the document has a JSON form");
@@ -59,6 +59,11 @@ pub(super) fn complete(document: &utoipa::openapi::OpenApi) -> Value {
             "content": { "application/json": problem },
         });
         responses.insert("503".to_owned(), unavailable);
+        let too_many = json!({
+            "description": "Too many requests. Retry-After says when to send the next one.",
+            "content": { "application/json": problem },
+        });
+        responses.insert("429".to_owned(), too_many);
         let errors = responses
             .iter_mut()
             .filter(|(status, _)| status.starts_with(['4', '5']));

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::HeaderMap;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::Stream;
 use futures_util::stream::unfold;
@@ -15,10 +14,11 @@ use tokio::time::Instant;
 use voice_otp_schemas::{DeliveryId, TenantId};
 
 use super::extract::PathParams;
-use crate::access::Principal;
+use crate::access::{Credential, Principal};
 use crate::hub::LiveStatus;
 use crate::problem::Problem;
 use crate::state::Console;
+use crate::stream_limit::OpenStream;
 
 /// Statuses that arrive within this time are sent in one event, so that a page is drawn a few
 /// times a second at most.
@@ -42,10 +42,11 @@ pub(super) async fn stream_tenant_statuses(
     State(console): State<Arc<Console>>,
     PathParams(tenant): PathParams<String>,
     principal: Principal,
-    headers: HeaderMap,
+    credential: Credential,
 ) -> Events<impl Stream<Item = Result<Event, Infallible>>> {
     let tenant = principal.authorize_tenant(&tenant)?;
-    Ok(stream(console, headers, tenant, None))
+    let open = console.stream_limit.open(principal.token_id())?;
+    Ok(stream(console, open, credential, tenant, None))
 }
 
 /// Stream the statuses of a delivery.
@@ -59,18 +60,21 @@ pub(super) async fn stream_delivery_statuses(
     State(console): State<Arc<Console>>,
     PathParams((tenant, delivery)): PathParams<(String, String)>,
     principal: Principal,
-    headers: HeaderMap,
+    credential: Credential,
 ) -> Events<impl Stream<Item = Result<Event, Infallible>>> {
     let tenant = principal.authorize_tenant(&tenant)?;
     let delivery = DeliveryId::parse(&delivery).map_err(|_| Problem::not_found())?;
-    Ok(stream(console, headers, tenant, Some(delivery)))
+    let open = console.stream_limit.open(principal.token_id())?;
+    Ok(stream(console, open, credential, tenant, Some(delivery)))
 }
 
 /// A client that receives events.
 struct Subscription {
     console: Arc<Console>,
-    /// The request's headers, to authenticate the client again.
-    headers: HeaderMap,
+    /// Counts while the stream is open.
+    _open: OpenStream,
+    /// What the client is authenticated with again.
+    credential: Credential,
     tenant: TenantId,
     /// The only delivery, or every delivery of the tenant.
     delivery: Option<DeliveryId>,
@@ -92,7 +96,8 @@ struct Batch {
 
 fn stream(
     console: Arc<Console>,
-    headers: HeaderMap,
+    open: OpenStream,
+    credential: Credential,
     tenant: TenantId,
     delivery: Option<DeliveryId>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
@@ -105,7 +110,8 @@ fn stream(
         .unwrap_or_default();
     let subscription = Subscription {
         console,
-        headers,
+        _open: open,
+        credential,
         tenant,
         delivery,
         statuses,
@@ -175,7 +181,7 @@ impl Subscription {
     }
 
     async fn authorize_again(&self) -> Option<()> {
-        let principal = Principal::authenticate(&self.console, &self.headers)
+        let principal = Principal::of(&self.console, &self.credential)
             .await
             .ok()??;
         principal

@@ -27,7 +27,7 @@ pub(super) async fn page(
 ) -> Result<Response, ErrorPage> {
     let tenant = principal.authorize_tenant(&tenant)?;
     let Query(query) = query.map_err(|error| Problem::bad_request(error.body_text()))?;
-    let found = match deliveries::search(&console, &tenant, &query).await {
+    let found = match deliveries::search(&console, &principal, &tenant, &query).await {
         Err(problem) if problem.status() != StatusCode::UNPROCESSABLE_ENTITY => {
             return Err(ErrorPage(problem));
         }

@@ -29,7 +29,7 @@ pub(super) async fn page(
 ) -> Result<Response, ErrorPage> {
     let tenant = principal.authorize_tenant(&tenant)?;
     let configured = provider::show(&console, &tenant).await?.is_some();
-    let figures = deliveries::figures(&console, &tenant, HOURS).await?;
+    let figures = deliveries::figures(&console, &principal, &tenant, HOURS).await?;
     let content = content(&tenant, configured, &figures);
     let page = layout::page(
         &principal,

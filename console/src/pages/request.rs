@@ -23,7 +23,7 @@ impl FromRequestParts<Arc<Console>> for SignedIn {
         parts: &mut Parts,
         console: &Arc<Console>,
     ) -> Result<Self, Response> {
-        match Principal::authenticate(console, &parts.headers).await {
+        match Principal::authenticate(console, parts).await {
             Ok(Some(principal)) => Ok(Self(principal)),
             Ok(None) if parts.method == Method::GET => {
                 Err(Redirect::to("/sign-in").into_response())

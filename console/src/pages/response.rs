@@ -23,10 +23,12 @@ impl From<Problem> for ErrorPage {
 
 impl IntoResponse for ErrorPage {
     fn into_response(self) -> Response {
-        html_page(
+        let mut response = html_page(
             self.0.status(),
             &layout::bare_page(self.0.title(), &error_content(&self.0)),
-        )
+        );
+        response.headers_mut().extend(self.0.retry_after());
+        response
     }
 }
 

@@ -11,7 +11,7 @@ use maud::{Markup, html};
 use super::layout;
 use super::request::{Fields, SubmittedForm};
 use super::response::{ErrorPage, html_page};
-use crate::access::{expired_cookie, is_cross_site, session_cookie, session_of};
+use crate::access::{client_address, expired_cookie, is_cross_site, session_cookie, session_of};
 use crate::problem::Problem;
 use crate::services::sessions::{self, Credential};
 use crate::state::Console;
@@ -67,6 +67,7 @@ pub(super) async fn submit(
     if is_cross_site(request.headers()) {
         return Err(ErrorPage(Problem::invalid_csrf_token()));
     }
+    let client = client_address(&console, request.extensions(), request.headers());
     let fields = Fields::read(request, &console).await?;
     let (credential, error) = match fields.filled("code") {
         Some(code) => (Credential::Code(code), INVALID_LINK),
@@ -75,6 +76,12 @@ pub(super) async fn submit(
             INVALID_TOKEN,
         ),
     };
+    if let Err(problem) = console.credential_limits.admit_sign_in(client) {
+        let page = layout::bare_page("Sign in", &content(Some(problem.detail())));
+        let mut response = html_page(problem.status(), &page);
+        response.headers_mut().extend(problem.retry_after());
+        return Ok(response);
+    }
     let Some(session) = sessions::sign_in(&console, credential).await? else {
         let page = layout::bare_page("Sign in", &content(Some(error)));
         return Ok(html_page(StatusCode::UNAUTHORIZED, &page));

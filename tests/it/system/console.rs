@@ -7,3 +7,4 @@ mod events;
 mod methods;
 mod provider;
 mod session;
+mod strangers;

@@ -14,6 +14,7 @@ use voice_otp_schemas::{TenantId, Timestamp};
 use voice_otp_store::history::{self, Spend, Tally};
 
 use super::delivery::IN_PROGRESS;
+use crate::access::Principal;
 use crate::problem::Problem;
 use crate::state::Console;
 
@@ -80,13 +81,14 @@ pub(crate) struct HourFigures {
 /// The figures of the last `hours` hours.
 pub(crate) async fn figures(
     console: &Console,
+    principal: &Principal,
     tenant: &TenantId,
     hours: u64,
 ) -> Result<Figures, Problem> {
     let since = clock::now() - Duration::from_hours(hours);
-    let permit = console.query_permits.acquire().await;
+    let turn = console.query_turns.take(principal.role()).await?;
     let tallies = history::tally(&console.pool, tenant, since).await?;
-    drop(permit);
+    drop(turn);
     let spend = history::spend(&console.pool, tenant, since).await?;
     Ok(sum(since, hours, tallies, spend))
 }

@@ -11,6 +11,7 @@ use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp};
 use voice_otp_store::history::{self, Filter, Seen};
 
 use super::delivery::{Delivery, IN_PROGRESS};
+use crate::access::Principal;
 use crate::problem::{FieldError, Problem};
 use crate::state::Console;
 
@@ -51,15 +52,16 @@ const DEFAULT_WINDOW: Duration = Duration::from_hours(24);
 
 pub(crate) async fn search(
     console: &Console,
+    principal: &Principal,
     tenant: &TenantId,
     query: &DeliveryQuery,
 ) -> Result<DeliveryPage, Problem> {
     let filter = query.filter().map_err(Problem::invalid)?;
     let limit = query.limit.unwrap_or(DEFAULT_LIMIT).clamp(1, MAX_LIMIT);
-    let permit = console.query_permits.acquire().await;
+    let turn = console.query_turns.take(principal.role()).await?;
     // One more than asked for shows whether there is another page.
     let mut found = history::list(&console.pool, tenant, &filter, limit + 1).await?;
-    drop(permit);
+    drop(turn);
     let has_more = i64::try_from(found.len()).unwrap_or(0) > limit;
     found.truncate(usize::try_from(limit).unwrap_or(0));
     Ok(DeliveryPage {
