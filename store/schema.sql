@@ -138,6 +138,19 @@ CREATE UNIQUE INDEX deliveries_user_line ON deliveries USING btree (user_line) W
 CREATE INDEX deliveries_user_open ON deliveries USING btree (user_mac, user_time) WHERE ((user_mac
         IS NOT NULL) AND (final_status IS NULL));
 
+create table delivery_counts (
+    tenant_id text not null,
+    hour timestamp with time zone not null,
+    outcome text not null,
+    to_masked text not null,
+    deliveries bigint not null,
+    placed bigint not null,
+    ring_ms bigint not null,
+    rang bigint not null,
+    constraint delivery_counts_pkey PRIMARY KEY (tenant_id, hour, outcome, to_masked)
+) with (fillfactor=70);
+CREATE INDEX delivery_counts_age ON delivery_counts USING btree (hour);
+
 create table finished (
     tenant_id text not null,
     delivery_id text not null,

@@ -29,6 +29,7 @@ grant select, insert, update, delete on outbox to :"worker";
 grant select, insert, delete on past_attempts to :"worker";
 grant select, insert, update, delete on unpriced_calls to :"worker";
 grant select, insert, update on spend to :"worker";
+grant select, insert, update, delete on delivery_counts to :"worker";
 -- It runs with its owner's rights: makes and drops the archive's partitions.
 grant execute on function maintain_archive_partitions(interval, interval) to :"worker";
 
@@ -46,6 +47,7 @@ grant select, update on tenant_slots to :"console";
 grant select, update on deliveries to :"console";
 grant select on finished to :"console";
 grant select on spend to :"console";
+grant select on delivery_counts to :"console";
 grant select, insert, delete on test_calls to :"console";
 grant select, insert on audit_log to :"console";
 grant select, insert, update on access_tokens to :"console";

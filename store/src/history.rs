@@ -71,6 +71,8 @@ pub struct Tally {
     pub to_masked: Option<String>,
     /// How many deliveries.
     pub deliveries: i64,
+    /// How many of them were counted now, because they aren't archived.
+    pub recent: i64,
     /// For how many of them Twilio accepted a call.
     pub placed: i64,
     /// The sum of the times from Twilio's acceptance to ringing, in milliseconds, and of how many
@@ -81,13 +83,14 @@ pub struct Tally {
 const LIST: &str = include_str!("../sql/statements/list_deliveries.sql");
 const FIND: &str = include_str!("../sql/statements/find_delivery.sql");
 const TALLY: &str = include_str!("../sql/statements/tally_deliveries.sql");
+/// The deliveries that [`tally`] counts of those that aren't archived yet.
+pub const MAX_COUNTED: i64 = 100_000;
 const SPEND: &str = include_str!("../sql/statements/sum_spend.sql");
 
 /// Lists up to `limit` deliveries of a tenant, the newest first.
 ///
 /// # Errors
-/// [`Error`] when the database can't be asked, or takes longer than the session's
-/// `statement_timeout`.
+/// [`Error::TooSlow`] after 5 s; another [`Error`] when the database can't be asked.
 pub async fn list(
     pool: &Pool,
     tenant: &TenantId,
@@ -125,19 +128,21 @@ pub async fn find(pool: &Pool, tenant: &TenantId, id: &DeliveryId) -> Result<Opt
     Ok(rows.first().map(seen))
 }
 
-/// Counts a tenant's deliveries admitted since a time, by hour, outcome and first digits. Test
-/// calls don't count.
+/// Counts a tenant's deliveries admitted since the hour of a time, by hour, outcome and first
+/// digits. Test calls don't count. Archived deliveries were counted when they were archived; of the
+/// others up to [`MAX_COUNTED`] are counted now.
 ///
 /// # Errors
-/// [`Error`] when the database can't be asked, or takes longer than the session's
-/// `statement_timeout`.
+/// [`Error::TooSlow`] after 5 s; another [`Error`] when the database can't be asked.
 pub async fn tally(pool: &Pool, tenant: &TenantId, since: Timestamp) -> Result<Vec<Tally>, Error> {
-    let rows = query(pool, "count deliveries", TALLY, &[&tenant.as_str(), &since]).await?;
+    let params: [&(dyn ToSql + Sync); 3] = [&tenant.as_str(), &since, &MAX_COUNTED];
+    let rows = query_slow(pool, "count deliveries", TALLY, &params).await?;
     let tally = |row: &Row| Tally {
         hour: row.get("hour"),
         outcome: row.get("outcome"),
         to_masked: row.get("to_masked"),
         deliveries: row.get("deliveries"),
+        recent: row.get("recent"),
         placed: row.get("placed"),
         to_ring: (row.get("ring_ms"), row.get("rang")),
     };

@@ -47,6 +47,11 @@ const MIGRATIONS: &[Migration] = &[
         name: "failover",
         sql: include_str!("../migrations/0003_failover.sql"),
     },
+    Migration {
+        version: 5,
+        name: "delivery_counts",
+        sql: include_str!("../migrations/0005_delivery_counts.sql"),
+    },
 ];
 
 /// The oldest supported major version of Postgres.

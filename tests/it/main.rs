@@ -19,6 +19,7 @@
 
 mod backlogs;
 mod database;
+mod delivery_counts;
 mod differential;
 mod harness;
 #[cfg(feature = "interop")]

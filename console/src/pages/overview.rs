@@ -55,6 +55,14 @@ pub(super) fn content(tenant: &TenantId, configured: bool, figures: &Figures) ->
                 }
             }
         }
+        @if figures.partial {
+            div.note {
+                p {
+                    "The figures are incomplete: of the last two hours they count 100,000 \
+                     deliveries, and there were more."
+                }
+            }
+        }
         div.stats {
             (stat(&delivery_rate(figures.success_rate), "Delivery rate"))
             (stat(&figures.deliveries.to_string(), "Deliveries"))

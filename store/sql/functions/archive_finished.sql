@@ -1,9 +1,10 @@
 -- archive_finished(recent, limit)
 --
 -- Moves up to `limit` deliveries that finished longer than `recent` ago from deliveries to
--- finished, without codes and numbers, and their identities to finished_keys, and deletes up to
--- `limit` past attempts of that age. Tombstones are deleted, and up to `limit` identities whose day
--- is not archived any more. Returns how many deliveries it moved or deleted.
+-- finished, without codes and numbers, and their identities to finished_keys, counts them in
+-- delivery_counts, and deletes up to `limit` past attempts of that age. Tombstones are deleted, up
+-- to `limit` identities whose day is not archived any more, and up to `limit` counts of hours that
+-- no figures show. Returns how many deliveries it moved or deleted.
 --
 -- Locks: an advisory lock of the schema, shared with maintain_archive_partitions(); if another
 -- transaction has it, the function does nothing and returns 0. Then the deliveries, in the order of
@@ -49,6 +50,19 @@ begin
                r.admitted_at, r.expires_at, r.placed_at, r.ringing_at, r.answered_at,
                r.verified_at, r.final_status, r.ended_at
           from deleted r where r.identity_key <> ''
+    ), counted as (
+        insert into delivery_counts as c (
+            tenant_id, hour, outcome, to_masked, deliveries, placed, ring_ms, rang)
+        select r.tenant_id, date_trunc('hour', r.admitted_at, 'UTC'), r.final_status,
+               coalesce(left(r.to_masked, 5) || '*****', ''), count(*), count(r.placed_at),
+               coalesce(sum((extract(epoch from r.ringing_at - r.placed_at) * 1000)::bigint), 0),
+               count(r.ringing_at - r.placed_at)
+          from deleted r
+         where r.identity_key <> '' and r.context ->> 'test_call' is distinct from 'true'
+         group by 1, 2, 3, 4 order by 1, 2, 3, 4
+        on conflict (tenant_id, hour, outcome, to_masked) do update set
+            deliveries = c.deliveries + excluded.deliveries, placed = c.placed + excluded.placed,
+            ring_ms = c.ring_ms + excluded.ring_ms, rang = c.rang + excluded.rang
     ), keys_archived as (
         insert into finished_keys (tenant_id, delivery_id, identity_key, identity_mac, ended_at)
         select r.tenant_id, r.delivery_id, r.identity_key, r.identity_mac, r.ended_at
@@ -61,6 +75,9 @@ begin
          where o.ended_at < (
              select to_date(min(d), 'YYYYMMDD')::timestamp at time zone 'UTC' from unnest(days) d)
          order by o.ended_at limit in_limit);
+    delete from delivery_counts where (tenant_id, hour, outcome, to_masked) in (
+        select c.tenant_id, c.hour, c.outcome, c.to_masked from delivery_counts c
+         where c.hour < t - interval '9 days' order by c.hour limit in_limit);
     delete from past_attempts where attempt_id in (
         select attempt_id from past_attempts
          where ended_at < t - in_recent order by ended_at limit in_limit);

@@ -71,6 +71,7 @@ impl Console {
         &self.address
     }
 
+    /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().expect("the process is running")
     }
@@ -299,6 +300,7 @@ impl Worker {
         assert!(in_time.is_ok(), "{text}, {times} times: {}", self.log());
     }
 
+    /// The process id.
     pub(crate) fn pid(&self) -> u32 {
         self.child.id().expect("the process is running")
     }

@@ -95,6 +95,7 @@ pub(super) fn figures() -> Figures {
     };
     Figures {
         since: "2026-01-31T09:00:00.000Z".to_owned(),
+        partial: false,
         deliveries: 10,
         placed: 9,
         delivered: 8,

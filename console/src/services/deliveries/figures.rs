@@ -21,8 +21,10 @@ use crate::state::Console;
 /// Figures of a tenant. Test calls are excluded.
 #[derive(Debug, Clone, Default, Serialize, ToSchema)]
 pub(crate) struct Figures {
-    /// Beginning of the window, RFC 3339.
+    /// Beginning of the window, a full hour, RFC 3339.
     pub(crate) since: String,
+    /// Whether there are more deliveries of the last two hours than the figures count: 100,000.
+    pub(crate) partial: bool,
     /// Accepted deliveries.
     pub(crate) deliveries: i64,
     /// Deliveries for which Twilio accepted a call.
@@ -86,6 +88,9 @@ pub(crate) async fn figures(
     hours: u64,
 ) -> Result<Figures, Problem> {
     let since = clock::now() - Duration::from_hours(hours);
+    let since = since
+        .duration_trunc(chrono::TimeDelta::hours(1))
+        .unwrap_or(since);
     let turn = console.query_turns.take(principal.role()).await?;
     let tallies = history::tally(&console.pool, tenant, since).await?;
     drop(turn);
@@ -99,6 +104,8 @@ fn sum(since: Timestamp, hours: u64, tallies: Vec<Tally>, spend: Vec<Spend>) -> 
         since: rfc3339(since),
         ..Figures::default()
     };
+    let recent: i64 = tallies.iter().map(|tally| tally.recent).sum();
+    figures.partial = recent >= history::MAX_COUNTED;
     let (mut ended, mut ring_ms, mut rang) = (0, 0, 0);
     // Every hour has an entry, even without deliveries.
     let mut by_hour: BTreeMap<String, (i64, i64)> = (0..=hours)
