@@ -106,6 +106,7 @@ pub(super) async fn run_workers(world: Arc<World>, position: usize) {
         world
             .crashes
             .fetch_add(u64::from(faults.is_crashed()), Ordering::Relaxed);
+        world.ended_workers.fetch_add(1, Ordering::Relaxed);
         world.faults.fetch_add(faults.count(), Ordering::Relaxed);
         // Its remaining tasks do nothing more.
         faults.crash();

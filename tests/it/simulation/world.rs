@@ -78,6 +78,8 @@ pub(super) struct World {
     /// The number of dead letters.
     pub(super) dead_letters: AtomicU64,
     pub(super) crashes: AtomicU64,
+    /// The number of workers that crashed or stopped.
+    pub(super) ended_workers: AtomicU64,
     pub(super) faults: AtomicU64,
     pub(super) redeliveries: AtomicU64,
     pub(super) callbacks: AtomicU64,
@@ -136,6 +138,7 @@ pub(super) async fn run(plan: &Plan) -> Result<Stats, String> {
         conflicts: AtomicU64::default(),
         dead_letters: AtomicU64::default(),
         crashes: AtomicU64::default(),
+        ended_workers: AtomicU64::default(),
         faults: AtomicU64::default(),
         redeliveries: AtomicU64::default(),
         callbacks: AtomicU64::default(),

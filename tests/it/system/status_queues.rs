@@ -67,7 +67,7 @@ async fn a_full_queue_that_refuses_delays_no_other_tenants_statuses_and_multipli
         statuses
             .until(
                 "another tenant's final status",
-                Duration::from_secs(60),
+                Duration::from_mins(1),
                 |seen| {
                     seen.iter().any(|(_, event)| {
                         event.data.delivery_id.as_str() == id && event.data.is_final
@@ -95,7 +95,7 @@ async fn a_full_queue_that_refuses_delays_no_other_tenants_statuses_and_multipli
         .publish_json(&of("acme", "later", &number(2_000)))
         .await;
     statuses
-        .until("later statuses", Duration::from_secs(60), |seen| {
+        .until("later statuses", Duration::from_mins(1), |seen| {
             seen.iter()
                 .any(|(_, event)| event.data.delivery_id.as_str() == "later" && event.data.is_final)
         })
