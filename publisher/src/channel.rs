@@ -47,7 +47,7 @@ pub enum TopologyScope {
     /// The exchange and the queues of requests. A failure, for lack of permission, is logged and
     /// ignored: then the workers must have declared them.
     Requests,
-    /// The exchange and the queues of statuses and dead letters. A failure fails the connection.
+    /// The exchange and the log of statuses. A failure fails the connection.
     Statuses,
     /// Everything. A failure fails the connection.
     All,

@@ -1,4 +1,6 @@
-//! The dead-letter queue, for operators.
+//! The dead-letter queue: publishing to it, and counting what is in it.
+
+mod channel;
 
 use std::time::Duration;
 
@@ -6,6 +8,7 @@ use lapin::options::QueueDeclareOptions;
 use lapin::types::FieldTable;
 use secrecy::SecretString;
 
+pub use self::channel::{DeadLetterChannel, Refusal};
 use crate::{connection, topology};
 
 /// Why the dead letters can't be counted.

@@ -10,7 +10,7 @@ use voice_otp_schemas::TenantId;
 
 use self::declaring::Declarer;
 pub use self::declaring::{Error, LEADER_LOCATOR};
-pub use self::lanes::{LaneCount, LaneQueues};
+pub use self::lanes::{LaneCount, LaneQueues, leads_to};
 pub use self::leaders::QueueSpread;
 
 /// The topic exchange that requests are published to, and the queue for requests without a lane.
@@ -60,15 +60,15 @@ pub enum Argument {
 }
 
 const QUORUM: (&str, Argument) = ("x-queue-type", Argument::Text("quorum"));
-/// The arguments of the queues whose messages have nowhere else to go. The delivery limit is set
-/// only because RabbitMQ 4.x would set 20.
-const NEVER_DEAD_LETTERED: &[(&str, Argument)] =
-    &[QUORUM, ("x-delivery-limit", Argument::Number(100_000))];
+/// The delivery limit of the queues whose messages have nowhere else to go. Set only because
+/// RabbitMQ 4.x would set 20.
+const NO_DELIVERY_LIMIT: Argument = Argument::Number(100_000);
 
-/// Holds the messages that the broker dead-letters, until a worker consumes them.
+/// Holds the messages that the broker dead-letters, until a worker consumes them. The workers give
+/// a message up that may have killed some of them; the broker doesn't.
 pub const RETURNED_QUEUE: Queue = Queue {
     name: RETURNED,
-    arguments: NEVER_DEAD_LETTERED,
+    arguments: &[QUORUM, ("x-delivery-limit", NO_DELIVERY_LIMIT)],
     binding: None,
 };
 /// Holds requests without a lane until a worker consumes them.
@@ -93,7 +93,14 @@ pub const REQUESTS_QUEUE: Queue = Queue {
 /// Holds dead letters until an operator reads them.
 pub const DEAD_QUEUE: Queue = Queue {
     name: DEAD,
-    arguments: NEVER_DEAD_LETTERED,
+    arguments: &[
+        QUORUM,
+        ("x-delivery-limit", NO_DELIVERY_LIMIT),
+        // A full queue drops its oldest letters: a flood of messages that can't be read neither
+        // fills the broker's disk nor keeps new letters out.
+        ("x-max-length", Argument::Number(100_000)),
+        ("x-overflow", Argument::Text("drop-head")),
+    ],
     binding: None,
 };
 /// Keeps statuses and prices for replay, for 30 days or as long as a policy's `max-age` says.
@@ -142,8 +149,18 @@ pub async fn declare_requests(connection: &Connection) -> Result<(), Error> {
     declarer.close().await
 }
 
-/// Declares what statuses and dead letters are published to. A broker that can't have the status
-/// log does without it; a warning says so.
+/// Declares the queue of dead letters.
+///
+/// # Errors
+/// [`Error`] names what could not be declared.
+pub async fn declare_dead_letters(connection: &Connection) -> Result<(), Error> {
+    let mut declarer = Declarer::open(connection).await?;
+    declarer.queue(&DEAD_QUEUE).await?;
+    declarer.close().await
+}
+
+/// Declares what statuses are published to. A broker that can't have the status log does without
+/// it; a warning says so.
 ///
 /// # Errors
 /// [`Error`] names what could not be declared.
@@ -155,7 +172,6 @@ pub async fn declare_statuses(connection: &Connection) -> Result<(), Error> {
 
 async fn declare_statuses_with(declarer: &mut Declarer<'_>) -> Result<(), Error> {
     declarer.exchange(STATUS).await?;
-    declarer.queue(&DEAD_QUEUE).await?;
     // Statuses are published without the log too.
     if let Err(error) = declarer.queue(&STATUS_LOG_QUEUE).await {
         tracing::warn!(
@@ -209,6 +225,7 @@ async fn declare_shared(declarer: &mut Declarer<'_>) -> Result<(), Error> {
     declarer.exchange(REQUESTS).await?;
     declarer.queue(&RETURNED_QUEUE).await?;
     declarer.queue(&REQUESTS_QUEUE).await?;
+    declarer.queue(&DEAD_QUEUE).await?;
     declare_statuses_with(declarer).await
 }
 
@@ -259,6 +276,39 @@ mod tests {
                 contract.contains(&format!("| `{tenant}` | "))
                     && contract.contains(&format!(" | `{lane}` |"))
             );
+        }
+    }
+
+    #[test]
+    fn the_contract_lists_the_arguments_of_every_queue() {
+        let contract = include_str!("../../schemas/README.md");
+        let lines = || contract.lines().map(|line| line.split('|').map(str::trim));
+        for queue in [REQUESTS_QUEUE, RETURNED_QUEUE, DEAD_QUEUE, STATUS_LOG_QUEUE] {
+            let name = format!("`{}`", queue.name);
+            let declared: Vec<_> = queue
+                .arguments
+                .iter()
+                .map(|(argument, value)| match value {
+                    Argument::Text("") => format!("`{argument}` empty: the default exchange"),
+                    Argument::Text(text) => format!("`{argument}` `{text}`"),
+                    Argument::Number(number) => format!("`{argument}` `{number}`"),
+                })
+                .collect();
+            let rows = lines().skip_while(|cells| {
+                let cells: Vec<_> = cells.clone().collect();
+                cells.get(1) != Some(&name.as_str()) || cells.get(2) != Some(&"`x-queue-type`")
+            });
+            let rows: Vec<Vec<&str>> = rows.map(Iterator::collect).collect();
+            let documented: Vec<_> = rows
+                .iter()
+                .enumerate()
+                .take_while(|(row, cells)| {
+                    let first = cells.get(1).copied();
+                    *row == 0 || (cells.len() > 3 && first == Some(""))
+                })
+                .map(|(_, cells)| format!("{} {}", cells[2], cells[3]))
+                .collect();
+            assert_eq!(documented, declared, "{name}");
         }
     }
 

@@ -181,6 +181,26 @@ fn binding(lane: u16, count: u16) -> Option<(String, String)> {
     Some((queue, format!("otp.*.{lane:03}")))
 }
 
+/// Whether a message with this routing key can be in a queue, whatever the number of queues that
+/// the lanes share, now or when it was published. `None` if the key leads to no queue of requests.
+pub fn leads_to(routing_key: &str, queue: &str) -> Option<bool> {
+    let mut words = routing_key.split('.');
+    let ("otp", Some(_), lane, None) = (words.next()?, words.next(), words.next(), words.next())
+    else {
+        return None;
+    };
+    let Some(lane) = lane else {
+        return Some(queue == REQUESTS);
+    };
+    let number: u16 = lane.parse().ok().filter(|number| *number < LANES)?;
+    if lane.len() != 3 {
+        return None;
+    }
+    // The shared queue receives every lane until a worker has declared their queues.
+    let mut queues = LaneCount::all().map(|count| lane_queue(number % count));
+    Some(queue == REQUESTS || queues.any(|of_lane| of_lane == queue))
+}
+
 /// The queues from this number on that exist: up to the first gap, and all if the last one of any
 /// other setting exists.
 async fn find_others(declarer: &mut Declarer<'_>, count: u16) -> Result<Vec<u16>, Error> {
