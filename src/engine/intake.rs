@@ -123,7 +123,8 @@ impl<P: Ports> Engine<P> {
                 None => return Ok(()),
             }
         }
-        tracing::warn!(
+        // The dead letter's line in the log names both, and is limited.
+        tracing::debug!(
             tenant.id = %tenant,
             user = user.unwrap_or("-"),
             "publisher not allowed for the tenant; voice-otp tenant set --publisher allows it"

@@ -106,6 +106,7 @@ pub(crate) async fn serve(
             .clone()
             .listen(settings.database_url.clone(), closed.clone()),
     );
+    let dead_letters = DeadLetters::start(&settings, &name, &closed, &tasks);
     let is_consuming = Arc::new(AtomicBool::new(false));
     let address = listener.local_addr().context("read the address")?;
     let http = Http {
@@ -114,6 +115,7 @@ pub(crate) async fn serve(
         twilio,
         callbacks: CallbackGuard::new(settings.keys.clone()),
         publisher: publisher.clone(),
+        dead_letters: Arc::clone(&dead_letters),
         is_consuming: Arc::clone(&is_consuming),
         health,
     };
@@ -127,10 +129,7 @@ pub(crate) async fn serve(
 
     let intake = Intake {
         engine: Arc::clone(&engine),
-        dead_letters: DeadLetters {
-            publisher: publisher.clone(),
-            keys: settings.keys.clone(),
-        },
+        dead_letters,
         url: settings.amqp_url.clone(),
         name,
         prefetch: settings.prefetch,
@@ -178,7 +177,7 @@ fn log_end(counts: &Counts) {
     );
 }
 
-/// The publisher of statuses and dead letters.
+/// The publisher of statuses and prices.
 fn statuses_publisher(
     settings: &WorkerSettings,
     name: &str,
@@ -186,7 +185,7 @@ fn statuses_publisher(
     Publisher::start(Settings {
         // The intake declares the rest.
         declare: TopologyScope::Statuses,
-        // Statuses and dead letters are the system's own, whichever user the workers connect as.
+        // Statuses are the system's own, whichever user the workers connect as.
         set_user_id: false,
         connection_name: format!("{name} statuses"),
         ..Settings::new(settings.amqp_url.clone(), "/voice-otp")

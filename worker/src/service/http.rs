@@ -23,6 +23,7 @@ use voice_otp_store::Health;
 use voice_otp_twilio::client::{Client, PROBE_PATH};
 
 pub(super) use self::callback_guard::CallbackGuard;
+use super::dead_letters::DeadLetters;
 use super::metrics;
 
 /// What the handlers use.
@@ -35,6 +36,7 @@ pub(super) struct Http<P: Ports> {
     /// Refuses made-up callbacks.
     pub(super) callbacks: CallbackGuard,
     pub(super) publisher: Publisher,
+    pub(super) dead_letters: Arc<DeadLetters>,
     /// Written by the intake: whether its consumers are running.
     pub(super) is_consuming: Arc<AtomicBool>,
     /// What works with the database.
@@ -75,7 +77,8 @@ fn router<P: Ports>(http: Http<P>) -> Router {
         .with_state(Arc::new(http))
 }
 
-/// 200 if everything works that a worker needs, else 503; and what doesn't, in words.
+/// 200 if everything works that a worker needs, else 503; and what doesn't, in words. Dead letters
+/// that aren't stored don't make it 503: requests are processed all the same.
 async fn ready<P: Ports>(State(http): State<Arc<Http<P>>>) -> Response {
     let mut problems = http.health.problems();
     if !http.engine.is_alive() && problems.is_empty() {
@@ -103,13 +106,17 @@ async fn ready<P: Ports>(State(http): State<Arc<Http<P>>>) -> Response {
     } else {
         StatusCode::SERVICE_UNAVAILABLE
     };
-    let text: String = parts
+    let mut text: String = parts
         .iter()
         .map(|(name, problems)| match problems.as_slice() {
             [] => format!("{name}: ok\n"),
             problems => format!("{name}: down: {}\n", problems.join("; ")),
         })
         .collect();
+    text.push_str(&match http.dead_letters.problem() {
+        None => "dead letters: ok\n".to_owned(),
+        Some(problem) => format!("dead letters: degraded: {problem}\n"),
+    });
     (code, text).into_response()
 }
 
@@ -122,7 +129,7 @@ fn unless(works: bool, problem: &str) -> Vec<String> {
 }
 
 async fn metrics<P: Ports>(State(http): State<Arc<Http<P>>>) -> Response {
-    match metrics::text(&http.engine) {
+    match metrics::text(&http.engine, &http.dead_letters.counts) {
         Ok(text) => ([(CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
         // Never in practice: writing to a string doesn't fail.
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),

@@ -3,8 +3,11 @@
 //! A message is acknowledged once its delivery is committed. While one batch is being committed the
 //! next one gathers, so batches are small when the load is low and large when it is high.
 
+mod batches;
 mod broker;
 mod consumers;
+mod returned;
+mod triage;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,11 +16,11 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use lapin::message::Delivery;
 use secrecy::SecretString;
-use tokio::sync::{Notify, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use voice_otp::engine::{self, DeadLetterReason, Disposition, Engine};
+use voice_otp::engine::{self, Engine};
 use voice_otp::ports::Ports;
 use voice_otp_publisher::connection::{self, BrokerConnection};
 use voice_otp_publisher::topology::{self, LaneCount, LaneQueues};
@@ -26,14 +29,17 @@ use voice_otp_schemas::envelope::{Message, Unreadable};
 use voice_otp_schemas::request::{delivery_key_of, read};
 use zeroize::Zeroize as _;
 
-use self::broker::{BoxError, acknowledge, requeue, requeue_later, text_headers};
+use self::batches::Readable;
+pub(super) use self::broker::acknowledge;
+use self::broker::{BoxError, give_back, text_headers};
 use self::consumers::Consumers;
-use super::dead_letters::{Cause, DeadLetters, Fingerprint};
+use self::triage::{earlier_deliveries, is_copy};
+use super::dead_letters::{Cause, DeadLetters, Fingerprint, Source, Unacknowledged};
 
 /// Consumes requests, and has the engine process them.
 pub(super) struct Intake<P: Ports> {
     pub(super) engine: Arc<Engine<P>>,
-    pub(super) dead_letters: DeadLetters,
+    pub(super) dead_letters: Arc<DeadLetters>,
     pub(super) url: SecretString,
     /// The worker's name, for operators of the broker.
     pub(super) name: String,
@@ -49,7 +55,6 @@ pub(super) struct Intake<P: Ports> {
 
 /// A message that has been parsed. Its body, which held a code, is overwritten.
 struct Received {
-    delivery: Delivery,
     /// For a dead letter.
     body: Fingerprint,
     /// The event; or why there is none, and the delivery that it names if that could be read.
@@ -64,20 +69,6 @@ struct Leftovers {
     finishing: BoxFuture<'static, ()>,
 }
 
-/// What remains of a batch that was processed.
-struct Unprocessed {
-    /// Goes back to the broker.
-    requeue: Vec<Delivery>,
-    /// Is processed again shortly: the account's rate-limit row was locked.
-    retry: Vec<Received>,
-}
-
-/// The maximum number of batches in flight to the ledger.
-const MAX_BATCHES_IN_FLIGHT: usize = 4;
-/// How long a batch gathers while one other is in flight. With none in flight it is sent at once.
-const GATHER_TIME: Duration = Duration::from_millis(25);
-/// How long a batch gathers, full or not, while more are in flight: some of those are stuck.
-const GATHER_TIME_WHEN_STUCK: Duration = Duration::from_millis(250);
 /// The prefetch of the shared queue, divided by this, is the prefetch of each lane.
 const LANE_PREFETCH_SHARE: u16 = 8;
 /// The bytes of unacknowledged messages at which nothing more is read from the broker. Thousands of
@@ -88,8 +79,9 @@ const LANE_PREFETCH_SHARE: u16 = 8;
 const MAX_UNACKNOWLEDGED_BYTES: u64 = 64 << 20;
 /// How often the broker is asked for lanes of a worker with another setting.
 const OTHER_LANES_INTERVAL: Duration = Duration::from_mins(1);
-/// The pause before a message is processed again whose account's rate-limit row was locked.
-const RETRY_PAUSE: Duration = Duration::from_millis(250);
+/// A message that came back to its queue so often goes to the returned messages, which are taken
+/// with more care: it may be what ends the workers.
+const MAX_EARLIER_DELIVERIES: i64 = 4;
 
 impl<P: Ports> Intake<P> {
     /// Consumes until `soft` is cancelled, and reconnects when the broker is back. Returns when
@@ -164,9 +156,6 @@ impl<P: Ports> Intake<P> {
         for queue in queues.names() {
             requests.add(&queue, lane_prefetch).await?;
         }
-        // One at a time: one of these messages may have crashed a worker.
-        let mut returned = Consumers::open(&connection, &queues).await?;
-        returned.add(topology::RETURNED, 1).await?;
         *found = Some(LaneQueues::clone(&queues));
         self.is_consuming.store(true, Ordering::Relaxed);
         *failures = 0;
@@ -177,8 +166,8 @@ impl<P: Ports> Intake<P> {
         );
         let ended = CancellationToken::new();
         let (first, second, has_other_lanes) = tokio::join!(
-            self.consume(requests, self.max_batch, &connection, soft, &ended),
-            self.consume(returned, 1, &connection, soft, &ended),
+            self.consume(requests, &connection, soft, &ended),
+            self.take_returned(&connection, &queues, soft, &ended),
             watch_topology(&connection, &queues, is_declared, &ended),
         );
         if has_other_lanes {
@@ -204,14 +193,13 @@ impl<P: Ports> Intake<P> {
     async fn consume(
         self: &Arc<Self>,
         mut consumers: Consumers,
-        max_batch: usize,
         connection: &BrokerConnection,
         soft: &CancellationToken,
         ended: &CancellationToken,
     ) -> Leftovers {
         let (sender, receiver) = mpsc::channel(consumers.prefetch().max(1));
         let tasks = TaskTracker::new();
-        let batching = Arc::clone(self).batch(receiver, max_batch, tasks.clone(), ended.clone());
+        let batching = Arc::clone(self).batch(receiver, tasks.clone(), ended.clone());
         let batching = tasks.spawn(batching);
         let result = loop {
             // Cancel-safe: only the arm that completes removes a message from its stream.
@@ -222,9 +210,13 @@ impl<P: Ports> Intake<P> {
                 () = ended.cancelled() => break Ok(()),
             };
             match delivery {
-                // Hardly ever waits: the channel has room for every unacknowledged message, but not
-                // for those of a consumer that was cancelled.
-                Ok(delivery) => drop(sender.send(self.parse(delivery)).await),
+                Ok((delivery, source)) => {
+                    if let Some(readable) = self.take(delivery, &source).await {
+                        // Hardly ever waits: the channel has room for every unacknowledged message,
+                        // but not for those of a consumer that was cancelled.
+                        drop(sender.send(readable).await);
+                    }
+                }
                 Err(error) => break Err(error),
             }
         };
@@ -232,6 +224,7 @@ impl<P: Ports> Intake<P> {
         if result.is_ok() {
             consumers.requeue_buffered().await;
         }
+        let (is_stopped, dead_letters) = (result.is_ok(), Arc::clone(&self.dead_letters));
         let finishing = async move {
             drop(sender);
             if let Err(error) = batching.await {
@@ -242,11 +235,54 @@ impl<P: Ports> Intake<P> {
             }
             tasks.close();
             tasks.wait().await;
+            // What can't be read is acknowledged on the channel too.
+            if is_stopped {
+                dead_letters.flush().await;
+            }
             consumers.close().await;
         };
         Leftovers {
             result,
             finishing: Box::pin(finishing),
+        }
+    }
+
+    /// Reads a message, unless it is a copy of another one, or has come back too often.
+    async fn take(&self, delivery: Delivery, source: &Arc<Source>) -> Option<Readable> {
+        if is_copy(&delivery, &source.queue) {
+            self.dead_letters.drop_copy(delivery.acker);
+            return None;
+        }
+        if earlier_deliveries(&delivery) >= MAX_EARLIER_DELIVERIES {
+            tracing::debug!(
+                queue = source.queue,
+                "a message has come back too often; the broker puts it with the returned ones"
+            );
+            give_back(&delivery.acker).await;
+            return None;
+        }
+        self.read(delivery, source)
+    }
+
+    /// Reads a message. One that can't be read is dead-lettered beside the others.
+    fn read(&self, delivery: Delivery, source: &Arc<Source>) -> Option<Readable> {
+        let message = Unacknowledged::new(&delivery, source);
+        let Received { body, read } = self.parse(delivery);
+        match read {
+            Ok(event) => Some(Readable {
+                message,
+                body,
+                event,
+            }),
+            Err((error, key)) => {
+                let cause = Cause {
+                    reason: error.as_str(),
+                    detail: error.to_string(),
+                    key,
+                };
+                self.dead_letters.bury(message, &body, &cause);
+                None
+            }
         }
     }
 
@@ -271,155 +307,7 @@ impl<P: Ports> Intake<P> {
         // The body holds a code.
         delivery.data.zeroize();
         delivery.data = Vec::new();
-        Received {
-            delivery,
-            body,
-            read,
-        }
-    }
-
-    /// Gathers messages into batches, and processes up to [`MAX_BATCHES_IN_FLIGHT`] at once.
-    async fn batch(
-        self: Arc<Self>,
-        mut receiver: mpsc::Receiver<Received>,
-        max_batch: usize,
-        tasks: TaskTracker,
-        ended: CancellationToken,
-    ) {
-        // Single messages are single in the ledger too.
-        let max_in_flight = if max_batch == 1 {
-            1
-        } else {
-            MAX_BATCHES_IN_FLIGHT
-        };
-        let permits = Arc::new(Semaphore::new(max_in_flight));
-        let finished = Arc::new(Notify::new());
-        loop {
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else {
-                return;
-            };
-            let mut batch = Vec::new();
-            if receiver.recv_many(&mut batch, max_batch).await == 0 {
-                return;
-            }
-            let began = tokio::time::Instant::now();
-            loop {
-                let in_flight = max_in_flight - 1 - permits.available_permits();
-                let room = max_batch - batch.len();
-                let gather_time = match in_flight {
-                    0 => break,
-                    1 if room == 0 => break,
-                    1 => GATHER_TIME,
-                    _ => GATHER_TIME_WHEN_STUCK,
-                };
-                // Cancel-safe: a received message is in the batch.
-                tokio::select! {
-                    more = receiver.recv_many(&mut batch, room), if room > 0 => {
-                        if more == 0 {
-                            break;
-                        }
-                    }
-                    () = finished.notified() => {}
-                    () = tokio::time::sleep_until(began + gather_time) => break,
-                }
-            }
-            let (intake, ended, finished) =
-                (Arc::clone(&self), ended.clone(), Arc::clone(&finished));
-            tasks.spawn(async move {
-                let unprocessed = intake.process(batch).await;
-                // What follows waits without a permit, so it doesn't delay other batches.
-                drop(permit);
-                finished.notify_one();
-                let Unprocessed { requeue, retry } = unprocessed;
-                tokio::join!(requeue_later(&requeue), intake.retry(retry, &ended));
-            });
-        }
-    }
-
-    /// Processes messages again until their account's rate-limit row is free, or the consumers of
-    /// the connection have ended.
-    async fn retry(&self, mut messages: Vec<Received>, ended: &CancellationToken) {
-        while !messages.is_empty() {
-            tokio::select! {
-                () = tokio::time::sleep(RETRY_PAUSE) => {
-                    let unprocessed = self.process(messages).await;
-                    messages = unprocessed.retry;
-                    requeue_later(&unprocessed.requeue).await;
-                }
-                () = ended.cancelled() => break,
-            }
-        }
-        for left in messages {
-            requeue(&left.delivery).await;
-        }
-    }
-
-    /// Processes a batch, and acknowledges what is done.
-    async fn process(&self, batch: Vec<Received>) -> Unprocessed {
-        let mut events = Vec::with_capacity(batch.len());
-        let mut readable = Vec::with_capacity(batch.len());
-        for Received {
-            delivery,
-            body,
-            read,
-        } in batch
-        {
-            match read {
-                Ok(event) => {
-                    events.push(event);
-                    readable.push((delivery, body));
-                }
-                Err((error, key)) => {
-                    let cause = Cause {
-                        reason: error.as_str(),
-                        detail: error.to_string(),
-                        key,
-                    };
-                    self.dead_letter(&delivery, &body, &cause).await;
-                }
-            }
-        }
-        let mut unprocessed = Unprocessed {
-            requeue: Vec::new(),
-            retry: Vec::new(),
-        };
-        let dispositions = self.engine.process(&events).await;
-        for (((delivery, body), event), disposition) in
-            readable.into_iter().zip(events).zip(dispositions)
-        {
-            match disposition {
-                Disposition::Acknowledge => acknowledge(&delivery).await,
-                Disposition::RetrySoon => unprocessed.retry.push(Received {
-                    delivery,
-                    body,
-                    read: Ok(event),
-                }),
-                Disposition::DeadLetter(reason) => {
-                    let cause = Cause {
-                        reason: reason.as_str(),
-                        detail: detail(reason).to_owned(),
-                        key: event.incoming.key(),
-                    };
-                    self.dead_letter(&delivery, &body, &cause).await;
-                }
-                Disposition::Requeue => unprocessed.requeue.push(delivery),
-            }
-        }
-        unprocessed
-    }
-
-    /// Publishes a message's dead letter, then acknowledges the message.
-    async fn dead_letter(&self, delivery: &Delivery, body: &Fingerprint, cause: &Cause) {
-        match self.dead_letters.publish(delivery, body, cause).await {
-            Ok(()) => acknowledge(delivery).await,
-            Err(error) => {
-                tracing::warn!(
-                    error = &error as &dyn std::error::Error,
-                    "failed to dead-letter a message; requeueing it"
-                );
-                requeue(delivery).await;
-            }
-        }
+        Received { body, read }
     }
 }
 
@@ -471,19 +359,5 @@ async fn wait_for(task: Option<JoinHandle<()>>) {
             error = &error as &dyn std::error::Error,
             "the intake failed"
         );
-    }
-}
-
-fn detail(reason: DeadLetterReason) -> &'static str {
-    match reason {
-        DeadLetterReason::ConflictingDuplicate => {
-            "the id belongs to a request with another number, code or extension"
-        }
-        DeadLetterReason::PublisherNotAllowed => {
-            "the publisher is not on the tenant's list; the worker's log names it"
-        }
-        DeadLetterReason::RefusedByDatabase => {
-            "the database rejects the request; the worker's log has the reason"
-        }
     }
 }

@@ -13,6 +13,10 @@
 //! | a call that belongs to no delivery is hung up | `orphaned_calls_total` | counter | |
 //! | a circuit opens: consecutive failures at Twilio, or rejected credentials | `circuits_opened_total` | counter | `kind`: `account`, `credentials` |
 //! | the database's clock is set by more than a second, or another server has another clock | `database_clock_steps_total` | counter | |
+//! | a dead letter is stored | `dead_letters_total` | counter | |
+//! | a message that can't be read is acknowledged without a dead letter | `dead_letters_dropped_total` | counter | `cause`: `budget` (of its publisher), `refused` (by the broker) |
+//! | a copy of a message in another queue, made by its header `CC`, is acknowledged unread | `message_copies_total` | counter | |
+//! | a message waits for the broker to store its dead letter, or no longer | `dead_letters_waiting` | gauge | |
 //! | a permit of `VOICE_OTP_CONCURRENCY` is acquired or released | `attempts_in_flight` | gauge | |
 //! | this worker acquires or releases a delivery | `deliveries_owned` | gauge | |
 //! | a delivery of any worker has no final status long after its code's expiry; must be 0 | `overdue_deliveries` | gauge | |
@@ -32,6 +36,8 @@ use prometheus_client::registry::Registry;
 use voice_otp::engine::{Counts, Engine};
 use voice_otp::ports::Ports;
 
+use super::dead_letters;
+
 /// The content type of `OpenMetrics` text.
 pub(super) const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
@@ -50,15 +56,24 @@ struct Snapshot {
     statuses_unconfirmed: u64,
     duplicate_final_statuses: u64,
     clock_steps: u64,
+    dead_letters: u64,
+    dead_letters_over_budget: u64,
+    dead_letters_refused: u64,
+    dead_letters_waiting: u64,
+    message_copies: u64,
     overdue_deliveries: u64,
     attempts_in_flight: usize,
     deliveries_owned: usize,
 }
 
 /// All metrics as text.
-pub(super) fn text<P: Ports>(engine: &Arc<Engine<P>>) -> Result<String, fmt::Error> {
+pub(super) fn text<P: Ports>(
+    engine: &Arc<Engine<P>>,
+    dead_letters: &dead_letters::Counts,
+) -> Result<String, fmt::Error> {
     Snapshot::new(
         engine.counts(),
+        dead_letters,
         engine.attempts_in_flight(),
         engine.deliveries_owned(),
     )
@@ -66,7 +81,12 @@ pub(super) fn text<P: Ports>(engine: &Arc<Engine<P>>) -> Result<String, fmt::Err
 }
 
 impl Snapshot {
-    fn new(counts: &Counts, attempts_in_flight: usize, deliveries_owned: usize) -> Self {
+    fn new(
+        counts: &Counts,
+        dead_letters: &dead_letters::Counts,
+        attempts_in_flight: usize,
+        deliveries_owned: usize,
+    ) -> Self {
         let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
         Self {
             deliveries_admitted: read(&counts.admitted),
@@ -81,6 +101,11 @@ impl Snapshot {
             statuses_unconfirmed: read(&counts.statuses_unconfirmed),
             duplicate_final_statuses: read(&counts.duplicate_final_statuses),
             clock_steps: read(&counts.clock_steps),
+            dead_letters: read(&dead_letters.stored),
+            dead_letters_over_budget: read(&dead_letters.over_budget),
+            dead_letters_refused: read(&dead_letters.refused),
+            dead_letters_waiting: read(&dead_letters.waiting),
+            message_copies: read(&dead_letters.copies),
             overdue_deliveries: read(&counts.overdue_deliveries),
             attempts_in_flight,
             deliveries_owned,
@@ -135,29 +160,22 @@ impl Collector for Snapshot {
                 "Times that the database's clock was set by more than a second",
                 self.clock_steps,
             ),
+            (
+                "dead_letters",
+                "Dead letters stored in the queue voice-otp.dead",
+                self.dead_letters,
+            ),
+            (
+                "message_copies",
+                "Copies of messages, made by the header CC, that were acknowledged unread",
+                self.message_copies,
+            ),
         ];
         for (name, help, value) in counters {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
             ConstCounter::new(value).encode(metric)?;
         }
-        let help = "Circuits opened for failures at Twilio (account) or rejected credentials";
-        let mut circuits =
-            encoder.encode_descriptor("circuits_opened", help, None, MetricType::Counter)?;
-        for (kind, value) in [
-            ("account", self.account_circuits),
-            ("credentials", self.credential_circuits),
-        ] {
-            ConstCounter::new(value).encode(circuits.encode_family(&[("kind", kind)])?)?;
-        }
-        let help = "Statuses not published again, since a queue refused or did not confirm them";
-        let mut given_up =
-            encoder.encode_descriptor("statuses_given_up", help, None, MetricType::Counter)?;
-        for (cause, value) in [
-            ("refused", self.statuses_refused),
-            ("unconfirmed", self.statuses_unconfirmed),
-        ] {
-            ConstCounter::new(value).encode(given_up.encode_family(&[("cause", cause)])?)?;
-        }
+        self.encode_families(&mut encoder)?;
         let gauges = [
             (
                 "attempts_in_flight",
@@ -174,10 +192,58 @@ impl Collector for Snapshot {
                 "Deliveries of all workers without a final status long after expiry, must be 0",
                 gauge(self.overdue_deliveries),
             ),
+            (
+                "dead_letters_waiting",
+                "Messages that wait for the broker to store their dead letters",
+                gauge(self.dead_letters_waiting),
+            ),
         ];
         for (name, help, value) in gauges {
             let metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
             ConstGauge::new(value).encode(metric)?;
+        }
+        Ok(())
+    }
+}
+
+impl Snapshot {
+    /// The counters that have a label.
+    fn encode_families(&self, encoder: &mut DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let families = [
+            (
+                "circuits_opened",
+                "Circuits opened for failures at Twilio (account) or rejected credentials",
+                "kind",
+                [
+                    ("account", self.account_circuits),
+                    ("credentials", self.credential_circuits),
+                ],
+            ),
+            (
+                "dead_letters_dropped",
+                "Unreadable messages without a dead letter: over their publisher's budget, or \
+                 refused by the broker",
+                "cause",
+                [
+                    ("budget", self.dead_letters_over_budget),
+                    ("refused", self.dead_letters_refused),
+                ],
+            ),
+            (
+                "statuses_given_up",
+                "Statuses not published again, since a queue refused or did not confirm them",
+                "cause",
+                [
+                    ("refused", self.statuses_refused),
+                    ("unconfirmed", self.statuses_unconfirmed),
+                ],
+            ),
+        ];
+        for (name, help, label, values) in families {
+            let mut family = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+            for (kind, value) in values {
+                ConstCounter::new(value).encode(family.encode_family(&[(label, kind)])?)?;
+            }
         }
         Ok(())
     }
@@ -194,7 +260,9 @@ mod tests {
 
     #[test]
     fn every_series_exists_from_the_start() {
-        let text = Snapshot::new(&Counts::default(), 0, 0).text().unwrap();
+        let text = Snapshot::new(&Counts::default(), &dead_letters::Counts::default(), 0, 0)
+            .text()
+            .unwrap();
         insta::with_settings!({
             snapshot_path => concat!(env!("CARGO_MANIFEST_DIR"), "/tests/snapshots"),
             prepend_module_to_snapshot => false,

@@ -2,9 +2,11 @@
 
 use std::time::Duration;
 
-use lapin::message::Delivery;
+use lapin::Acker;
 use lapin::options::{BasicAckOptions, BasicNackOptions};
 use lapin::types::{AMQPValue, FieldTable};
+
+use super::batches::Readable;
 
 /// Why consuming failed.
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -15,9 +17,9 @@ pub(super) const BROKER_TIMEOUT: Duration = Duration::from_secs(10);
 /// here again at once.
 const REQUEUE_PAUSE: Duration = Duration::from_secs(1);
 
-pub(super) async fn acknowledge(delivery: &Delivery) {
+pub(in crate::service) async fn acknowledge(acker: &Acker) {
     // Not `multiple`: the batches of one channel finish in any order.
-    let acking = delivery.acker.ack(BasicAckOptions { multiple: false });
+    let acking = acker.ack(BasicAckOptions { multiple: false });
     let acked = tokio::time::timeout(BROKER_TIMEOUT, acking).await;
     if !matches!(acked, Ok(Ok(true))) {
         // The message is redelivered, and recognised as a duplicate.
@@ -26,21 +28,30 @@ pub(super) async fn acknowledge(delivery: &Delivery) {
 }
 
 /// Requeues messages after a pause.
-pub(super) async fn requeue_later(deliveries: &[Delivery]) {
-    if !deliveries.is_empty() {
+pub(super) async fn requeue_later(messages: &[Readable]) {
+    if !messages.is_empty() {
         tokio::time::sleep(REQUEUE_PAUSE).await;
     }
-    for delivery in deliveries {
-        requeue(delivery).await;
+    for one in messages {
+        requeue(&one.message.acker).await;
     }
 }
 
-pub(super) async fn requeue(delivery: &Delivery) {
+pub(super) async fn requeue(acker: &Acker) {
+    refuse(acker, true).await;
+}
+
+/// Has the broker dead-letter a message, to the queue of returned messages.
+pub(super) async fn give_back(acker: &Acker) {
+    refuse(acker, false).await;
+}
+
+async fn refuse(acker: &Acker, requeue: bool) {
     let options = BasicNackOptions {
         multiple: false,
-        requeue: true,
+        requeue,
     };
-    let nacked = tokio::time::timeout(BROKER_TIMEOUT, delivery.acker.nack(options)).await;
+    let nacked = tokio::time::timeout(BROKER_TIMEOUT, acker.nack(options)).await;
     if !matches!(nacked, Ok(Ok(true))) {
         tracing::debug!("failed to requeue a message; the broker does when the connection closes");
     }

@@ -17,6 +17,7 @@ use voice_otp_publisher::connection::{self, BrokerConnection};
 use voice_otp_publisher::topology::{self, LaneQueues};
 
 use super::broker::{BROKER_TIMEOUT, BoxError, requeue};
+use crate::service::dead_letters::Source;
 
 /// The consumers that share a batcher, read as one stream in turns, so that a full queue doesn't
 /// starve the others.
@@ -38,8 +39,7 @@ pub(super) struct Consumers {
 
 /// A queue that is consumed, or was until the broker cancelled its consumer.
 struct ConsumedQueue {
-    name: String,
-    prefetch: u16,
+    source: Arc<Source>,
     /// The consumer's channel and tag. `None` while it is being resumed.
     consumer: Option<(Channel, String)>,
     /// When its consumer was started.
@@ -82,9 +82,12 @@ impl Consumers {
     pub(super) async fn add(&mut self, queue: &str, prefetch: u16) -> Result<(), BoxError> {
         let consumer = consume(&self.channel, queue, prefetch).await?;
         self.prefetch += usize::from(prefetch);
+        let source = Source {
+            queue: queue.to_owned(),
+            window: prefetch,
+        };
         self.queues.push(ConsumedQueue {
-            name: queue.to_owned(),
-            prefetch,
+            source: Arc::new(source),
             consumer: None,
             since: Instant::now(),
             failures: 0,
@@ -98,14 +101,18 @@ impl Consumers {
         self.prefetch
     }
 
-    /// The next message. An error means that the consumers can't go on. Cancel-safe.
-    pub(super) async fn next(&mut self) -> Result<Delivery, BoxError> {
+    /// The next message, and its queue. An error means that the consumers can't go on. Cancel-safe.
+    pub(super) async fn next(&mut self) -> Result<(Delivery, Arc<Source>), BoxError> {
         loop {
             // Cancel-safe: both arms only take an item from a collection.
             tokio::select! {
                 Some((index, item)) = self.streams.next(), if !self.streams.is_empty() => {
                     match item {
-                        Some(Ok(delivery)) => return Ok(delivery),
+                        Some(Ok(delivery)) => {
+                            if let Some(queue) = self.queues.get(index) {
+                                return Ok((delivery, Arc::clone(&queue.source)));
+                            }
+                        }
                         Some(Err(error)) => self.ended(index, Some(error))?,
                         None => self.ended(index, None)?,
                     }
@@ -153,7 +160,7 @@ impl Consumers {
             queue.failures = 0;
         }
         tracing::warn!(
-            queue = queue.name,
+            queue = queue.source.queue,
             error = error.as_ref().map(tracing::field::display),
             "the broker cancelled a consumer; resuming it"
         );
@@ -168,13 +175,13 @@ impl Consumers {
         match resumed {
             Resumed::Consumer(resumed) => {
                 let (channel, consumer) = *resumed;
-                tracing::info!(queue = queue.name, "consuming the queue again");
+                tracing::info!(queue = queue.source.queue, "consuming the queue again");
                 self.started(index, channel, consumer);
             }
-            Resumed::Gone => tracing::info!(queue = queue.name, "the queue was deleted"),
+            Resumed::Gone => tracing::info!(queue = queue.source.queue, "the queue was deleted"),
             Resumed::Failed(error) => {
                 tracing::debug!(
-                    queue = queue.name,
+                    queue = queue.source.queue,
                     error = &*error as &dyn std::error::Error,
                     "failed to resume a consumer; retrying"
                 );
@@ -193,11 +200,11 @@ impl Consumers {
             None => Duration::ZERO,
         };
         queue.failures += 1;
-        let (name, prefetch) = (queue.name.clone(), queue.prefetch);
+        let source = Arc::clone(&queue.source);
         let (connection, lanes) = (Arc::clone(&self.connection), Arc::clone(&self.lanes));
         let resuming = async move {
             tokio::time::sleep(pause).await;
-            let resuming = restore_and_consume(&connection, &lanes, &name, prefetch);
+            let resuming = restore_and_consume(&connection, &lanes, &source);
             let resumed = tokio::time::timeout(RESUME_TIMEOUT, resuming).await;
             let resumed = resumed.unwrap_or_else(|error| Err(error.into()));
             (index, resumed.unwrap_or_else(Resumed::Failed))
@@ -239,14 +246,13 @@ impl Consumers {
 async fn restore_and_consume(
     connection: &BrokerConnection,
     lanes: &LaneQueues,
-    queue: &str,
-    prefetch: u16,
+    source: &Source,
 ) -> Result<Resumed, BoxError> {
-    if !topology::restore(&connection.connection, queue, lanes).await? {
+    if !topology::restore(&connection.connection, &source.queue, lanes).await? {
         return Ok(Resumed::Gone);
     }
     let channel = connection.connection.create_channel().await?;
-    let consumer = consume(&channel, queue, prefetch).await?;
+    let consumer = consume(&channel, &source.queue, source.window).await?;
     Ok(Resumed::Consumer(Box::new((channel, consumer))))
 }
 
