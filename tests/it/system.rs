@@ -16,6 +16,7 @@ mod commands;
 mod console;
 mod database_roles;
 mod database_urls;
+mod dead_letters;
 mod failover;
 mod frozen_connections;
 mod hostile_messages;
