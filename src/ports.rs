@@ -10,8 +10,8 @@ mod telephony;
 
 pub use directory::{Directory, DirectoryError};
 pub use ledger::{
-    Attempt, AttemptStart, EarlierEvents, Heartbeat, Ledger, LedgerError, Saved, StartOutcome,
-    UnpricedCall, Verdict, WorkerEpoch,
+    Attempt, AttemptStart, EarlierEvents, Heartbeat, Ledger, LedgerError, Marked, Saved,
+    StartOutcome, UnpricedCall, UserCancellation, Verdict, WorkerEpoch,
 };
 pub use sink::{SinkError, StatusSink};
 pub use telephony::{CallRequest, Instructions, Telephony};

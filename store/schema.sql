@@ -48,6 +48,14 @@ create table audit_log (
 );
 CREATE INDEX audit_log_tenant ON audit_log USING btree (tenant_id, id);
 
+create table cancelled_users (
+    user_mac bytea not null,
+    cancelled_at timestamp with time zone not null,
+    recorded_at timestamp with time zone not null,
+    constraint cancelled_users_pkey PRIMARY KEY (user_mac)
+) with (fillfactor=70, autovacuum_vacuum_scale_factor=0, autovacuum_vacuum_threshold=10000);
+CREATE INDEX cancelled_users_age ON cancelled_users USING btree (recorded_at);
+
 create table database_state (
     only_row boolean not null default true,
     timeline integer,
@@ -110,6 +118,7 @@ create table deliveries (
     played text,
     answered_by text,
     redials integer not null default 0,
+    forget_at timestamp with time zone,
     constraint deliveries_check CHECK (((state = 'final'::text) = (final_status IS NOT NULL))),
     constraint deliveries_check1 CHECK (((state <> 'final'::text) OR (sealed IS NULL))),
     constraint deliveries_pkey PRIMARY KEY (tenant_id, delivery_id),
@@ -127,6 +136,8 @@ CREATE INDEX deliveries_concurrency ON deliveries USING btree (concurrency_key) 
         (concurrency_key IS NOT NULL);
 CREATE INDEX deliveries_due ON deliveries USING btree (wake_at) WHERE (state <> 'final'::text);
 CREATE INDEX deliveries_ended ON deliveries USING btree (ended_at) WHERE (state = 'final'::text);
+CREATE INDEX deliveries_forgotten ON deliveries USING btree (forget_at) WHERE (forget_at IS NOT
+        NULL);
 CREATE UNIQUE INDEX deliveries_line ON deliveries USING btree (line) WHERE (line IS NOT NULL);
 CREATE INDEX deliveries_queue ON deliveries USING btree (pace_key, tenant_id, ((attempt > 0)),
         admitted_at) WHERE (state = 'waiting'::text);

@@ -117,6 +117,7 @@ async fn cancel(spool: &Spool, request: &Requested) -> anyhow::Result<StoredIn> 
     let cancelled = Cancelled {
         tenant_id: request.tenant_id.clone(),
         target: Target::Delivery(request.delivery_id.clone()),
+        time: Some(clock::now()),
     };
     let event_id = format!("{}-cancel", request.delivery_id);
     Ok(spool

@@ -225,7 +225,7 @@ pub(crate) fn cancel_message(
         lane_key(CANCELLED_KEY, &cancelled.tenant_id),
         CANCELLED,
         message_id,
-        cancelled.to_json(id, source, None),
+        cancelled.to_json(id, source),
         trace,
     )
 }

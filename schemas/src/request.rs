@@ -106,7 +106,7 @@ pub struct Identity(Zeroizing<String>);
 pub enum Target {
     /// One delivery, by its id.
     Delivery(DeliveryId),
-    /// Every open delivery of a user.
+    /// Every delivery of a user whose request is not newer than the cancellation.
     User(UserRef),
 }
 
@@ -117,6 +117,8 @@ pub struct Cancelled {
     pub tenant_id: TenantId,
     /// The deliveries to cancel.
     pub target: Target,
+    /// The event's `time`. A cancellation by user cancels the requests that are not newer.
+    pub time: Option<Timestamp>,
 }
 
 /// A verification: the code of a delivery was entered, so no other call is placed for it.

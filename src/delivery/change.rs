@@ -196,6 +196,14 @@ impl Delivery {
         Some(change)
     }
 
+    /// Cancels a delivery whose attempt was started, if the POST was not sent and will not be.
+    pub fn cancel_unsent(&self, cause: CancelCause, now: Timestamp) -> Change {
+        let mut change = self.revert_start(now);
+        change.delivery.cancel_reason = Some(cause);
+        change.finish_cancelled(now, cause);
+        change
+    }
+
     /// Finishes the delivery as expired.
     pub fn expire(&self, now: Timestamp) -> Change {
         let mut change = Change::unchanged(self);

@@ -10,7 +10,7 @@ use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::Timestamp;
 use voice_otp_schemas::status::Status;
 
-use super::batch::{Batch, BatchError};
+use super::batch::{Batch, BatchError, work_on};
 use super::clock::LedgerClock;
 use super::counts::Counts;
 use super::relay::Relay;
@@ -41,6 +41,17 @@ pub(super) enum Changed {
     Done,
     /// This worker can't save it now. The delivery is released, and claimed again later.
     Lost,
+}
+
+/// The answer to a change that was tried once.
+#[derive(Debug)]
+pub(super) enum SavedNow {
+    /// It is saved; the delivery as it is stored.
+    Saved(Box<Delivery>),
+    /// The delivery was changed concurrently.
+    Conflict,
+    /// Another transaction has locked the delivery.
+    RowLocked,
 }
 
 impl<L: Ledger> Deliveries<L> {
@@ -90,20 +101,53 @@ impl<L: Ledger> Deliveries<L> {
     /// Saves a change and hands its events to the relay. `None` if the delivery was changed
     /// concurrently.
     pub(super) async fn save(&self, change: Change) -> Result<Option<Delivery>, BatchError> {
-        let (mut delivery, events) = (change.delivery.clone(), change.events.clone());
+        match self.saves.submit(change.clone()).await? {
+            Saved::Saved { earlier_events } => Ok(Some(self.follow(change, earlier_events))),
+            Saved::Conflict => Ok(None),
+            Saved::RowLocked => {
+                // Perhaps for long: the delivery is read, and the change computed, again.
+                tokio::time::sleep(LOCKED_PAUSE).await;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Saves changes of different deliveries in one statement, without waiting for locked rows: one
+    /// answer each, in order. What the database gives up on is left to the caller.
+    pub(super) async fn save_all(
+        &self,
+        worker: WorkerEpoch,
+        changes: Vec<Change>,
+    ) -> Vec<Result<SavedNow, BatchError>> {
+        let work = |group: Vec<Change>| async move {
+            let saved = self.ledger.save(worker, &group).await;
+            (group, saved)
+        };
+        // Cancel-safe: a change whose answer isn't awaited is fenced by its revision.
+        let answers = tokio::select! {
+            answers = work_on(changes.clone(), &work, "save") => answers,
+            () = self.shutdown.hard.cancelled() => {
+                changes.iter().map(|_| Err(BatchError::Closed)).collect()
+            }
+        };
+        let answers = changes.into_iter().zip(answers);
+        let answers = answers.map(|(change, answer)| match answer? {
+            Saved::Saved { earlier_events } => Ok(SavedNow::Saved(Box::new(
+                self.follow(change, earlier_events),
+            ))),
+            Saved::Conflict => Ok(SavedNow::Conflict),
+            Saved::RowLocked => Ok(SavedNow::RowLocked),
+        });
+        answers.collect()
+    }
+
+    /// Counts and publishes what a saved change did. Returns the delivery as it is stored.
+    fn follow(&self, change: Change, earlier_events: EarlierEvents) -> Delivery {
         let redial = change
             .ended_attempt
             .as_ref()
             .is_some_and(|ended| ended.call.is_some());
-        let earlier_events = match self.saves.submit(change).await? {
-            Saved::Saved { earlier_events } => earlier_events,
-            Saved::Conflict => return Ok(None),
-            Saved::RowLocked => {
-                // Perhaps for long: the delivery is read, and the change computed, again.
-                tokio::time::sleep(LOCKED_PAUSE).await;
-                return Ok(None);
-            }
-        };
+        let (mut delivery, events) = (change.delivery, change.events);
         delivery.revision += 1;
         self.counts
             .redials
@@ -113,7 +157,7 @@ impl<L: Ledger> Deliveries<L> {
             log_finished(event);
         }
         self.relay.send(events, earlier_events);
-        Ok(Some(delivery))
+        delivery
     }
 
     /// Hands events that were written by an admission to the relay.

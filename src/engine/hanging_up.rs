@@ -33,11 +33,7 @@ impl<P: Ports> Engine<P> {
             };
             match self.deliveries.save(change).await {
                 Ok(Some(saved)) => {
-                    if must_hang_up(&saved) {
-                        let delivery = saved.clone();
-                        self.spawn(|engine| engine.hang_up_cancelled(delivery));
-                    }
-                    self.schedule.update(saved);
+                    self.follow_cancellation(saved);
                     return Changed::Done;
                 }
                 Ok(None) => match self.deliveries.reload(&current.key).await {
@@ -47,6 +43,15 @@ impl<P: Ports> Engine<P> {
                 Err(_) => return Changed::Lost,
             }
         }
+    }
+
+    /// Does what follows from a cancellation that was saved.
+    pub(super) fn follow_cancellation(self: &Arc<Self>, saved: Delivery) {
+        if must_hang_up(&saved) {
+            let delivery = saved.clone();
+            self.spawn(|engine| engine.hang_up_cancelled(delivery));
+        }
+        self.schedule.update(saved);
     }
 
     /// Hangs up the unanswered call of a cancelled delivery, and applies what Twilio answers.

@@ -4,7 +4,6 @@ use std::error::Error;
 use std::time::Duration;
 
 use super::shutdown::Shutdown;
-use crate::ports::LedgerError;
 
 /// The pause before an operation is repeated.
 const RETRY_PAUSE: Duration = Duration::from_millis(250);
@@ -34,19 +33,6 @@ where
         if shutdown.sleep_or_hard(RETRY_PAUSE).await {
             return None;
         }
-    }
-}
-
-/// Separates errors that a retry can cure, for [`until_answered`], from those that it can't.
-pub(super) fn retryable<T>(
-    answer: Result<T, LedgerError>,
-) -> Result<Result<T, LedgerError>, LedgerError> {
-    match answer {
-        Err(error @ (LedgerError::Unavailable(_) | LedgerError::GaveUp(_))) => Err(error),
-        Err(error @ (LedgerError::InvalidRow(_) | LedgerError::ProtocolViolation(_))) => {
-            Ok(Err(error))
-        }
-        Ok(answer) => Ok(Ok(answer)),
     }
 }
 

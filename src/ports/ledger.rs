@@ -138,6 +138,32 @@ pub enum Saved {
     RowLocked,
 }
 
+/// The ledger's answer to the report that a delivery's code was entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Marked {
+    /// It is recorded, now or before.
+    Recorded {
+        /// Whether the delivery waits for a redial, which is now pointless.
+        awaits_redial: bool,
+    },
+    /// There is no such delivery, or it is archived.
+    Unknown,
+    /// Another transaction has locked the delivery. Nothing was written; retry shortly.
+    RowLocked,
+}
+
+/// A cancellation of a user's requests. It cancels those that are not newer: by the times of both
+/// events, where both have one, else by their arrival at the ledger.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserCancellation {
+    /// The tenant of the user.
+    pub tenant_id: TenantId,
+    /// The user.
+    pub user_ref: UserRef,
+    /// The event's `time`.
+    pub time: Option<Timestamp>,
+}
+
 /// Who publishes a delivery's earlier events at the moment when new ones are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum EarlierEvents {
@@ -269,11 +295,27 @@ pub trait Ledger: Send + Sync + 'static {
         attempt: AttemptId,
     ) -> impl Future<Output = Result<Option<Attempt>, LedgerError>> + Send;
 
-    /// Reads a user's open deliveries.
-    fn find_user(
+    /// Records cancellations of users, so that admission refuses older requests that it sees later:
+    /// whether each is recorded. One that isn't could not be had now, since another transaction
+    /// records one for the same user; retry shortly.
+    fn cancel_users(
         &self,
-        tenant: &TenantId,
-        user: &UserRef,
+        cancellations: &[UserCancellation],
+    ) -> impl Future<Output = Result<Vec<bool>, LedgerError>> + Send;
+
+    /// Reads the open deliveries that each of these cancellations cancels, in order.
+    fn find_users(
+        &self,
+        cancellations: &[UserCancellation],
+    ) -> impl Future<Output = Result<Vec<Vec<Delivery>>, LedgerError>> + Send;
+
+    /// Reads those of these open deliveries that a recorded cancellation of their user cancels. An
+    /// admission and a cancellation that run at the same moment may not see each other. The
+    /// cancellation was recorded before it looked for deliveries, so that whoever looks after both,
+    /// as the caller does before it places the calls, sees both.
+    fn find_cancelled(
+        &self,
+        requests: &[(DeliveryKey, UserRef)],
     ) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
 
     /// Reads the open deliveries of the same user that are older than this one.
@@ -282,12 +324,12 @@ pub trait Ledger: Send + Sync + 'static {
         key: &DeliveryKey,
     ) -> impl Future<Output = Result<Vec<Delivery>, LedgerError>> + Send;
 
-    /// Records the cancellation of a delivery that has not arrived yet, so that its request is
-    /// refused when it does. Returns false, and writes nothing, if the delivery exists.
-    fn insert_tombstone(
+    /// Records the cancellations of deliveries that have not arrived yet, so that their requests
+    /// are refused when they do. False for a delivery that exists: nothing is written for it.
+    fn insert_tombstones(
         &self,
-        key: &DeliveryKey,
-    ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+        keys: &[DeliveryKey],
+    ) -> impl Future<Output = Result<Vec<bool>, LedgerError>> + Send;
 
     /// Moves some finished deliveries to the archive and drops archive partitions past their
     /// retention. Returns how many it moved; more may remain while that isn't 0.
@@ -330,11 +372,11 @@ pub trait Ledger: Send + Sync + 'static {
         priced: &[(CallSid, Price)],
     ) -> impl Future<Output = Result<(), LedgerError>> + Send;
 
-    /// Records that a code was entered. Returns false if there is no such delivery.
+    /// Records that codes were entered: one answer per delivery, in order.
     fn mark_verified(
         &self,
-        key: &DeliveryKey,
-    ) -> impl Future<Output = Result<bool, LedgerError>> + Send;
+        keys: &[DeliveryKey],
+    ) -> impl Future<Output = Result<Vec<Marked>, LedgerError>> + Send;
 
     /// Hands out no slot of an account before `wait` has passed. Reserved slots become void, and
     /// waiting deliveries get new ones in the same order, when they are claimed. A wait that ends

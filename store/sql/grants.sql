@@ -23,6 +23,7 @@ grant select, insert, update, delete on workers to :"worker";
 grant select, insert, update on pacing to :"worker";
 grant select, insert, update, delete on deliveries to :"worker";
 grant select, insert, update on tenant_slots to :"worker";
+grant select, insert, update, delete on cancelled_users to :"worker";
 grant select, insert on finished to :"worker";
 grant select, insert, delete on finished_keys to :"worker";
 grant select, insert, update, delete on outbox to :"worker";

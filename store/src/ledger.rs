@@ -2,6 +2,7 @@
 
 mod admit;
 mod archive;
+mod cancel;
 mod find;
 mod outbox;
 mod pacing;
@@ -24,11 +25,11 @@ use voice_otp::admission::Admission;
 use voice_otp::delivery::{AttemptId, Change, Delivery};
 use voice_otp::event::Event;
 use voice_otp::ports::{
-    Attempt, AttemptStart, Heartbeat, Ledger, LedgerError, Saved, StartOutcome, UnpricedCall,
-    Verdict, WorkerEpoch,
+    Attempt, AttemptStart, Heartbeat, Ledger, LedgerError, Marked, Saved, StartOutcome,
+    UnpricedCall, UserCancellation, Verdict, WorkerEpoch,
 };
 use voice_otp::price::Price;
-use voice_otp_schemas::{DeliveryKey, PhoneNumber, TenantId, Timestamp, UserRef};
+use voice_otp_schemas::{DeliveryKey, PhoneNumber, Timestamp, UserRef};
 
 pub use self::pacing::{CIRCUIT_FIRST, CIRCUIT_LONGEST};
 use crate::health::{Health, Operation};
@@ -159,7 +160,7 @@ fn is_line_conflict(error: &LedgerError) -> bool {
 
 /// Whether a lock could not be had in time.
 fn is_locked(error: &LedgerError) -> bool {
-    let LedgerError::Unavailable(source) = error else {
+    let LedgerError::GaveUp(source) = error else {
         return false;
     };
     let database = source
@@ -233,20 +234,33 @@ impl Ledger for PgLedger {
         find::find_attempt(self, attempt).await
     }
 
-    async fn find_user(
+    async fn cancel_users(
         &self,
-        tenant: &TenantId,
-        user: &UserRef,
+        cancellations: &[UserCancellation],
+    ) -> Result<Vec<bool>, LedgerError> {
+        cancel::cancel_users(self, cancellations).await
+    }
+
+    async fn find_users(
+        &self,
+        cancellations: &[UserCancellation],
+    ) -> Result<Vec<Vec<Delivery>>, LedgerError> {
+        cancel::find_users(self, cancellations).await
+    }
+
+    async fn find_cancelled(
+        &self,
+        requests: &[(DeliveryKey, UserRef)],
     ) -> Result<Vec<Delivery>, LedgerError> {
-        find::find_user(self, tenant, user).await
+        cancel::find_cancelled(self, requests).await
     }
 
     async fn find_older_requests(&self, key: &DeliveryKey) -> Result<Vec<Delivery>, LedgerError> {
         find::find_older_requests(self, key).await
     }
 
-    async fn insert_tombstone(&self, key: &DeliveryKey) -> Result<bool, LedgerError> {
-        admit::insert_tombstone(self, key).await
+    async fn insert_tombstones(&self, keys: &[DeliveryKey]) -> Result<Vec<bool>, LedgerError> {
+        cancel::insert_tombstones(self, keys).await
     }
 
     async fn archive_finished(&self) -> Result<u64, LedgerError> {
@@ -285,8 +299,8 @@ impl Ledger for PgLedger {
         price::clear_unpriced_calls(self, priced).await
     }
 
-    async fn mark_verified(&self, key: &DeliveryKey) -> Result<bool, LedgerError> {
-        save::mark_verified(self, key).await
+    async fn mark_verified(&self, keys: &[DeliveryKey]) -> Result<Vec<Marked>, LedgerError> {
+        save::mark_verified(self, keys).await
     }
 
     async fn throttle_account(&self, pace_key: &str, wait: Duration) -> Result<(), LedgerError> {

@@ -48,6 +48,11 @@ const MIGRATIONS: &[Migration] = &[
         sql: include_str!("../migrations/0003_failover.sql"),
     },
     Migration {
+        version: 4,
+        name: "cancelled_users",
+        sql: include_str!("../migrations/0004_cancelled_users.sql"),
+    },
+    Migration {
         version: 5,
         name: "delivery_counts",
         sql: include_str!("../migrations/0005_delivery_counts.sql"),

@@ -12,7 +12,7 @@ use tokio_postgres::error::SqlState;
 pub(crate) enum Remedy {
     /// Without the row that caused it: the data is refused.
     WithoutRow,
-    /// In smaller parts: one row may be too much, or corrupt.
+    /// In smaller parts: one row may be locked, too much, or corrupt.
     InParts,
     /// The same statement: the database is away, busy, or about to be replaced.
     Later,
@@ -24,8 +24,13 @@ pub(crate) enum Remedy {
 pub(crate) fn remedy(error: &Error) -> Remedy {
     match error.code().map(SqlState::code) {
         Some(code) if code.starts_with("22") || code.starts_with("23") => Remedy::WithoutRow,
-        // A timeout, an exceeded limit, a corrupt row or index.
-        Some(code) if code == "57014" || code.starts_with("54") || code.starts_with("XX00") => {
+        // A timeout, a locked row, an exceeded limit, a corrupt row or index.
+        Some(code)
+            if code == "57014"
+                || code == "55P03"
+                || code.starts_with("54")
+                || code.starts_with("XX00") =>
+        {
             Remedy::InParts
         }
         _ => Remedy::Later,

@@ -3,7 +3,9 @@
 //! The test sets the time of both, so every answer and every row must be the same to the
 //! microsecond. This test is the reason to trust simulations on the ledger in memory.
 
+mod changes;
 mod operation;
+mod settings;
 mod side;
 
 use rand::SeedableRng as _;

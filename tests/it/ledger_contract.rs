@@ -27,6 +27,7 @@ macro_rules! contract {
 
 mod admitting;
 mod archiving;
+mod cancelling;
 mod circuits;
 mod looking_up;
 mod outbox;

@@ -9,6 +9,7 @@ mod failed_posts;
 mod failover;
 mod isolation;
 mod lost_answers;
+mod masses;
 mod polling;
 mod publishing;
 mod random_faults;

@@ -24,6 +24,7 @@ mod isolation;
 mod journey;
 mod load;
 mod lost_commits;
+mod masses;
 mod poolers;
 mod prices;
 mod publishing;

@@ -23,7 +23,7 @@ pub fn read(message: Message<'_>) -> Result<Incoming, Unreadable> {
     let incoming = match (event.kind.as_str(), event.invalid_attribute) {
         (REQUESTED, _) => requested(&event),
         (CANCELLED | VERIFIED, Some(attribute)) => Err(Unreadable::Attribute(attribute)),
-        (CANCELLED, None) => cancelled(&event.data),
+        (CANCELLED, None) => cancelled(&event),
         (VERIFIED, None) => verified(&event.data),
         _ => Err(Unreadable::UnknownType),
     };
@@ -117,7 +117,8 @@ fn requested(event: &envelope::Envelope) -> Result<Incoming, Unreadable> {
     }
 }
 
-fn cancelled(data: &Map<String, Value>) -> Result<Incoming, Unreadable> {
+fn cancelled(event: &envelope::Envelope) -> Result<Incoming, Unreadable> {
+    let data = &event.data;
     let unusable = Unreadable::Data("exactly one of delivery_id and user_ref");
     let text = |name: &str| data.get(name).filter(|value| !value.is_null());
     let target = match (text("delivery_id"), text("user_ref")) {
@@ -128,6 +129,7 @@ fn cancelled(data: &Map<String, Value>) -> Result<Incoming, Unreadable> {
     Ok(Incoming::Cancelled(Cancelled {
         tenant_id: tenant(data)?,
         target: target.map_err(|_| unusable)?,
+        time: event.time,
     }))
 }
 

@@ -47,14 +47,14 @@ impl Requested {
 
 impl Cancelled {
     /// The event in structured mode. `id` is the id of this event, not of a delivery.
-    pub fn to_json(&self, id: &str, source: &str, time: Option<Timestamp>) -> Zeroizing<Vec<u8>> {
+    pub fn to_json(&self, id: &str, source: &str) -> Zeroizing<Vec<u8>> {
         let data = match &self.target {
             Target::Delivery(delivery) => {
                 json!({ "tenant_id": self.tenant_id, "delivery_id": delivery })
             }
             Target::User(user) => json!({ "tenant_id": self.tenant_id, "user_ref": user }),
         };
-        event_json(CANCELLED, id, source, time, &data)
+        event_json(CANCELLED, id, source, self.time, &data)
     }
 }
 

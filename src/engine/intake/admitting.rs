@@ -6,15 +6,16 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use voice_otp_schemas::request::Incoming;
-use voice_otp_schemas::{DeliveryKey, TenantId, Timestamp};
+use voice_otp_schemas::{DeliveryKey, TenantId, Timestamp, UserRef};
 
-use super::{DeadLetterReason, Disposition, Message};
+use super::{DeadLetterReason, Disposition, Message, disposition_of, in_order, set, tenant_of};
 use crate::admission::{Admission, Admitted, Plan, plan};
 use crate::delivery::{CancelCause, Delivery, State};
 use crate::engine::batch::{BatchError, work_on};
 use crate::engine::bulkhead::Permit;
 use crate::engine::deliveries::log_finished;
 use crate::engine::retry::as_error;
+use crate::engine::schedule::Held;
 use crate::engine::settings_reader::Found;
 use crate::engine::{Engine, span};
 use crate::ports::{Ledger as _, LedgerError, Ports, Telephony as _, Verdict, WorkerEpoch};
@@ -28,6 +29,16 @@ struct Pending<'a> {
     inadmissible: Option<CancelCause>,
     /// The permit to place the call at once, if there is one.
     permit: Option<Permit>,
+}
+
+/// What is known of a request besides its verdict.
+struct Follow {
+    /// Whether a cancellation of its user cancels it, or perhaps does.
+    is_cancelled: bool,
+    /// The delivery, if its attempt has started and is to be sent.
+    held: Option<Held>,
+    /// Whether an answer about its batch was lost.
+    answer_lost: bool,
 }
 
 /// What the ledger's verdict means for a request.
@@ -48,7 +59,7 @@ const MAX_ROUNDS: usize = 5;
 
 impl<P: Ports> Engine<P> {
     /// Admits a group of requests: one disposition each, in order.
-    pub(super) async fn admit_all(self: &Arc<Self>, group: &[Message]) -> Vec<Disposition> {
+    pub(super) async fn admit_all(self: &Arc<Self>, group: &[&Message]) -> Vec<Disposition> {
         let mut dispositions = vec![Disposition::Requeue; group.len()];
         let pending = |(position, message)| Pending {
             position,
@@ -56,7 +67,8 @@ impl<P: Ports> Engine<P> {
             inadmissible: None,
             permit: None,
         };
-        let mut pending: Vec<Pending<'_>> = group.iter().enumerate().map(pending).collect();
+        let mut pending: Vec<Pending<'_>> =
+            group.iter().copied().enumerate().map(pending).collect();
         self.suspects.select(
             &mut pending,
             |one| one.message.incoming.key(),
@@ -90,10 +102,8 @@ impl<P: Ports> Engine<P> {
         pending: Vec<Pending<'a>>,
         dispositions: &mut [Disposition],
     ) -> Vec<Pending<'a>> {
-        let tenants: HashSet<&TenantId> = pending
-            .iter()
-            .filter_map(|one| tenant_of(&one.message.incoming))
-            .collect();
+        let tenants: HashSet<&TenantId> =
+            pending.iter().map(|one| tenant_of(one.message)).collect();
         let tenants: Vec<TenantId> = tenants.into_iter().cloned().collect();
         let Some(settings) = self.settings.all(&tenants).await else {
             return Vec::new();
@@ -111,6 +121,10 @@ impl<P: Ports> Engine<P> {
         let (pending, admissions): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
         let worker = self.lease.worker();
         let (verdicts, answer_lost) = self.admit_group(worker, &admissions).await;
+        // Held from now on: while the ledger is asked again, no other task may settle them.
+        let mut begun = self.hold_begun(&admissions, &verdicts);
+        let mut cancelled = self.cancelled_meanwhile(&pending, &verdicts).await;
+        let (mut to_cancel, mut to_wait, mut unsent) = (Vec::new(), Vec::new(), HashSet::new());
         let mut again = Vec::new();
         let size = pending.len();
         for ((one, admission), verdict) in pending.into_iter().zip(admissions).zip(verdicts) {
@@ -119,12 +133,84 @@ impl<P: Ports> Engine<P> {
                 Err(BatchError::GaveUp) => self.suspects.add(&admission.key, size),
                 _ => self.suspects.clear(&admission.key),
             }
-            match self.conclude(worker, one, admission, verdict, answer_lost) {
+            let found = cancelled.remove(&admission.key);
+            let held = begun.remove(&admission.key).filter(|_| found.is_none());
+            let follow = Follow {
+                is_cancelled: found.is_some(),
+                held,
+                answer_lost,
+            };
+            match &found {
+                Some(Ok(delivery)) => {
+                    if matches!(&verdict, Ok(Verdict::Admitted(_))) {
+                        unsent.insert(admission.key.clone());
+                    }
+                    to_cancel.push((position, delivery.clone()));
+                }
+                Some(Err(error)) => to_wait.push((position, disposition_of(error))),
+                None => {}
+            }
+            match self.conclude(worker, one, admission, verdict, follow) {
                 Outcome::Done(disposition) => set(dispositions, position, disposition),
                 Outcome::Again(one) => again.push(one),
             }
         }
+        for (position, disposition) in to_wait {
+            set(dispositions, position, disposition);
+        }
+        let deliveries = to_cancel.iter().map(|(_, found)| found.clone()).collect();
+        let compute = |delivery: &Delivery, now| {
+            let cause = CancelCause::Request;
+            if delivery.state == State::Placing && unsent.contains(&delivery.key) {
+                Some(delivery.cancel_unsent(cause, now))
+            } else {
+                delivery.cancel(cause, now)
+            }
+        };
+        let failed = self.change_all(deliveries, compute).await;
+        for (position, delivery) in to_cancel {
+            if let Some(disposition) = failed.get(&delivery.key) {
+                set(dispositions, position, *disposition);
+            }
+        }
         again
+    }
+
+    /// The stored requests of a batch that a cancellation of their user cancels, which was recorded
+    /// while they were being admitted: see [`Ledger::find_cancelled`](crate::ports::Ledger). An
+    /// error for those that can't be read now; they must not be placed.
+    async fn cancelled_meanwhile(
+        &self,
+        pending: &[Pending<'_>],
+        verdicts: &[Result<Verdict, BatchError>],
+    ) -> HashMap<DeliveryKey, Result<Delivery, BatchError>> {
+        let of_user = |(one, verdict): (&Pending<'_>, &Result<Verdict, BatchError>)| {
+            let is_stored = matches!(
+                verdict,
+                Ok(Verdict::Admitted(_) | Verdict::AdmittedWithoutSlot(_) | Verdict::Duplicate)
+            );
+            match &one.message.incoming {
+                Incoming::Requested(request) if is_stored => {
+                    Some((request.key(), request.user_ref.clone()?))
+                }
+                _ => None,
+            }
+        };
+        let requests: Vec<(DeliveryKey, UserRef)> =
+            pending.iter().zip(verdicts).filter_map(of_user).collect();
+        let work = |requests: Vec<(DeliveryKey, UserRef)>| async move {
+            let found = self.ledger.find_cancelled(&requests).await;
+            let keys: Vec<DeliveryKey> = requests.iter().map(|(key, _)| key.clone()).collect();
+            let found = found.map(|found| in_order(&keys, found));
+            (requests, found)
+        };
+        let answers = self
+            .ask(requests.clone(), &work, "find cancelled users")
+            .await;
+        let keys = requests.into_iter().map(|(key, _)| key);
+        keys.zip(answers)
+            .filter_map(|(key, answer)| answer.transpose().map(|answer| (key, answer)))
+            .collect()
     }
 
     /// Plans a request. `Ok(None)` if this worker can't; a disposition if it must not be admitted.
@@ -135,8 +221,7 @@ impl<P: Ports> Engine<P> {
         now: Timestamp,
     ) -> Result<Option<Admission>, Disposition> {
         let incoming = &one.message.incoming;
-        let user = one.message.user.as_deref();
-        let settings = match tenant_of(incoming).and_then(|tenant| settings.get(tenant)) {
+        let settings = match settings.get(tenant_of(one.message)) {
             Some(Ok(settings)) => Some(settings.as_ref()),
             Some(Err(error)) => {
                 tracing::warn!(
@@ -148,11 +233,11 @@ impl<P: Ports> Engine<P> {
             None => None,
         };
         if let Some(settings) = settings
-            && !settings.may_publish(user)
+            && !settings.may_publish(one.message.user.as_deref())
         {
             // Not `rejected`: a publisher that isn't allowed must neither claim the tenant's
             // delivery ids nor trigger its statuses.
-            self.authorize(user, &settings.tenant_id).await?;
+            self.authorize_all(&[one.message]).await.remove(0)?;
         }
         let callbacks = self.telephony.has_callbacks();
         let Some(mut admission) = plan(incoming, settings, callbacks, &self.tuning, now) else {
@@ -207,12 +292,21 @@ impl<P: Ports> Engine<P> {
         mut one: Pending<'a>,
         admission: Admission,
         verdict: Result<Verdict, BatchError>,
-        answer_lost: bool,
+        follow: Follow,
     ) -> Outcome<'a> {
         let disposition = match verdict {
             Ok(Verdict::Admitted(admitted)) => {
                 self.counts.admitted.fetch_add(1, Ordering::Relaxed);
-                self.schedule_admitted(worker, admission, &admitted, one.permit.take());
+                self.follow_admission(&admission.key, &admitted);
+                match follow.held {
+                    Some(held) => {
+                        if let Some(permit) = one.permit.take() {
+                            self.spawn_for(held, |engine, held| engine.place(worker, held, permit));
+                        }
+                    }
+                    None if follow.is_cancelled => {}
+                    None => self.schedule_waiting(admission, &admitted),
+                }
                 Disposition::Acknowledge
             }
             Ok(Verdict::Finished(events)) => {
@@ -230,7 +324,7 @@ impl<P: Ports> Engine<P> {
                 Disposition::Acknowledge
             }
             Ok(Verdict::Duplicate) => {
-                if answer_lost {
+                if follow.answer_lost && !follow.is_cancelled {
                     // Perhaps this worker's own row: the answer that admitted it was lost.
                     self.spawn(|engine| engine.schedule_if_waiting(admission.key));
                 }
@@ -249,12 +343,9 @@ impl<P: Ports> Engine<P> {
                 one.permit = None;
                 return Outcome::Again(one);
             }
-            Err(BatchError::Refused(_)) => {
-                Disposition::DeadLetter(DeadLetterReason::RefusedByDatabase)
-            }
-            // Without the batch's permit; what the database gave up on, in smaller parts.
-            Ok(Verdict::RowLocked) | Err(BatchError::GaveUp) => Disposition::RetrySoon,
-            Err(BatchError::Closed) => Disposition::Requeue,
+            // Without the batch's permit.
+            Ok(Verdict::RowLocked) => Disposition::RetrySoon,
+            Err(error) => disposition_of(&error),
         };
         Outcome::Done(disposition)
     }
@@ -268,48 +359,43 @@ impl<P: Ports> Engine<P> {
         }
     }
 
-    /// Places a delivery that was just admitted, or schedules it.
-    fn schedule_admitted(
-        self: &Arc<Self>,
-        worker: WorkerEpoch,
-        admission: Admission,
-        admitted: &Admitted,
-        permit: Option<Permit>,
-    ) {
-        let Plan::Call(call) = admission.plan.clone() else {
-            return;
-        };
+    /// Publishes that a request is admitted, and cancels what it supersedes.
+    fn follow_admission(self: &Arc<Self>, key: &DeliveryKey, admitted: &Admitted) {
         // `None` if an earlier admission wrote it, whose answer was lost: the sweeper publishes it.
         self.deliveries
             .publish_admitted(admitted.event.clone().into_iter().collect());
         if admitted.has_older_requests {
-            let key = admission.key.clone();
+            let key = key.clone();
             self.spawn(|engine| engine.supersede(key));
         }
-        if !admitted.held {
-            return;
-        }
-        let delivery = Delivery::admitted(admission, *call, admitted);
-        if delivery.state != State::Placing {
-            self.schedule.update(delivery);
-            return;
-        }
-        if let (Some(held), Some(permit)) = (self.schedule.acquire(delivery), permit) {
-            self.spawn_for(held, |engine, held| engine.place(worker, held, permit));
-        }
     }
-}
 
-fn set(dispositions: &mut [Disposition], position: usize, disposition: Disposition) {
-    if let Some(place) = dispositions.get_mut(position) {
-        *place = disposition;
+    /// Holds the deliveries of a batch whose attempts have started with their admissions.
+    fn hold_begun(
+        &self,
+        admissions: &[Admission],
+        verdicts: &[Result<Verdict, BatchError>],
+    ) -> HashMap<DeliveryKey, Held> {
+        let begun = |(admission, verdict): (&Admission, &Result<Verdict, BatchError>)| {
+            let (Plan::Call(call), Ok(Verdict::Admitted(admitted))) = (&admission.plan, verdict)
+            else {
+                return None;
+            };
+            if !(admitted.held && admitted.begun) {
+                return None;
+            }
+            let delivery = Delivery::admitted(admission.clone(), (**call).clone(), admitted);
+            Some((admission.key.clone(), self.schedule.acquire(delivery)?))
+        };
+        admissions.iter().zip(verdicts).filter_map(begun).collect()
     }
-}
 
-fn tenant_of(incoming: &Incoming) -> Option<&TenantId> {
-    match incoming {
-        Incoming::Requested(request) => Some(&request.tenant_id),
-        Incoming::Invalid(invalid) => Some(&invalid.tenant_id),
-        Incoming::Cancelled(_) | Incoming::Verified(_) => None,
+    /// Schedules a delivery that was just admitted, if it waits and this worker owns it.
+    fn schedule_waiting(&self, admission: Admission, admitted: &Admitted) {
+        if let (Plan::Call(call), true) = (admission.plan.clone(), admitted.held && !admitted.begun)
+        {
+            self.schedule
+                .update(Delivery::admitted(admission, *call, admitted));
+        }
     }
 }

@@ -43,8 +43,8 @@
 --   duplicate              the delivery id is known; identity_key and identity_mac are returned,
 --                          for comparing the content
 --   stale_settings         the tenant's settings have another version: nothing was done
---   cancelled              cancelled before it arrived (a tombstone): nothing was done; the caller
---                          plans it again as finished
+--   cancelled              cancelled before it arrived (a tombstone, or a cancellation of its user
+--                          that is not older): nothing was done; the caller plans it again
 --   superseded             a newer request of the user is known: nothing was done; the caller plans
 --                          it again as finished
 --   row_locked             the pacing row is locked, and in_skip: nothing was done
@@ -125,26 +125,25 @@ begin
                d.slot_at as known_slot_at, d.slot_epoch as known_epoch,
                d.admitted_at as known_at, d.wake_at as known_wake_at,
                i.version is distinct from -1 and s.version is distinct from i.version as stale,
-               i.pace_key is not null and coalesce(d.identity_key = '', false) as cancelled,
+               i.pace_key is not null
+                   and (coalesce(d.identity_key = '', false) or c.one is not null) as cancelled,
                h.k is not null and l.k is null as row_locked, l.k is not null as locked,
                -- A publisher's clock that is ahead must not make later requests look older.
                case when i.user_mac is not null then least(coalesce(i.requested_at, t), t) end
                    as user_time,
                p.at, p.epoch, p.base, p.step_us, p.own_us, p.probes_from, p.has_queue, p.limited,
-               p.tenant_share, p.shared,
-               i.tenant_id, i.delivery_id, i.identity_key, i.identity_mac, i.user_mac,
-               i.requested_at, i.expires_at, i.to_masked, i.context, i.traceparent, i.tracestate,
-               i.sealed_key, i.sealed, i.locale, i.account_sid, i.pace_key, i.paused, i.place_by,
-               i.heard_after_ms, i.attempt_id, i.line, i.status1, i.route1, i.body1, i.status2,
-               i.route2, i.body2, i.ord
+               p.tenant_share, p.shared, i.tenant_id, i.delivery_id, i.identity_key, i.identity_mac,
+               i.user_mac, i.requested_at, i.expires_at, i.to_masked, i.context, i.traceparent,
+               i.tracestate, i.sealed_key, i.sealed, i.locale, i.account_sid, i.pace_key, i.paused,
+               i.place_by, i.heard_after_ms, i.attempt_id, i.line, i.status1, i.route1, i.body1,
+               i.status2, i.route2, i.body2, i.ord
           from unnest(
             in_tenant, in_delivery, in_identity_key, in_identity_mac, in_user_mac,
             in_requested_at, in_expires_at, in_to_masked, in_context, in_traceparent,
             in_tracestate, in_sealed_key, in_sealed, in_locale, in_account, in_pace_key,
             in_paused, in_version, in_place_by, in_heard_after_ms, in_attempt, in_line,
             in_status1, in_route1, in_body1, in_status2, in_route2, in_body2, known_keys,
-            known_macs
-        ) with ordinality as i(
+            known_macs) with ordinality as i(
             tenant_id, delivery_id, identity_key, identity_mac, user_mac, requested_at, expires_at,
             to_masked, context, traceparent, tracestate, sealed_key, sealed, locale, account_sid,
             pace_key, paused, version, place_by, heard_after_ms, attempt_id, line, status1, route1,
@@ -175,6 +174,11 @@ begin
                           and s.enabled and not s.test_mode limit 2) s) > 1 as shared
               from pacing p left join accounts a on a.account_sid = p.account_sid
              where p.pace_key = i.pace_key limit 1) p on true
+          left join lateral (
+            -- By the events' times. A clock that is far ahead must not cancel what comes later.
+            select 1 as one from cancelled_users c
+             where c.user_mac = i.user_mac and i.requested_at <= c.cancelled_at
+               and least(i.requested_at, t) <= c.recorded_at + interval '30s' limit 1) c on true
           left join unnest(locked) as l(k) on l.k = i.pace_key
           left join unnest(to_lock) as h(k) on h.k = i.pace_key
     ), candidates as (
@@ -182,12 +186,11 @@ begin
                l.known, l.known_key, l.known_mac, l.own_row, l.known_slot_at, l.known_epoch,
                l.known_at, l.known_wake_at, l.stale, l.cancelled, l.row_locked, l.locked,
                l.user_time, l.at, l.epoch, l.base, l.step_us, l.own_us, l.probes_from, l.has_queue,
-               l.limited,
-               l.tenant_share, l.shared, l.tenant_id, l.delivery_id, l.identity_key, l.identity_mac,
-               l.user_mac, l.requested_at, l.expires_at, l.to_masked, l.context, l.traceparent,
-               l.tracestate, l.sealed_key, l.sealed, l.locale, l.account_sid, l.pace_key, l.paused,
-               l.place_by, l.heard_after_ms, l.attempt_id, l.line, l.status1, l.route1, l.body1,
-               l.status2, l.route2, l.body2, l.ord
+               l.limited, l.tenant_share, l.shared, l.tenant_id, l.delivery_id, l.identity_key,
+               l.identity_mac, l.user_mac, l.requested_at, l.expires_at, l.to_masked, l.context,
+               l.traceparent, l.tracestate, l.sealed_key, l.sealed, l.locale, l.account_sid,
+               l.pace_key, l.paused, l.place_by, l.heard_after_ms, l.attempt_id, l.line, l.status1,
+               l.route1, l.body1, l.status2, l.route2, l.body2, l.ord
           from looked_up l
     ), by_user as (
         -- Superseded by another request of this batch: one that is a candidate too.
@@ -244,12 +247,11 @@ begin
                a.known_slot_at, a.known_epoch, a.known_at, a.known_wake_at, a.stale, a.cancelled,
                a.row_locked, a.locked, a.user_time, a.at, a.epoch, a.base, a.step_us, a.own_us,
                a.probes_from, a.has_queue, a.limited, a.tenant_share, a.shared, a.tenant_id,
-               a.delivery_id,
-               a.identity_key, a.identity_mac, a.user_mac, a.requested_at, a.expires_at,
-               a.to_masked, a.context, a.traceparent, a.tracestate, a.sealed_key, a.sealed,
-               a.locale, a.account_sid, a.pace_key, a.paused, a.place_by, a.heard_after_ms,
-               a.attempt_id, a.line, a.status1, a.route1, a.body1, a.status2, a.route2, a.body2,
-               a.ord
+               a.delivery_id, a.identity_key, a.identity_mac, a.user_mac, a.requested_at,
+               a.expires_at, a.to_masked, a.context, a.traceparent, a.tracestate, a.sealed_key,
+               a.sealed, a.locale, a.account_sid, a.pace_key, a.paused, a.place_by,
+               a.heard_after_ms, a.attempt_id, a.line, a.status1, a.route1, a.body1, a.status2,
+               a.route2, a.body2, a.ord
           from asking a
     ), ahead as materialized (
         -- The slots that a tenant was given pass evenly until the last of them.
@@ -274,11 +276,10 @@ begin
                r.own_row, r.known_slot_at, r.known_epoch, r.known_at, r.known_wake_at, r.stale,
                r.cancelled, r.row_locked, r.locked, r.user_time, r.at, r.epoch, r.base, r.step_us,
                r.probes_from, r.has_queue, r.limited, r.tenant_id, r.delivery_id, r.identity_key,
-               r.identity_mac,
-               r.user_mac, r.requested_at, r.expires_at, r.to_masked, r.context, r.traceparent,
-               r.tracestate, r.sealed_key, r.sealed, r.locale, r.account_sid, r.pace_key, r.paused,
-               r.place_by, r.heard_after_ms, r.attempt_id, r.line, r.status1, r.route1, r.body1,
-               r.status2, r.route2, r.body2, r.ord
+               r.identity_mac, r.user_mac, r.requested_at, r.expires_at, r.to_masked, r.context,
+               r.traceparent, r.tracestate, r.sealed_key, r.sealed, r.locale, r.account_sid,
+               r.pace_key, r.paused, r.place_by, r.heard_after_ms, r.attempt_id, r.line, r.status1,
+               r.route1, r.body1, r.status2, r.route2, r.body2, r.ord
           from ranked r left join ahead h on h.pace_key = r.pace_key and h.tenant_id = r.tenant_id
     ), slots_if_all as (
         -- As if every request got a slot. One that is too late even so, or because of those
@@ -290,11 +291,10 @@ begin
                s.own_row, s.known_slot_at, s.known_epoch, s.known_at, s.known_wake_at, s.stale,
                s.cancelled, s.row_locked, s.locked, s.user_time, s.at, s.epoch, s.base, s.step_us,
                s.probes_from, s.has_queue, s.limited, s.tenant_id, s.delivery_id, s.identity_key,
-               s.identity_mac,
-               s.user_mac, s.requested_at, s.expires_at, s.to_masked, s.context, s.traceparent,
-               s.tracestate, s.sealed_key, s.sealed, s.locale, s.account_sid, s.pace_key, s.paused,
-               s.place_by, s.heard_after_ms, s.attempt_id, s.line, s.status1, s.route1, s.body1,
-               s.status2, s.route2, s.body2, s.ord
+               s.identity_mac, s.user_mac, s.requested_at, s.expires_at, s.to_masked, s.context,
+               s.traceparent, s.tracestate, s.sealed_key, s.sealed, s.locale, s.account_sid,
+               s.pace_key, s.paused, s.place_by, s.heard_after_ms, s.attempt_id, s.line, s.status1,
+               s.route1, s.body1, s.status2, s.route2, s.body2, s.ord
           from shares s
     ), timed as (
         select w.wanted and w.locked and not w.has_queue
@@ -342,8 +342,7 @@ begin
                s.route2, s.body2, s.ord
           from slotted s
           left join lateral (
-            select 1 as one from deliveries d where s.in_time and d.line = s.line limit 1) o
-            on true
+            select 1 as one from deliveries d where s.in_time and d.line = s.line limit 1) o on true
           left join lateral (
             select 1 as one from deliveries d
              where s.in_time and d.user_line = s.user_mac limit 1) u on true
@@ -370,7 +369,7 @@ begin
             sealed_key, sealed, to_masked, locale, context, traceparent, tracestate, account_sid,
             pace_key, requested_at, admitted_at, expires_at, place_by, heard_after_ms, slot_at,
             slot_epoch, announced_at, attempt, attempt_id, intent_at, line, user_time, user_line,
-            sequence, final_status, ended_at)
+            sequence, final_status, ended_at, forget_at)
         select p.tenant_id, p.delivery_id,
                case when p.begun or p.in_time and p.slot_at <= t + in_hold_ahead
                     then in_worker end,
@@ -396,8 +395,12 @@ begin
                          and p.status2 is not null then 2 else 1 end,
                case p.verdict when 'finished' then coalesce(p.status2, p.status1)
                               when 'account_backlog' then p.status2 end,
-               case when p.verdict in ('finished', 'account_backlog') then t end
+               case when p.verdict in ('finished', 'account_backlog') then t end,
+               case when p.pace_key is null and s.one is null then t + interval '5 minutes' end
           from planned p
+          left join lateral (
+            select 1 as one from voice_settings s
+             where p.pace_key is null and s.tenant_id = p.tenant_id limit 1) s on true
          where p.admitted
          order by p.tenant_id, p.delivery_id
         -- A delivery that is final at once may replace a tombstone; one to be placed never does.
@@ -409,7 +412,7 @@ begin
             requested_at = excluded.requested_at, admitted_at = excluded.admitted_at,
             expires_at = excluded.expires_at, place_by = excluded.place_by,
             sequence = excluded.sequence, final_status = excluded.final_status,
-            ended_at = excluded.ended_at
+            ended_at = excluded.ended_at, forget_at = excluded.forget_at
             where d.identity_key = '' and excluded.state = 'final'
         returning d.tenant_id, d.delivery_id, d.owner, d.wake_at
     ), outcome as materialized (
@@ -473,8 +476,7 @@ begin
             on m.pace_key = h.pace_key and m.tenant_id = h.tenant_id
          order by h.pace_key, h.tenant_id
         on conflict (pace_key, tenant_id) do update set
-            held = excluded.held, counted_at = excluded.counted_at,
-            held_until = excluded.held_until
+            held = excluded.held, counted_at = excluded.counted_at, held_until = excluded.held_until
     )
     select o.ord,
            case when o.own_row then 'admitted' when o.known then 'duplicate'

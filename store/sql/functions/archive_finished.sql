@@ -4,7 +4,9 @@
 -- finished, without codes and numbers, and their identities to finished_keys, counts them in
 -- delivery_counts, and deletes up to `limit` past attempts of that age. Tombstones are deleted, up
 -- to `limit` identities whose day is not archived any more, and up to `limit` counts of hours that
--- no figures show. Returns how many deliveries it moved or deleted.
+-- no figures show. So are up to `limit` rows of tenants that don't exist, some minutes after they
+-- finished, and up to `limit` cancellations by user, once no code lives that is older: `recent` is
+-- at least twice the longest life of a code. Returns how many deliveries it moved or deleted.
 --
 -- Locks: an advisory lock of the schema, shared with maintain_archive_partitions(); if another
 -- transaction has it, the function does nothing and returns 0. Then the deliveries, in the order of
@@ -17,6 +19,7 @@ language plpgsql as $$
 declare
     t timestamptz := clock_timestamp();
     moved bigint;
+    forgotten bigint;
     days text[];
 begin
     if not pg_try_advisory_xact_lock(hashtext('voice-otp archive ' || current_schema())) then
@@ -70,6 +73,18 @@ begin
         on conflict do nothing
     )
     select count(*) into moved from deleted;
+    delete from deliveries where (tenant_id, delivery_id) in (
+        select d.tenant_id, d.delivery_id from deliveries d
+         where d.forget_at < t and d.final_status is not null
+           and not exists (
+               select 1 from outbox o
+                where o.tenant_id = d.tenant_id and o.delivery_id = d.delivery_id)
+         order by d.forget_at limit in_limit for update skip locked);
+    get diagnostics forgotten = row_count;
+    delete from cancelled_users where user_mac in (
+        select c.user_mac from cancelled_users c
+         where c.recorded_at < t - in_recent / 2
+         order by c.recorded_at limit in_limit for update skip locked);
     delete from finished_keys k where (k.tenant_id, k.delivery_id) in (
         select o.tenant_id, o.delivery_id from finished_keys o
          where o.ended_at < (
@@ -81,5 +96,5 @@ begin
     delete from past_attempts where attempt_id in (
         select attempt_id from past_attempts
          where ended_at < t - in_recent order by ended_at limit in_limit);
-    return moved;
+    return moved + forgotten;
 end $$;

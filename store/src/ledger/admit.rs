@@ -14,25 +14,12 @@ use crate::keys::Keyring;
 
 mod columns;
 
-const INSERT_TOMBSTONE: &str = include_str!("../../sql/statements/insert_tombstone.sql");
-
 /// A batch's verdicts, until every one is known.
 type Answers = Vec<Option<Verdict>>;
 
 /// How often a batch is asked for again when another transaction inserts one of its deliveries at
 /// the same moment.
 const MAX_RACES: usize = 5;
-
-pub(super) async fn insert_tombstone(
-    ledger: &PgLedger,
-    key: &DeliveryKey,
-) -> Result<bool, LedgerError> {
-    let (tenant, delivery) = (key.tenant_id.as_str(), key.delivery_id.as_str());
-    let rows = ledger
-        .query(INSERT_TOMBSTONE, &[&tenant, &delivery])
-        .await?;
-    Ok(!rows.is_empty())
-}
 
 pub(super) async fn admit(
     ledger: &PgLedger,

@@ -3,13 +3,12 @@
 use voice_otp::account::CallSid;
 use voice_otp::delivery::{AttemptId, Delivery};
 use voice_otp::ports::{Attempt, LedgerError};
-use voice_otp_schemas::{DeliveryKey, TenantId, UserRef};
+use voice_otp_schemas::DeliveryKey;
 
 use super::{PgLedger, row};
 
 const FIND_DELIVERIES: &str = include_str!("../../sql/statements/find_deliveries.sql");
 const FIND_ATTEMPT: &str = include_str!("../../sql/statements/find_attempt.sql");
-const FIND_USER_DELIVERIES: &str = include_str!("../../sql/statements/find_user_deliveries.sql");
 const FIND_OLDER_REQUESTS: &str = include_str!("../../sql/statements/find_older_requests.sql");
 const KNOWN_CALLS: &str = "select call_sid from deliveries where call_sid = any ($1) \
      union all select call_sid from past_attempts where call_sid = any ($1)";
@@ -18,12 +17,16 @@ pub(super) async fn find_all(
     ledger: &PgLedger,
     keys: &[DeliveryKey],
 ) -> Result<Vec<Delivery>, LedgerError> {
-    let (tenants, ids): (Vec<&str>, Vec<&str>) = keys
-        .iter()
-        .map(|key| (key.tenant_id.as_str(), key.delivery_id.as_str()))
-        .unzip();
+    let (tenants, ids) = columns(keys);
     let rows = ledger.query(FIND_DELIVERIES, &[&tenants, &ids]).await?;
     row::deliveries(&rows, &ledger.keys)
+}
+
+/// Keys as the arrays that statements take: tenant ids and delivery ids.
+pub(super) fn columns(keys: &[DeliveryKey]) -> (Vec<&str>, Vec<&str>) {
+    keys.iter()
+        .map(|key| (key.tenant_id.as_str(), key.delivery_id.as_str()))
+        .unzip()
 }
 
 pub(super) async fn find_attempt(
@@ -38,18 +41,6 @@ pub(super) async fn find_attempt(
         })
     };
     rows.first().map(found).transpose()
-}
-
-pub(super) async fn find_user(
-    ledger: &PgLedger,
-    tenant: &TenantId,
-    user: &UserRef,
-) -> Result<Vec<Delivery>, LedgerError> {
-    let macs = ledger
-        .keys
-        .hashes("user", &format!("{tenant}\0{}", user.as_str()));
-    let rows = ledger.query(FIND_USER_DELIVERIES, &[&macs]).await?;
-    row::deliveries(&rows, &ledger.keys)
 }
 
 pub(super) async fn find_older_requests(

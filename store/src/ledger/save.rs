@@ -1,14 +1,16 @@
 //! Saving changes.
 
+use tokio_postgres::Row;
 use voice_otp::delivery::Change;
-use voice_otp::ports::{EarlierEvents, LedgerError, Saved, WorkerEpoch};
+use voice_otp::ports::{EarlierEvents, LedgerError, Marked, Saved, WorkerEpoch};
 use voice_otp_schemas::DeliveryKey;
 
 use self::columns::Columns;
-use super::PgLedger;
+use super::{PgLedger, find};
 
 mod columns;
 
+const MARK_VERIFIED: &str = include_str!("../../sql/statements/mark_verified.sql");
 const SAVE_CHANGES: &str = include_str!("../../sql/statements/save_changes.sql");
 
 pub(super) async fn save(
@@ -24,7 +26,7 @@ pub(super) async fn save(
     Ok(rows.iter().map(|row| answer(worker, row)).collect())
 }
 
-fn answer(worker: WorkerEpoch, row: &tokio_postgres::Row) -> Saved {
+fn answer(worker: WorkerEpoch, row: &Row) -> Saved {
     if row.get("saved") {
         Saved::Saved {
             earlier_events: match row.get::<_, Option<i64>>("earlier_events_owner") {
@@ -42,10 +44,20 @@ fn answer(worker: WorkerEpoch, row: &tokio_postgres::Row) -> Saved {
 
 pub(super) async fn mark_verified(
     ledger: &PgLedger,
-    key: &DeliveryKey,
-) -> Result<bool, LedgerError> {
-    let sql = "update deliveries set verified_at = coalesce(verified_at, clock_timestamp()) \
-               where tenant_id = $1 and delivery_id = $2 returning 1";
-    let (tenant, delivery) = (key.tenant_id.as_str(), key.delivery_id.as_str());
-    Ok(!ledger.query(sql, &[&tenant, &delivery]).await?.is_empty())
+    keys: &[DeliveryKey],
+) -> Result<Vec<Marked>, LedgerError> {
+    let (tenants, ids) = find::columns(keys);
+    let rows = ledger.query(MARK_VERIFIED, &[&tenants, &ids]).await?;
+    let marked = |row: &Row| {
+        if row.get("recorded") {
+            Marked::Recorded {
+                awaits_redial: row.get("awaits_redial"),
+            }
+        } else if row.get("row_locked") {
+            Marked::RowLocked
+        } else {
+            Marked::Unknown
+        }
+    };
+    Ok(rows.iter().map(marked).collect())
 }

@@ -28,10 +28,40 @@ pub(super) enum Operation {
     AdmitAgain {
         session: usize,
     },
-    /// A cancellation arrives before its delivery.
-    InsertTombstone {
+    /// Cancellations arrive before their deliveries.
+    InsertTombstones {
         session: usize,
-        key: DeliveryKey,
+        keys: Vec<DeliveryKey>,
+    },
+    /// Users' cancellations: recorded, and what they cancel.
+    CancelUsers {
+        session: usize,
+        /// The tenant, the user and how long ago; `None`: the event has no time.
+        users: Vec<(&'static str, &'static str, Option<Duration>)>,
+    },
+    /// Codes were entered.
+    MarkVerified {
+        session: usize,
+        keys: Vec<DeliveryKey>,
+    },
+    /// Prices are queried, and those of one in `every` calls are published.
+    Price {
+        session: usize,
+        every: usize,
+    },
+    /// Twilio rejects a tenant's credentials, or accepts them again.
+    Credentials {
+        tenant: &'static str,
+        rejected: bool,
+    },
+    /// Rejected credentials are probed.
+    ProbeCredentials,
+    DeleteSettings {
+        tenant: &'static str,
+    },
+    SaveSettings {
+        tenant: &'static str,
+        enabled: bool,
     },
     /// Finished deliveries are archived.
     Archive {
@@ -183,13 +213,26 @@ impl Operation {
                 tenant: any(rng, &TENANTS[..3]),
                 calls_per_second: any(rng, &[0.1, 0.5, 7.0]),
             },
-            87 => Self::InsertTombstone {
+            87 => Self::InsertTombstones {
                 session,
-                key: any_key(rng),
+                keys: any_keys(rng),
             },
             88 => Self::Archive { session },
-            89..91 => Self::AdmitAgain { session },
-            91..93 => Self::LookUp {
+            89 => Self::AdmitAgain { session },
+            90 => Self::Price {
+                session,
+                every: rng.random_range(1..3),
+            },
+            91 => any_settings_change(rng),
+            92..94 => Self::CancelUsers {
+                session,
+                users: any_users(rng),
+            },
+            94 => Self::MarkVerified {
+                session,
+                keys: any_keys(rng),
+            },
+            95..97 => Self::LookUp {
                 nth_attempt: rng.random_range(0..1000),
                 key: any_key(rng),
                 user: any(rng, &USERS),
@@ -200,6 +243,36 @@ impl Operation {
             },
         }
     }
+}
+
+fn any_settings_change(rng: &mut StdRng) -> Operation {
+    let tenant = any(rng, &TENANTS[..3]);
+    match rng.random_range(0..8) {
+        0..3 => Operation::Credentials {
+            tenant,
+            rejected: rng.random_bool(0.6),
+        },
+        3..5 => Operation::ProbeCredentials,
+        5 => Operation::DeleteSettings { tenant },
+        _ => Operation::SaveSettings {
+            tenant,
+            enabled: rng.random_bool(0.7),
+        },
+    }
+}
+
+fn any_users(rng: &mut StdRng) -> Vec<(&'static str, &'static str, Option<Duration>)> {
+    let number = rng.random_range(1..4);
+    let user = |_| {
+        let ago = any(rng, &[0, 0, 200, 300, 4_000, 9_000]);
+        let time = rng.random_bool(0.8).then(|| Duration::from_millis(ago));
+        (any(rng, &TENANTS), any(rng, &USERS), time)
+    };
+    (0..number).map(user).collect()
+}
+
+fn any_keys(rng: &mut StdRng) -> Vec<DeliveryKey> {
+    (0..rng.random_range(1..5)).map(|_| any_key(rng)).collect()
 }
 
 fn submission(rng: &mut StdRng) -> Submission {

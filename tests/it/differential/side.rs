@@ -10,19 +10,20 @@ use voice_otp::Tuning;
 use voice_otp::account::CallSid;
 use voice_otp::admission::{Admission, Plan, SettingsBasis};
 use voice_otp::call::CallStatus;
-use voice_otp::call::progress::{Progress, progress};
-use voice_otp::delivery::{AttemptId, CancelCause, Change, Delivery, State};
+use voice_otp::delivery::{AttemptId, CancelCause, Change, Delivery};
 use voice_otp::event::Event;
 use voice_otp::ports::WorkerEpoch;
-use voice_otp::ports::{AttemptStart, Ledger, LedgerError, Saved, Verdict};
+use voice_otp::ports::{
+    AttemptStart, Ledger, LedgerError, Saved, UnpricedCall, UserCancellation, Verdict,
+};
+use voice_otp::price::Price;
 use voice_otp::settings::Draft;
-use voice_otp::settings::policy::Policy;
 use voice_otp_schemas::DeliveryKey;
-use voice_otp_schemas::reason::{Reason, ReasonCode};
-use voice_otp_schemas::status::Status;
-use voice_otp_schemas::{TenantId, Timestamp, UserRef};
+use voice_otp_schemas::{TenantId, UserRef};
 
+use super::changes::change;
 use super::operation::{IDS, Operation, Pick, Submission, TENANTS};
+use super::settings;
 use crate::ledger_contract::stage::{Stage, call, register};
 use crate::memory::sample::{account, draft, key};
 
@@ -72,9 +73,18 @@ impl<'a, S: Stage> Side<'a, S> {
                 let group = std::mem::take(&mut self.last);
                 self.admit_group(*session, group).await
             }
-            Operation::InsertTombstone { session, key } => {
-                words(self.ledger(*session).insert_tombstone(key).await)
+            Operation::InsertTombstones { session, keys } => {
+                words(self.ledger(*session).insert_tombstones(keys).await)
             }
+            Operation::CancelUsers { session, users } => self.cancel_users(*session, users).await,
+            Operation::MarkVerified { session, keys } => {
+                words(self.ledger(*session).mark_verified(keys).await)
+            }
+            Operation::Price { session, every } => self.price(*session, *every).await,
+            Operation::Credentials { .. }
+            | Operation::ProbeCredentials
+            | Operation::DeleteSettings { .. }
+            | Operation::SaveSettings { .. } => settings::perform(self.stage, operation).await,
             Operation::Archive { session } => words(self.ledger(*session).archive_finished().await),
             Operation::AttemptStart { session, picks } => self.start(*session, picks).await,
             Operation::Save { session, picks } => self.save(*session, picks).await,
@@ -118,6 +128,15 @@ impl<'a, S: Stage> Side<'a, S> {
                     .claim_unpublished(self.workers[*session], ALL)
                     .await;
                 words(swept.map(in_order))
+            }
+            Operation::Throttle { tenant, .. }
+            | Operation::VerifyCredentials { tenant }
+            | Operation::Pause { tenant, .. }
+            | Operation::OpenCircuit { tenant }
+            | Operation::CloseCircuit { tenant }
+                if self.stage.settings(&id(tenant)).await.is_none() =>
+            {
+                "the settings are deleted".to_owned()
             }
             Operation::Throttle { tenant, wait } => words(
                 self.ledger(0)
@@ -358,6 +377,48 @@ impl<'a, S: Stage> Side<'a, S> {
         words(answers)
     }
 
+    async fn cancel_users(
+        &self,
+        session: usize,
+        users: &[(&str, &str, Option<Duration>)],
+    ) -> String {
+        let cancellation =
+            |(tenant, user, ago): &(&str, &str, Option<Duration>)| UserCancellation {
+                tenant_id: id(tenant),
+                user_ref: UserRef::parse(user).unwrap(),
+                time: ago.map(|ago| self.stage.now() - ago),
+            };
+        let cancellations: Vec<UserCancellation> = users.iter().map(cancellation).collect();
+        let ledger = self.ledger(session);
+        let recorded = words(ledger.cancel_users(&cancellations).await);
+        let found = ledger.find_users(&cancellations).await;
+        let found = found.map(|found| found.into_iter().map(keys_of).collect::<Vec<_>>());
+        recorded + &words(found)
+    }
+
+    async fn price(&self, session: usize, every: usize) -> String {
+        let ledger = self.ledger(session);
+        let mut claimed = ledger.claim_unpriced_calls(ALL).await;
+        if let Ok(calls) = &mut claimed {
+            calls.sort_by(|one, other| one.call_sid.cmp(&other.call_sid));
+        }
+        let price = |(n, call): (usize, &UnpricedCall)| {
+            // Sums of these are exact.
+            let amount = ["-0.5", "-0.25", "free"][n % 3].to_owned();
+            let unit = ["USD", "EUR"][n % 2].to_owned();
+            (call.call_sid.clone(), Price { amount, unit })
+        };
+        let calls = claimed.iter().flatten().enumerate();
+        let priced: Vec<(CallSid, Price)> =
+            calls.filter(|(n, _)| n % every == 0).map(price).collect();
+        let cleared = words(ledger.clear_unpriced_calls(&priced).await);
+        format!(
+            "{}\n{cleared}\n{:#?}",
+            words(claimed),
+            self.stage.spend().await
+        )
+    }
+
     async fn look_up(&self, nth_attempt: usize, key: &DeliveryKey, user: &str) -> String {
         let ledger = self.ledger(0);
         let attempt = self.attempts.get(nth_attempt % self.attempts.len().max(1));
@@ -365,14 +426,10 @@ impl<'a, S: Stage> Side<'a, S> {
             Some(attempt) => words(ledger.find_attempt(*attempt).await),
             None => String::new(),
         };
-        let of_user = ledger
-            .find_user(&key.tenant_id, &UserRef::parse(user).unwrap())
-            .await;
-        let of_user =
-            words(of_user.map(|rows| rows.into_iter().map(|row| row.key).collect::<BTreeSet<_>>()));
+        let jane = (key.clone(), UserRef::parse(user).unwrap());
+        let of_user = words(ledger.find_cancelled(&[jane]).await.map(keys_of));
         let sids: Vec<CallSid> = (0..800).map(|n| call(n, CallStatus::Queued).sid).collect();
         let known = words(ledger.known_calls(&sids).await.map(BTreeSet::from_iter));
-        let verified = words(ledger.mark_verified(key).await);
         let rivals = words(
             ledger
                 .find_older_requests(key)
@@ -383,7 +440,7 @@ impl<'a, S: Stage> Side<'a, S> {
         let count = |worker| ledger.count_overdue(worker, Duration::from_mins(1));
         let [one, two] = self.workers.map(count);
         let missing = format!("{}", one.await.unwrap() + two.await.unwrap());
-        [of_attempt, of_user, known, verified, rivals, missing].join("\n")
+        [of_attempt, of_user, known, rivals, missing].join("\n")
     }
 
     async fn wait(&mut self, time: Duration, heartbeats: [bool; 2]) -> String {
@@ -412,7 +469,11 @@ impl<'a, S: Stage> Side<'a, S> {
     }
 }
 
-fn id(tenant: &str) -> TenantId {
+fn keys_of(rows: Vec<Delivery>) -> BTreeSet<DeliveryKey> {
+    rows.into_iter().map(|row| row.key).collect()
+}
+
+pub(super) fn id(tenant: &str) -> TenantId {
     TenantId::parse(tenant).unwrap()
 }
 
@@ -431,68 +492,4 @@ fn words<T: Debug>(answer: Result<T, LedgerError>) -> String {
 fn in_order(mut events: Vec<Event>) -> Vec<Event> {
     events.sort_by_key(|event| (event.key.clone(), event.sequence));
     events
-}
-
-/// A change that may happen to a delivery; for a finished one, a change that must be refused.
-fn change(delivery: &Delivery, pick: &Pick, now: Timestamp) -> Option<Change> {
-    let mut change = Change::unchanged(delivery);
-    match (delivery.state, pick.choice) {
-        (State::Waiting, 0 | 1) => return Some(delivery.expire(now)),
-        (State::Waiting, 2 | 3) => change.delivery.slot = None,
-        (State::Waiting, _) => wait_for_retry(&mut change, now),
-        (State::Placing, 0) => return Some(delivery.revert_start(now)),
-        (State::Placing, 1 | 2) => {
-            return Some(delivery.mark_unsettled(
-                now + Duration::from_secs(2),
-                now + Duration::from_secs(10),
-                "no answer",
-                now,
-            ));
-        }
-        (State::Placing, 3) => {
-            change.end_attempt();
-            change.finish(
-                now,
-                Status::Failed,
-                Reason::new(ReasonCode::TenantCredentials, "the credentials are wrong"),
-            );
-        }
-        (State::Placing | State::Unsettled, 4) => {
-            change.end_attempt();
-            change.delivery.state = State::Waiting;
-            wait_for_retry(&mut change, now);
-        }
-        (State::Placing | State::Unsettled, _) => {
-            return update(delivery, pick.sid, CallStatus::Queued, now);
-        }
-        (State::Calling, 0 | 1) => return update(delivery, pick.sid, CallStatus::Ringing, now),
-        (State::Calling, 2 | 3) => return update(delivery, pick.sid, CallStatus::InProgress, now),
-        (State::Calling, 4) => return update(delivery, pick.sid, CallStatus::Completed, now),
-        (State::Calling, 5) => return update(delivery, pick.sid, CallStatus::Busy, now),
-        (State::Calling | State::Final, _) => change.delivery.tries += 1,
-    }
-    Some(change)
-}
-
-fn wait_for_retry(change: &mut Change, now: Timestamp) {
-    change.delivery.wake_at = now + Duration::from_secs(3);
-    change.defer(now, Reason::new(ReasonCode::Retry, "retry"));
-}
-
-fn update(delivery: &Delivery, sid: u32, status: CallStatus, now: Timestamp) -> Option<Change> {
-    let mut call = call(sid, status);
-    if let Some(own) = &delivery.call_sid {
-        call.sid = own.clone();
-    }
-    match progress(
-        delivery,
-        &call,
-        &Policy::default(),
-        &Tuning::default(),
-        false,
-        now,
-    ) {
-        Progress::Change(change) => Some(*change),
-        Progress::Unchanged | Progress::Orphaned => None,
-    }
 }

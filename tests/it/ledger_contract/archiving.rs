@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use voice_otp::delivery::{CancelCause, State};
 use voice_otp::ports::{Ledger as _, Verdict};
+use voice_otp::settings::Draft;
 
-use super::stage::{Stage, admit, begun, find, register, save, tenant};
-use crate::memory::sample::{Request, limits};
+use super::stage::{Stage, admit, begun, find, insert_tombstone, register, save, tenant};
+use crate::memory::sample::{Request, draft, limits};
 
 contract! {
     a_duplicate_after_midnight_is_recognised_by_another_worker,
@@ -15,13 +16,19 @@ contract! {
     open_and_recently_finished_deliveries_are_not_archived,
     a_delivery_cancelled_before_it_arrives_is_not_placed,
     no_tombstone_is_inserted_for_a_delivery_that_exists,
+    a_request_of_no_tenant_is_a_row_for_minutes_and_is_not_archived,
     overdue_deliveries_are_counted,
 }
 
-/// Admits a request that is finished at once, since its tenant has no settings, and publishes its
+/// Admits a request that is finished at once, since its tenant is disabled, and publishes its
 /// status.
 async fn finish<S: Stage>(stage: &S, id: &str) {
-    let (worker, ask) = (register(stage).await, Request::new("unknown", id));
+    let disabled = Draft {
+        enabled: false,
+        ..draft(9, 1.0)
+    };
+    stage.save_tenant("refusing", &disabled).await;
+    let (worker, ask) = (register(stage).await, Request::new("refusing", id));
     assert!(matches!(
         admit(stage, worker, &ask).await,
         Verdict::Finished(_)
@@ -79,19 +86,19 @@ async fn a_duplicate_after_midnight_is_recognised_by_another_worker<S: Stage>(st
         "00:00:00.100"
     );
     assert!(matches!(
-        again(stage, &Request::new("unknown", "a")).await,
+        again(stage, &Request::new("refusing", "a")).await,
         Verdict::Duplicate
     ));
     archive(stage).await;
     assert!(matches!(
-        again(stage, &Request::new("unknown", "a")).await,
+        again(stage, &Request::new("refusing", "a")).await,
         Verdict::Duplicate
     ));
     // Archived to the day on which it finished, and recognised after the next midnight too.
     stage.advance(Duration::from_hours(25)).await;
     assert_eq!(archive(stage).await, 1);
     assert!(matches!(
-        again(stage, &Request::new("unknown", "a")).await,
+        again(stage, &Request::new("refusing", "a")).await,
         Verdict::Duplicate
     ));
 }
@@ -107,7 +114,7 @@ async fn an_archived_delivery_is_recognised_and_other_content_conflicts<S: Stage
         "two finished less than two hours ago, or exactly two hours ago"
     );
     for n in 0..30 {
-        let ask = Request::new("unknown", &format!("d{n}"));
+        let ask = Request::new("refusing", &format!("d{n}"));
         assert!(
             matches!(again(stage, &ask).await, Verdict::Duplicate),
             "d{n}"
@@ -123,7 +130,7 @@ async fn an_archived_delivery_is_recognised_and_other_content_conflicts<S: Stage
     assert!(
         stage
             .ledger()
-            .find(&Request::new("unknown", "d0").key())
+            .find(&Request::new("refusing", "d0").key())
             .await
             .unwrap()
             .is_none(),
@@ -142,7 +149,7 @@ async fn a_delivery_past_its_retention_is_new<S: Stage>(stage: &S) {
     archive(stage).await;
     assert!(
         matches!(
-            again(stage, &Request::new("unknown", "old")).await,
+            again(stage, &Request::new("refusing", "old")).await,
             Verdict::Duplicate
         ),
         "its day did not end long enough ago"
@@ -151,13 +158,13 @@ async fn a_delivery_past_its_retention_is_new<S: Stage>(stage: &S) {
     archive(stage).await;
     assert!(
         matches!(
-            again(stage, &Request::new("unknown", "old")).await,
+            again(stage, &Request::new("refusing", "old")).await,
             Verdict::Finished(_)
         ),
         "it is dropped with its day"
     );
     assert!(matches!(
-        again(stage, &Request::new("unknown", "later")).await,
+        again(stage, &Request::new("refusing", "later")).await,
         Verdict::Duplicate
     ));
 }
@@ -186,9 +193,9 @@ async fn open_and_recently_finished_deliveries_are_not_archived<S: Stage>(stage:
 async fn a_delivery_cancelled_before_it_arrives_is_not_placed<S: Stage>(stage: &S) {
     tenant(stage, "acme", 1, 1.0).await;
     let (worker, ask) = (register(stage).await, Request::new("acme", "early"));
-    assert!(stage.ledger().insert_tombstone(&ask.key()).await.unwrap());
+    assert!(insert_tombstone(stage.ledger(), &ask.key()).await.unwrap());
     assert!(
-        !stage.ledger().insert_tombstone(&ask.key()).await.unwrap(),
+        !insert_tombstone(stage.ledger(), &ask.key()).await.unwrap(),
         "there is one already"
     );
     let mut admission = super::stage::plan(stage, &ask).await;
@@ -213,9 +220,7 @@ async fn a_delivery_cancelled_before_it_arrives_is_not_placed<S: Stage>(stage: &
     assert!(matches!(again(stage, &ask).await, Verdict::Duplicate));
     publish(stage, &ask).await;
     // A tombstone whose request never arrives is deleted.
-    stage
-        .ledger()
-        .insert_tombstone(&Request::new("acme", "never").key())
+    insert_tombstone(stage.ledger(), &Request::new("acme", "never").key())
         .await
         .unwrap();
     stage
@@ -231,9 +236,7 @@ async fn a_delivery_cancelled_before_it_arrives_is_not_placed<S: Stage>(stage: &
 async fn no_tombstone_is_inserted_for_a_delivery_that_exists<S: Stage>(stage: &S) {
     finish(stage, "there").await;
     assert!(
-        !stage
-            .ledger()
-            .insert_tombstone(&Request::new("unknown", "there").key())
+        !insert_tombstone(stage.ledger(), &Request::new("refusing", "there").key())
             .await
             .unwrap()
     );
@@ -242,13 +245,45 @@ async fn no_tombstone_is_inserted_for_a_delivery_that_exists<S: Stage>(stage: &S
         .await;
     archive(stage).await;
     assert!(
-        !stage
-            .ledger()
-            .insert_tombstone(&Request::new("unknown", "there").key())
+        !insert_tombstone(stage.ledger(), &Request::new("refusing", "there").key())
             .await
             .unwrap(),
         "nor for an archived one"
     );
+}
+
+async fn a_request_of_no_tenant_is_a_row_for_minutes_and_is_not_archived<S: Stage>(stage: &S) {
+    let worker = register(stage).await;
+    let [unknown, invalid] = [
+        Request::new("made-up", "unknown"),
+        Request::new("made-up", "invalid").code("12"),
+    ];
+    for ask in [&unknown, &invalid] {
+        let verdict = admit(stage, worker, ask).await;
+        assert!(matches!(verdict, Verdict::Finished(_)), "{verdict:?}");
+        assert!(matches!(again(stage, ask).await, Verdict::Duplicate));
+    }
+    let early = Request::new("made-up", "cancelled").key();
+    assert!(insert_tombstone(stage.ledger(), &early).await.unwrap());
+    publish(stage, &unknown).await;
+    stage.advance(Duration::from_mins(4)).await;
+    assert_eq!(archive(stage).await, 0);
+    stage.advance(Duration::from_mins(2)).await;
+    assert_eq!(
+        archive(stage).await,
+        2,
+        "the third has an unpublished event"
+    );
+    publish(stage, &invalid).await;
+    assert_eq!(archive(stage).await, 1);
+    for ask in [&unknown, &invalid] {
+        assert!(stage.ledger().find(&ask.key()).await.unwrap().is_none());
+        let verdict = again(stage, ask).await;
+        assert!(
+            matches!(verdict, Verdict::Finished(_)),
+            "it is new: {verdict:?}"
+        );
+    }
 }
 
 async fn overdue_deliveries_are_counted<S: Stage>(stage: &S) {

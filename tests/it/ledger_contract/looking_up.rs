@@ -5,7 +5,7 @@ use std::time::Duration;
 use voice_otp::account::CallSid;
 use voice_otp::call::CallStatus;
 use voice_otp::delivery::{AttemptId, Change, EndedAttempt, State, StatusDetails};
-use voice_otp::ports::{Ledger as _, Saved};
+use voice_otp::ports::{Ledger as _, Marked, Saved, UserCancellation};
 use voice_otp::price::Price;
 use voice_otp::settings::policy::RedialOutcome;
 use voice_otp_schemas::UserRef;
@@ -114,12 +114,13 @@ async fn a_user_leads_to_open_deliveries<S: Stage>(stage: &S) {
     )
     .await;
     let found = async || {
-        let found = stage
-            .ledger()
-            .find_user(&key("acme", "a").tenant_id, &jane)
-            .await
-            .unwrap();
-        let mut ids: Vec<String> = found
+        let cancellation = UserCancellation {
+            tenant_id: key("acme", "a").tenant_id,
+            user_ref: jane.clone(),
+            time: None,
+        };
+        let found = stage.ledger().find_users(&[cancellation]).await.unwrap();
+        let mut ids: Vec<String> = found[0]
             .iter()
             .map(|row| row.key.delivery_id.to_string())
             .collect();
@@ -263,18 +264,17 @@ async fn an_entered_code_is_recorded_if_the_delivery_exists<S: Stage>(stage: &S)
     tenant(stage, "acme", 1, 1.0).await;
     let worker = register(stage).await;
     let row = begun(stage, worker, &Request::new("acme", "a")).await;
-    assert!(stage.ledger().mark_verified(&row.key).await.unwrap());
-    assert!(
-        stage.ledger().mark_verified(&row.key).await.unwrap(),
-        "a second time is not an error"
-    );
-    assert!(
-        !stage
-            .ledger()
-            .mark_verified(&key("acme", "b"))
-            .await
-            .unwrap()
-    );
+    let recorded = Marked::Recorded {
+        awaits_redial: false,
+    };
+    let group = [row.key.clone(), key("acme", "b"), row.key.clone()];
+    for _ in 0..2 {
+        assert_eq!(
+            stage.ledger().mark_verified(&group).await.unwrap(),
+            [recorded, Marked::Unknown, recorded],
+            "a second time is not an error"
+        );
+    }
     let noted = find(stage, &row.key).await;
     assert!(noted.verified && !row.verified);
     assert_eq!(

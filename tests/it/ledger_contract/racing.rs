@@ -5,12 +5,16 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use voice_otp::admission::Admission;
 use voice_otp::delivery::{CancelCause, Change, State};
-use voice_otp::ports::{Directory as _, Ledger as _, Saved, StartOutcome, Verdict};
+use voice_otp::ports::{
+    Directory as _, Ledger as _, Saved, StartOutcome, UserCancellation, Verdict,
+};
 use voice_otp_schemas::DeliveryKey;
-use voice_otp_schemas::TenantId;
+use voice_otp_schemas::{TenantId, UserRef};
 use voice_otp_store::{Directory, Health};
 
-use super::stage::{Stage, due, find, placing, plan, plan_to_wait, register, tenant, waiting};
+use super::stage::{
+    Stage, due, find, insert_tombstone, placing, plan, plan_to_wait, register, tenant, waiting,
+};
 use crate::database::{Database, keys};
 use crate::memory::sample::{Request, draft};
 
@@ -20,6 +24,7 @@ contract!(
     two_concurrent_admissions_on_one_line_start_one_attempt,
     two_concurrent_admissions_for_one_user_start_one_attempt_and_the_other_never_beside_it,
     a_concurrent_cancellation_and_request_are_one_final_status_or_one_call_to_cancel,
+    a_concurrent_cancellation_by_user_and_request_see_each_other,
     batches_that_name_accounts_in_different_orders_do_not_deadlock,
     two_concurrent_batches_share_no_slot,
     two_concurrent_starts_on_one_line_start_one_attempt,
@@ -160,7 +165,7 @@ async fn a_concurrent_cancellation_and_request_are_one_final_status_or_one_call_
         let (admission, key) = ([plan(stage, &ask).await], ask.key());
         let (admitted, forbidden) = tokio::join!(
             stage.ledger().admit(worker, &admission),
-            stage.second().insert_tombstone(&key)
+            insert_tombstone(stage.second(), &key)
         );
         let admitted = admitted.expect("it is admitted").remove(0);
         match (admitted, forbidden.expect("it is answered")) {
@@ -177,6 +182,39 @@ async fn a_concurrent_cancellation_and_request_are_one_final_status_or_one_call_
             }
             (admitted, forbidden) => panic!("{admitted:?}, forbidden: {forbidden}"),
         }
+    }
+}
+
+async fn a_concurrent_cancellation_by_user_and_request_see_each_other<S: Stage>(stage: &S) {
+    tenant(stage, "acme", 1, 1_000.0).await;
+    let worker = register(stage).await;
+    for round in 0..10 * ROUNDS {
+        let user = format!("user-{round}");
+        let ask = Request::new("acme", &format!("a{round}"))
+            .to(u32::try_from(round).unwrap())
+            .of_user(&user);
+        let admission = [plan(stage, &ask).await];
+        let cancellation = [UserCancellation {
+            tenant_id: ask.key().tenant_id,
+            user_ref: UserRef::parse(&user).unwrap(),
+            time: Some(stage.now()),
+        }];
+        // Each acts, and looks for the other after that.
+        let request = async {
+            let verdicts = stage.ledger().admit(worker, &admission).await.unwrap();
+            let user_ref = cancellation[0].user_ref.clone();
+            let stored = [(ask.key(), user_ref)];
+            let found = stage.ledger().find_cancelled(&stored);
+            matches!(verdicts[0], Verdict::Inadmissible(CancelCause::Request))
+                || !found.await.unwrap().is_empty()
+        };
+        let cancelling = async {
+            let recorded = stage.second().cancel_users(&cancellation).await.unwrap();
+            assert_eq!(recorded, [true]);
+            !stage.second().find_users(&cancellation).await.unwrap()[0].is_empty()
+        };
+        let (request, cancelling) = tokio::join!(request, cancelling);
+        assert!(request || cancelling, "neither sees the other");
     }
 }
 

@@ -1,5 +1,7 @@
 //! A ledger with its clock and settings, and short helpers for the steps of the checks.
 
+mod ledgers;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -13,17 +15,15 @@ use voice_otp::call::progress::{Progress, progress};
 use voice_otp::delivery::{AttemptId, Change, Delivery};
 use voice_otp::event::Event;
 use voice_otp::ports::WorkerEpoch;
-use voice_otp::ports::{AttemptStart, Ledger, Saved, StartOutcome, Verdict};
+use voice_otp::ports::{AttemptStart, Ledger, LedgerError, Saved, StartOutcome, Verdict};
 use voice_otp::settings::policy::Policy;
 use voice_otp::settings::{Draft, VoiceSettings};
 use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::{TenantId, Timestamp};
-use voice_otp_store::{Health, Keyring, PgLedger, Pool, accounts, settings};
 
-use crate::database::{Database, keys};
-use crate::memory::clock::ManualClock;
-use crate::memory::sample::{Request, draft, limits};
-use crate::memory::{MemoryDirectory, MemoryLedger};
+use crate::memory::sample::{Request, draft};
+
+pub(crate) use ledgers::{MemoryStage, PgStage};
 
 /// A ledger under test. Its time only advances by [`advance`](Stage::advance).
 pub(crate) trait Stage {
@@ -56,193 +56,25 @@ pub(crate) trait Stage {
 
     /// Limits an account's calls in progress, and the share of the slots that one tenant may hold.
     async fn limit(&self, account: &AccountSid, max_calls: Option<i32>, tenant_share: f64);
+
+    /// Deletes a tenant's settings, if there are any.
+    async fn delete(&self, tenant: &TenantId);
+
+    /// Records that Twilio rejected a tenant's credentials; false if that was known.
+    async fn reject_credentials(&self, settings: &VoiceSettings) -> bool;
+
+    /// Claims the tenants whose rejected credentials are to be probed.
+    async fn claim_rejected(&self) -> Vec<TenantId>;
+
+    /// Records that Twilio accepts a tenant's credentials again.
+    async fn accept_credentials(&self, settings: &VoiceSettings);
+
+    /// What calls cost, one line for each tenant, hour and currency.
+    async fn spend(&self) -> Vec<String>;
 }
 
-/// The ledger in memory.
-pub(crate) struct MemoryStage {
-    clock: ManualClock,
-    ledger: MemoryLedger,
-    second: MemoryLedger,
-    directory: MemoryDirectory,
-}
-
-impl MemoryStage {
-    pub(crate) fn new() -> Self {
-        let clock = ManualClock::new();
-        let ledger = MemoryLedger::new(clock.reader(), limits());
-        Self {
-            clock,
-            second: ledger.clone(),
-            directory: ledger.directory(),
-            ledger,
-        }
-    }
-}
-
-impl Stage for MemoryStage {
-    type Ledger = MemoryLedger;
-
-    fn ledger(&self) -> &MemoryLedger {
-        &self.ledger
-    }
-
-    fn second(&self) -> &MemoryLedger {
-        &self.second
-    }
-
-    fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    async fn advance(&self, by: Duration) {
-        self.clock.advance(by);
-    }
-
-    async fn save_tenant(&self, tenant: &str, draft: &Draft) -> VoiceSettings {
-        self.directory.save(tenant, draft)
-    }
-
-    async fn settings(&self, tenant: &TenantId) -> Option<VoiceSettings> {
-        self.directory.current(tenant)
-    }
-
-    async fn verify_credentials(&self, settings: &VoiceSettings) {
-        self.directory.verify_credentials(settings);
-    }
-
-    async fn pause(&self, tenant: &TenantId, paused: bool) {
-        self.directory.set_tenant_paused(tenant, paused);
-    }
-
-    async fn pause_account(&self, account: &AccountSid, paused: bool) {
-        self.directory.set_account_paused(account, paused);
-    }
-
-    async fn limit(&self, account: &AccountSid, max_calls: Option<i32>, tenant_share: f64) {
-        self.directory.set_limits(account, max_calls, tenant_share);
-    }
-}
-
-/// The ledger on Postgres, in a schema with its own clock.
-pub(crate) struct PgStage {
-    clock: ManualClock,
-    database: Database,
-    keys: Keyring,
-    ledger: PgLedger,
-    second: PgLedger,
-}
-
-impl PgStage {
-    pub(crate) async fn new() -> Self {
-        let (clock, keys) = (ManualClock::new(), keys());
-        let database = Database::with_clock(clock.now()).await;
-        let ledger = ledger_on(database.pool.clone(), &keys);
-        let second = ledger_on(database.another_pool(), &keys);
-        Self {
-            clock,
-            database,
-            keys,
-            ledger,
-            second,
-        }
-    }
-
-    /// Runs a statement.
-    pub(crate) async fn execute(&self, sql: &str) {
-        self.database
-            .pool
-            .get()
-            .await
-            .expect("Postgres answers")
-            .batch_execute(sql)
-            .await
-            .expect("the statement succeeds");
-    }
-
-    /// Replaces a part of a function, which must occur in it.
-    pub(crate) async fn change_function(&self, function: &str, from: &str, to: &str) {
-        let client = self.database.pool.get().await.expect("Postgres answers");
-        let text = client
-            .query_one("select pg_get_functiondef($1::text::regproc)", &[&function])
-            .await
-            .expect("it is there");
-        let text: String = text.get(0);
-        assert!(text.contains(from), "{function} has no: {from}");
-        drop(client);
-        self.execute(&text.replace(from, to)).await;
-    }
-
-    pub(crate) async fn close(self) {
-        self.database.drop_schema().await;
-    }
-}
-
-impl Stage for PgStage {
-    type Ledger = PgLedger;
-
-    fn ledger(&self) -> &PgLedger {
-        &self.ledger
-    }
-
-    fn second(&self) -> &PgLedger {
-        &self.second
-    }
-
-    fn now(&self) -> Timestamp {
-        self.clock.now()
-    }
-
-    async fn advance(&self, by: Duration) {
-        self.clock.advance(by);
-        self.database.set_time(self.clock.now()).await;
-    }
-
-    async fn save_tenant(&self, tenant: &str, draft: &Draft) -> VoiceSettings {
-        self.database.save_tenant(&self.keys, tenant, draft).await
-    }
-
-    async fn settings(&self, tenant: &TenantId) -> Option<VoiceSettings> {
-        settings::load_one(&self.database.pool, &self.keys, tenant)
-            .await
-            .expect("the settings can be read")
-    }
-
-    async fn verify_credentials(&self, settings: &VoiceSettings) {
-        settings::mark_credentials_verified(&self.database.pool, settings)
-            .await
-            .expect("the write succeeds");
-    }
-
-    async fn pause(&self, tenant: &TenantId, paused: bool) {
-        assert!(
-            settings::set_paused(&self.database.pool, tenant, paused)
-                .await
-                .expect("the change succeeds")
-        );
-    }
-
-    async fn pause_account(&self, account: &AccountSid, paused: bool) {
-        assert!(
-            accounts::set_paused(&self.database.pool, account, paused)
-                .await
-                .expect("the change succeeds")
-        );
-    }
-
-    async fn limit(&self, account: &AccountSid, max_calls: Option<i32>, tenant_share: f64) {
-        let pool = &self.database.pool;
-        assert!(
-            accounts::set_max_calls(pool, account, max_calls)
-                .await
-                .expect("the change succeeds")
-        );
-        assert!(
-            accounts::set_tenant_share(pool, account, tenant_share)
-                .await
-                .expect("the change succeeds")
-        );
-    }
-}
+/// More than there ever are.
+const ALL: usize = 1_000;
 
 /// A tenant of an account with this rate, in calls per second.
 pub(crate) async fn tenant<S: Stage>(
@@ -364,6 +196,16 @@ pub(crate) async fn find<S: Stage>(stage: &S, key: &DeliveryKey) -> Delivery {
         .expect("it is there")
 }
 
+/// Records the cancellation of one delivery that has not arrived.
+pub(crate) async fn insert_tombstone<L: Ledger>(
+    ledger: &L,
+    key: &DeliveryKey,
+) -> Result<bool, LedgerError> {
+    let inserted = ledger.insert_tombstones(std::slice::from_ref(key)).await?;
+    assert_eq!(inserted.len(), 1, "one answer per delivery");
+    Ok(inserted[0])
+}
+
 /// The start that a worker asks for when a delivery is due, by the tenant's present settings.
 pub(crate) async fn due<S: Stage>(stage: &S, delivery: &Delivery) -> AttemptStart {
     let settings = stage
@@ -459,8 +301,4 @@ pub(crate) fn update(delivery: &Delivery, call: &Call, now: Timestamp) -> Change
         Progress::Change(change) => *change,
         other => panic!("no change: {other:?}"),
     }
-}
-
-fn ledger_on(pool: Pool, keys: &Keyring) -> PgLedger {
-    PgLedger::new(pool, keys.clone(), limits(), Health::default()).expect("the URL has been used")
 }

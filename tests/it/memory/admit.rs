@@ -169,10 +169,16 @@ fn inadmissible(
     }
     let (tenant, own) = (&admission.key.tenant_id, request_order(admission, now)?);
     let user = admission.user_ref.as_ref()?;
+    if tables.is_user_cancelled(tenant, user, admission.requested_at, now) {
+        return Some(CancelCause::Request);
+    }
     let others = group
         .iter()
         .filter(|other| other.key.tenant_id == *tenant && other.user_ref.as_ref() == Some(user));
-    let others = others.filter(|other| !tables.rows.contains_key(&other.key));
+    let others = others.filter(|other| {
+        !tables.rows.contains_key(&other.key)
+            && !tables.is_user_cancelled(tenant, user, other.requested_at, now)
+    });
     let newer_here = others
         .filter_map(|other| request_order(other, now))
         .any(|other| other > own);

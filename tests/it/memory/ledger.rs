@@ -11,12 +11,12 @@ use voice_otp::delivery::{AttemptId, Change, Delivery, State};
 use voice_otp::event::Event;
 use voice_otp::ports::WorkerEpoch;
 use voice_otp::ports::{
-    Attempt, AttemptStart, Heartbeat, Ledger, LedgerError, Saved, StartOutcome, UnpricedCall,
-    Verdict,
+    Attempt, AttemptStart, Heartbeat, Ledger, LedgerError, Marked, Saved, StartOutcome,
+    UnpricedCall, UserCancellation, Verdict,
 };
 use voice_otp::price::Price;
 use voice_otp_schemas::DeliveryKey;
-use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
+use voice_otp_schemas::{PhoneNumber, Timestamp, UserRef};
 use voice_otp_store::ledger::Limits;
 
 use super::clock::Now;
@@ -98,6 +98,22 @@ impl MemoryLedger {
         self.faults
             .lose_nth
             .store(i64::from(answers), Ordering::SeqCst);
+    }
+
+    /// What calls cost, one line for each tenant, hour and currency.
+    pub(crate) fn spend(&self) -> Vec<String> {
+        let tables = self.lock();
+        let line =
+            |((tenant, hour, unit), (amount, calls)): (&(_, Timestamp, String), &(f64, u64))| {
+                let tenant: &voice_otp_schemas::TenantId = tenant;
+                format!("{tenant} {} {unit} {amount} {calls}", hour.timestamp())
+            };
+        tables.spend.iter().map(line).collect()
+    }
+
+    /// The number of statements so far.
+    pub(crate) fn statements(&self) -> u32 {
+        self.faults.answers.load(Ordering::SeqCst)
     }
 
     /// The number of events in the outbox.
@@ -220,18 +236,31 @@ impl Ledger for MemoryLedger {
         .await
     }
 
-    async fn find_user(
+    async fn cancel_users(
         &self,
-        tenant: &TenantId,
-        user: &UserRef,
-    ) -> Result<Vec<Delivery>, LedgerError> {
+        cancellations: &[UserCancellation],
+    ) -> Result<Vec<bool>, LedgerError> {
+        self.work(|tables, now| archive::cancel_users(tables, cancellations, now))
+            .await
+    }
+
+    async fn find_users(
+        &self,
+        cancellations: &[UserCancellation],
+    ) -> Result<Vec<Vec<Delivery>>, LedgerError> {
         self.work(|tables, _| {
-            let rows = tables
-                .of_user(tenant, user)
-                .filter(|row| row.delivery.state != State::Final);
-            rows.map(|row| row.delivery.clone()).collect()
+            let found = cancellations.iter();
+            found.map(|one| archive::find_user(tables, one)).collect()
         })
         .await
+    }
+
+    async fn find_cancelled(
+        &self,
+        requests: &[(DeliveryKey, UserRef)],
+    ) -> Result<Vec<Delivery>, LedgerError> {
+        self.work(|tables, _| archive::find_cancelled(tables, requests))
+            .await
     }
 
     async fn find_older_requests(&self, key: &DeliveryKey) -> Result<Vec<Delivery>, LedgerError> {
@@ -254,8 +283,8 @@ impl Ledger for MemoryLedger {
         .await
     }
 
-    async fn insert_tombstone(&self, key: &DeliveryKey) -> Result<bool, LedgerError> {
-        self.work(|tables, now| archive::insert_tombstone(tables, key, now))
+    async fn insert_tombstones(&self, keys: &[DeliveryKey]) -> Result<Vec<bool>, LedgerError> {
+        self.work(|tables, now| archive::insert_tombstones(tables, keys, now))
             .await
     }
 
@@ -323,12 +352,8 @@ impl Ledger for MemoryLedger {
     }
 
     async fn clear_unpriced_calls(&self, priced: &[(CallSid, Price)]) -> Result<(), LedgerError> {
-        self.work(|tables, _| {
-            tables
-                .unpriced_calls
-                .retain(|sid, _| priced.iter().all(|(priced, _)| priced != sid));
-        })
-        .await
+        self.work(|tables, _| save::clear_unpriced_calls(tables, priced))
+            .await
     }
 
     fn was_placed_from(
@@ -349,13 +374,10 @@ impl Ledger for MemoryLedger {
             == *line
     }
 
-    async fn mark_verified(&self, key: &DeliveryKey) -> Result<bool, LedgerError> {
-        self.work(|tables, _| match tables.rows.get_mut(key) {
-            Some(row) => {
-                row.delivery.verified = true;
-                true
-            }
-            None => false,
+    async fn mark_verified(&self, keys: &[DeliveryKey]) -> Result<Vec<Marked>, LedgerError> {
+        self.work(|tables, _| {
+            let marked = keys.iter();
+            marked.map(|key| save::mark_verified(tables, key)).collect()
         })
         .await
     }

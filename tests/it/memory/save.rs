@@ -1,13 +1,16 @@
 //! Saving changes: what the store's `save` statement does.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::time::Duration;
 
+use chrono::DurationRound as _;
+use chrono::TimeDelta;
 use voice_otp::account::CallSid;
 use voice_otp::delivery::{AttemptId, Change, Delivery, EndedAttempt, State};
 use voice_otp::ports::WorkerEpoch;
-use voice_otp::ports::{EarlierEvents, LedgerError, Saved, UnpricedCall};
-use voice_otp_schemas::Timestamp;
+use voice_otp::ports::{EarlierEvents, LedgerError, Marked, Saved, UnpricedCall};
+use voice_otp::price::Price;
+use voice_otp_schemas::{DeliveryKey, TenantId, Timestamp};
 
 use super::tables::{Line, PriceQuery, Tables};
 
@@ -186,5 +189,39 @@ fn earlier_events(tables: &Tables, worker: WorkerEpoch, change: &Change) -> Earl
         None => EarlierEvents::Published,
         Some((_, event)) if event.owner == worker => EarlierEvents::OwnedHere,
         Some(_) => EarlierEvents::OwnedElsewhere,
+    }
+}
+
+/// Records that a delivery's code was entered.
+pub(super) fn mark_verified(tables: &mut Tables, key: &DeliveryKey) -> Marked {
+    match tables.rows.get_mut(key) {
+        Some(row) => {
+            row.delivery.verified = true;
+            Marked::Recorded {
+                awaits_redial: row.delivery.state == State::Waiting && row.delivery.redials > 0,
+            }
+        }
+        None => Marked::Unknown,
+    }
+}
+
+/// Removes calls whose price is published, and adds the prices to the tenants' spend.
+pub(super) fn clear_unpriced_calls(tables: &mut Tables, priced: &[(CallSid, Price)]) {
+    let mut sums: BTreeMap<(TenantId, Timestamp, String), (f64, u64)> = BTreeMap::new();
+    for (sid, price) in priced {
+        let Some(query) = tables.unpriced_calls.remove(sid) else {
+            continue;
+        };
+        let hour = query.call.ended_at.duration_trunc(TimeDelta::hours(1));
+        let hour = hour.expect("an hour can be truncated to");
+        let key = (query.call.key.tenant_id, hour, price.unit.clone());
+        let (amount, calls) = sums.entry(key).or_default();
+        *amount -= price.amount.parse::<f64>().unwrap_or(0.0);
+        *calls += 1;
+    }
+    for (key, (amount, calls)) in sums {
+        let spent = tables.spend.entry(key).or_default();
+        spent.0 += amount;
+        spent.1 += calls;
     }
 }

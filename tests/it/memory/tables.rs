@@ -34,6 +34,10 @@ pub(super) struct Tables {
     /// Archived deliveries: the identity that a duplicate is compared with, and when they ended.
     pub(super) finished: BTreeMap<DeliveryKey, (String, Timestamp)>,
     pub(super) outbox: BTreeMap<(DeliveryKey, u32), Unpublished>,
+    /// Users' latest cancellations: their time, and when they were recorded.
+    pub(super) cancelled_users: HashMap<(TenantId, UserRef), (Timestamp, Timestamp)>,
+    /// What calls cost, by tenant, hour and currency: the amount and the number of calls.
+    pub(super) spend: BTreeMap<(TenantId, Timestamp, String), (f64, u64)>,
     /// Since when commits from before may be lost.
     pub(super) suspect_since: Option<Timestamp>,
     /// When the rate limits were last repaired after the clock went back.
@@ -102,6 +106,8 @@ pub(super) struct Row {
     pub(super) user_line: bool,
     pub(super) line: Option<Line>,
     pub(super) ended_at: Option<Timestamp>,
+    /// When a final row of a tenant that doesn't exist is deleted.
+    pub(super) forget_at: Option<Timestamp>,
 }
 
 /// A row of `outbox`.
@@ -122,6 +128,10 @@ pub(super) enum Line {
 
 /// A slot closer to the deadline couldn't be used in time.
 const DEADLINE_MARGIN: Duration = Duration::from_millis(5);
+/// How far ahead of the ledger's clock the time of a cancellation by user counts.
+const MAX_CLOCK_SKEW: Duration = Duration::from_secs(30);
+/// How long a final row of a tenant that doesn't exist is kept.
+const UNKNOWN_TENANT_KEPT: Duration = Duration::from_mins(5);
 /// Attempts with a slot within this time may have started already.
 const POST_MARGIN: Duration = Duration::from_millis(50);
 
@@ -253,6 +263,28 @@ impl Tables {
                 && row.user.as_ref().is_some_and(|(name, _)| name == user)
         };
         self.rows.values().filter(fits)
+    }
+
+    /// Whether a cancellation of its user cancels a request with this time.
+    pub(super) fn is_user_cancelled(
+        &self,
+        tenant: &TenantId,
+        user: &UserRef,
+        requested_at: Option<Timestamp>,
+        now: Timestamp,
+    ) -> bool {
+        let (Some(requested_at), Some((cancelled_at, recorded_at))) = (
+            requested_at,
+            self.cancelled_users.get(&(tenant.clone(), user.clone())),
+        ) else {
+            return false;
+        };
+        requested_at <= *cancelled_at && requested_at.min(now) <= *recorded_at + MAX_CLOCK_SKEW
+    }
+
+    /// When a final row of this tenant is forgotten; `None` if it is archived.
+    pub(super) fn forget_at(&self, tenant: &TenantId, now: Timestamp) -> Option<Timestamp> {
+        (!self.tenants.contains_key(tenant)).then(|| now + UNKNOWN_TENANT_KEPT)
     }
 
     pub(super) fn is_line_busy(&self, line: &Line) -> bool {

@@ -13,7 +13,7 @@ use voice_otp_schemas::request::Incoming;
 use super::bug::Bug;
 use super::callees;
 use super::world::{Published, World};
-use crate::memory::sample::{cancelled, verified};
+use crate::memory::sample::{cancelled, cancelled_user, verified};
 
 /// The delivery id of the request that shows whether the idle account is alive.
 pub(super) const PROBE: &str = "probe";
@@ -27,7 +27,11 @@ pub(super) async fn publish(world: Arc<World>, n: u32) {
     let key = one.request.key();
     let early = world.chance(60);
     let cancels = early || world.chance(120);
-    let cancellation = cancelled(key.tenant_id.as_str(), key.delivery_id.as_str(), one.at);
+    let tenant = key.tenant_id.as_str();
+    let cancellation = match one.user {
+        Some(user) if world.chance(500) => cancelled_user(tenant, user, one.at),
+        _ => cancelled(tenant, key.delivery_id.as_str(), one.at),
+    };
     if early {
         // The cancellation arrives before its request.
         deliver(&world, &cancellation).await;
@@ -59,7 +63,9 @@ pub(super) async fn publish(world: Arc<World>, n: u32) {
         return;
     }
     if cancels && !early {
-        world.pause(8_000).await;
+        // At the same moment, or later.
+        let soon = world.chance(400);
+        world.pause(if soon { 20 } else { 8_000 }).await;
         drop(spawn(&world, cancellation));
     }
 }
@@ -81,7 +87,8 @@ async fn verify(world: Arc<World>, one: Published, deliveries: Vec<tokio::task::
     for delivered in deliveries {
         delivered.await.expect("delivering doesn't panic");
     }
-    world.pause(15_000).await;
+    let soon = world.chance(300);
+    world.pause(if soon { 20 } else { 15_000 }).await;
     let key = one.request.key();
     let now = (world.now)();
     let event = verified(key.tenant_id.as_str(), key.delivery_id.as_str(), now);

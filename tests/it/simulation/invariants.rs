@@ -83,7 +83,13 @@ pub(super) fn check(world: &World) -> Result<Stats, String> {
             redials(&statuses[&one.request.key()]),
         );
         if calls > 1 + redials {
-            return Err(format!("{} was called {calls} times", one.request.key()));
+            let posts = world.telephony.posts();
+            let times = posts.iter().filter(|post| post.to.expose() == one.to);
+            let times: Vec<_> = times.map(|post| (post.at, post.attempt_id)).collect();
+            return Err(format!(
+                "{} was called {calls} times: {times:?}",
+                one.request.key()
+            ));
         }
     }
     if statuses.len() != published.len() {

@@ -181,6 +181,7 @@ async fn spooled_events_outlive_the_outage_and_the_process_and_arrive_in_order_u
     let cancelled = Cancelled {
         tenant_id: TenantId::parse("acme").unwrap(),
         target,
+        time: None,
     };
     assert_eq!(
         spool

@@ -10,7 +10,7 @@ use voice_otp::ports::{LedgerError, WorkerEpoch};
 use voice_otp_schemas::status::Status;
 use voice_otp_schemas::{Context, DeliveryKey, Timestamp};
 
-use super::super::{PgLedger, row, start};
+use super::super::{PgLedger, cancel, row, start};
 use crate::keys::Keyring;
 
 const ADMIT: &str = include_str!("../../../sql/statements/admit.sql");
@@ -90,7 +90,7 @@ impl<'a> Columns<'a> {
         // Only a request that may be placed supersedes the user's older ones.
         let places = matches!(admission.plan, Plan::Call(_));
         let user_mac = admission.user_ref.as_ref().filter(|_| places).map(|user| {
-            keys.hash("user", &format!("{}\0{}", key.tenant_id, user.as_str()))
+            keys.hash("user", &cancel::hashed_text(&key.tenant_id, user))
                 .1
         });
         self.tenant.push(key.tenant_id.as_str());

@@ -66,6 +66,10 @@ pub(super) fn insert(
         user_line: user.is_some() && line.is_some(),
         user,
         ended_at: (delivery.state == State::Final).then_some(now),
+        forget_at: match admission.plan {
+            Plan::Call(_) => None,
+            Plan::Finish(_) => tables.forget_at(&admission.key.tenant_id, now),
+        },
         line,
         delivery,
     };

@@ -10,12 +10,12 @@ use voice_otp::delivery::{AttemptId, Change, Delivery};
 use voice_otp::event::Event;
 use voice_otp::ports::WorkerEpoch;
 use voice_otp::ports::{
-    Attempt, AttemptStart, Heartbeat, Ledger, LedgerError, Saved, StartOutcome, StatusSink as _,
-    UnpricedCall, Verdict,
+    Attempt, AttemptStart, Heartbeat, Ledger, LedgerError, Marked, Saved, StartOutcome,
+    StatusSink as _, UnpricedCall, UserCancellation, Verdict,
 };
 use voice_otp::price::Price;
 use voice_otp_schemas::DeliveryKey;
-use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
+use voice_otp_schemas::{PhoneNumber, Timestamp, UserRef};
 
 use crate::memory::clock::Now;
 use crate::memory::{MemoryLedger, MemorySink};
@@ -206,13 +206,31 @@ impl Ledger for SimLedger {
             .await
     }
 
-    async fn find_user(
+    async fn cancel_users(
         &self,
-        tenant: &TenantId,
-        user: &UserRef,
+        cancellations: &[UserCancellation],
+    ) -> Result<Vec<bool>, LedgerError> {
+        let work = |ledger: MemoryLedger, group: Vec<UserCancellation>| async move {
+            ledger.cancel_users(&group).await
+        };
+        self.pass_group(cancellations.to_vec(), false, work).await
+    }
+
+    async fn find_users(
+        &self,
+        cancellations: &[UserCancellation],
+    ) -> Result<Vec<Vec<Delivery>>, LedgerError> {
+        let cancellations = cancellations.to_vec();
+        self.pass(|ledger| async move { ledger.find_users(&cancellations).await })
+            .await
+    }
+
+    async fn find_cancelled(
+        &self,
+        requests: &[(DeliveryKey, UserRef)],
     ) -> Result<Vec<Delivery>, LedgerError> {
-        let (tenant, user) = (tenant.clone(), user.clone());
-        self.pass(|ledger| async move { ledger.find_user(&tenant, &user).await })
+        let requests = requests.to_vec();
+        self.pass(|ledger| async move { ledger.find_cancelled(&requests).await })
             .await
     }
 
@@ -222,12 +240,12 @@ impl Ledger for SimLedger {
             .await
     }
 
-    async fn insert_tombstone(&self, key: &DeliveryKey) -> Result<bool, LedgerError> {
+    async fn insert_tombstones(&self, keys: &[DeliveryKey]) -> Result<Vec<bool>, LedgerError> {
         if self.bug == Some(Bug::ForgetCancellations) {
-            return Ok(true);
+            return Ok(vec![true; keys.len()]);
         }
-        let key = key.clone();
-        self.pass(|ledger| async move { ledger.insert_tombstone(&key).await })
+        let keys = keys.to_vec();
+        self.pass(|ledger| async move { ledger.insert_tombstones(&keys).await })
             .await
     }
 
@@ -271,12 +289,14 @@ impl Ledger for SimLedger {
             .await
     }
 
-    async fn mark_verified(&self, key: &DeliveryKey) -> Result<bool, LedgerError> {
+    async fn mark_verified(&self, keys: &[DeliveryKey]) -> Result<Vec<Marked>, LedgerError> {
         if self.bug == Some(Bug::ForgetVerified) {
-            return Ok(false);
+            return Ok(vec![Marked::Unknown; keys.len()]);
         }
-        let key = key.clone();
-        self.pass(|ledger| async move { ledger.mark_verified(&key).await })
+        let work = |ledger: MemoryLedger, keys: Vec<DeliveryKey>| async move {
+            ledger.mark_verified(&keys).await
+        };
+        self.pass_group(keys.to_vec(), Marked::RowLocked, work)
             .await
     }
 

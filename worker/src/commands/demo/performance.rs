@@ -185,6 +185,7 @@ impl Collector<'_> {
                 let cancelled = Cancelled {
                     tenant_id: case.request.tenant_id.clone(),
                     target: Target::Delivery(case.request.delivery_id.clone()),
+                    time: None,
                 };
                 self.publisher
                     .cancel(&format!("{id}-cancel"), &cancelled, &Trace::default())
