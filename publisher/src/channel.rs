@@ -162,10 +162,12 @@ impl ChannelTask {
             // Cancel-safe: `recv` removes a message only if its arm wins, and `progress` keeps what
             // it has seen.
             tokio::select! {
-                received = self.inbox.recv(), if open && queue.len() < MAX_QUEUED => match received {
-                    Some(pending) => queue.push_back(pending),
-                    None => open = false,
-                },
+                received = self.inbox.recv(), if open && queue.len() < MAX_QUEUED => {
+                    match received {
+                        Some(pending) => queue.push_back(pending),
+                        None => open = false,
+                    }
+                }
                 progress = outstanding.progress() => if progress.is_err() {
                     return End::Left;
                 },

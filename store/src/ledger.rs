@@ -29,7 +29,7 @@ use voice_otp::ports::{
     UnpricedCall, UserCancellation, Verdict, WorkerEpoch,
 };
 use voice_otp::price::Price;
-use voice_otp_schemas::{DeliveryKey, PhoneNumber, Timestamp, UserRef};
+use voice_otp_schemas::{DeliveryKey, PhoneNumber, TenantId, Timestamp, UserRef};
 
 pub use self::pacing::{CIRCUIT_FIRST, CIRCUIT_LONGEST};
 use crate::health::{Health, Operation};

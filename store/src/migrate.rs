@@ -188,8 +188,8 @@ async fn apply_locked(client: &mut deadpool_postgres::Client) -> Result<Applied,
     Ok(applied)
 }
 
-/// Applies a migration beside running workers. Whoever wants a table waits behind the migration that
-/// wants to lock it, so the migration waits for a second only and then tries again.
+/// Applies a migration beside running workers. Whoever wants a table waits behind the migration
+/// that wants to lock it, so the migration waits for a second only and then tries again.
 async fn apply_between_others(
     client: &mut deadpool_postgres::Client,
     migration: &Migration,

@@ -60,7 +60,8 @@ impl Database {
 
     /// A new schema, migrated, whose time can be [set ahead](Self::set_ahead).
     ///
-    /// Its `clock_timestamp()` precedes that of `pg_catalog`, as in [`with_clock`](Self::with_clock).
+    /// Its `clock_timestamp()` precedes that of `pg_catalog`, as in
+    /// [`with_clock`](Self::with_clock).
     pub(crate) async fn with_stepping_clock() -> Self {
         let database = Self::empty(",pg_catalog").await;
         let client = database.pool.get().await.expect("Postgres answers");

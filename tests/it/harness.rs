@@ -9,6 +9,7 @@ mod proxy;
 pub(crate) mod raw_amqp;
 mod servers;
 mod silent_queue;
+mod statuses;
 
 use std::time::Duration;
 
@@ -23,11 +24,12 @@ use voice_otp_simulator::{self as simulator, Account, Simulator};
 use voice_otp_store::Keyring;
 use voice_otp_store::settings;
 
-pub(crate) use broker::{Broker, Statuses};
+pub(crate) use broker::Broker;
 pub(crate) use program::{Console, Program, Worker, memory_bytes};
 pub(crate) use proxy::{Direction, Proxy};
 pub(crate) use servers::Servers;
 pub(crate) use silent_queue::SilentQueue;
+pub(crate) use statuses::Statuses;
 
 use crate::database::Database;
 

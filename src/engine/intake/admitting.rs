@@ -121,6 +121,7 @@ impl<P: Ports> Engine<P> {
         let (pending, admissions): (Vec<_>, Vec<_>) = planned.into_iter().unzip();
         let worker = self.lease.worker();
         let (verdicts, answer_lost) = self.admit_group(worker, &admissions).await;
+        self.publish_admitted(&verdicts);
         // Held from now on: while the ledger is asked again, no other task may settle them.
         let mut begun = self.hold_begun(&admissions, &verdicts);
         let mut cancelled = self.cancelled_meanwhile(&pending, &verdicts).await;
@@ -174,6 +175,23 @@ impl<P: Ports> Engine<P> {
             }
         }
         again
+    }
+
+    /// Publishes the events of a batch that was admitted: before the ledger is asked again, since
+    /// another task may change a delivery from now on, and its events must come later.
+    fn publish_admitted(&self, verdicts: &[Result<Verdict, BatchError>]) {
+        for verdict in verdicts {
+            let events = match verdict {
+                // `None` if an earlier admission wrote it, whose answer was lost: the sweeper
+                // publishes it.
+                Ok(Verdict::Admitted(admitted)) => admitted.event.clone().into_iter().collect(),
+                Ok(Verdict::Finished(events) | Verdict::AdmittedWithoutSlot(events)) => {
+                    events.clone()
+                }
+                _ => continue,
+            };
+            self.deliveries.publish_admitted(events);
+        }
     }
 
     /// The stored requests of a batch that a cancellation of their user cancels, which was recorded
@@ -297,7 +315,10 @@ impl<P: Ports> Engine<P> {
         let disposition = match verdict {
             Ok(Verdict::Admitted(admitted)) => {
                 self.counts.admitted.fetch_add(1, Ordering::Relaxed);
-                self.follow_admission(&admission.key, &admitted);
+                if admitted.has_older_requests {
+                    let key = admission.key.clone();
+                    self.spawn(|engine| engine.supersede(key));
+                }
                 match follow.held {
                     Some(held) => {
                         if let Some(permit) = one.permit.take() {
@@ -315,12 +336,10 @@ impl<P: Ports> Engine<P> {
                 if let Some(last) = events.last() {
                     span::of_key(&last.key).in_scope(|| log_finished(last));
                 }
-                self.deliveries.publish_admitted(events);
                 Disposition::Acknowledge
             }
-            Ok(Verdict::AdmittedWithoutSlot(events)) => {
+            Ok(Verdict::AdmittedWithoutSlot(_)) => {
                 self.counts.admitted.fetch_add(1, Ordering::Relaxed);
-                self.deliveries.publish_admitted(events);
                 Disposition::Acknowledge
             }
             Ok(Verdict::Duplicate) => {
@@ -356,17 +375,6 @@ impl<P: Ports> Engine<P> {
             && found.state == State::Waiting
         {
             self.schedule.update(found);
-        }
-    }
-
-    /// Publishes that a request is admitted, and cancels what it supersedes.
-    fn follow_admission(self: &Arc<Self>, key: &DeliveryKey, admitted: &Admitted) {
-        // `None` if an earlier admission wrote it, whose answer was lost: the sweeper publishes it.
-        self.deliveries
-            .publish_admitted(admitted.event.clone().into_iter().collect());
-        if admitted.has_older_requests {
-            let key = key.clone();
-            self.spawn(|engine| engine.supersede(key));
         }
     }
 

@@ -138,7 +138,7 @@ impl Queue {
         true
     }
 
-    /// Takes the next event to publish. It is in flight until one of the methods below is told its
+    /// Takes the next event to publish. It is in flight until one of the methods below records its
     /// result.
     pub(super) fn take(&mut self) -> Option<Event> {
         while let Some(tenant_id) = self.turns.pop_front() {

@@ -289,6 +289,14 @@ impl Worker {
         std::fs::read_to_string(self.log.path()).unwrap()
     }
 
+    /// A counter or gauge of `/metrics`.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let url = format!("http://{}/metrics", self.address);
+        let text = reqwest::get(url).await.unwrap().text().await.unwrap();
+        let line = text.lines().find(|line| line.starts_with(name)).unwrap();
+        line.rsplit(' ').next().unwrap().parse().unwrap()
+    }
+
     /// Waits until the log has a text this many times.
     pub(crate) async fn until_log(&self, text: &str, times: usize) {
         let logged = async {

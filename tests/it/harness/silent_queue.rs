@@ -1,5 +1,5 @@
-//! A proxy in front of RabbitMQ that withholds the confirms of one routing key, as a queue does that
-//! has no majority.
+//! A proxy in front of RabbitMQ that withholds the confirms of one routing key, as a queue without
+//! a majority does.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -16,7 +16,7 @@ use voice_otp::ports::{
 };
 use voice_otp::price::Price;
 use voice_otp_schemas::DeliveryKey;
-use voice_otp_schemas::{PhoneNumber, Timestamp, UserRef};
+use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
 use voice_otp_store::ledger::Limits;
 
 use super::clock::Now;

@@ -73,6 +73,9 @@ pub(super) const COMPLETION_TIMEOUT: Duration = Duration::from_mins(3);
 /// How long the run continues, so that a second final status or a late call would appear.
 pub(super) const QUIET_PHASE: Duration = Duration::from_secs(15);
 
+/// How long after a queue is mended the last status that it refused is published again.
+pub(super) const LONGEST_PARKED: Duration = Duration::from_mins(2);
+
 impl Plan {
     pub(super) fn of_seed(seed: u64, bug: Option<Bug>) -> Self {
         let mut rng = StdRng::seed_from_u64(seed);

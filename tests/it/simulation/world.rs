@@ -18,8 +18,8 @@ use voice_otp_schemas::{DeliveryKey, Timestamp};
 use super::bug::Bug;
 use super::operator::{self, Pause};
 use super::plan::{
-    self, COMPLETION_TIMEOUT, FAULTY_PHASE, IDLE, LEAD, Plan, QUIET_PHASE, Stats, TENANTS,
-    tenant_settings,
+    self, COMPLETION_TIMEOUT, FAULTY_PHASE, IDLE, LEAD, LONGEST_PARKED, Plan, QUIET_PHASE, Stats,
+    TENANTS, tenant_settings,
 };
 use super::ports::Queues;
 use super::worker::{self, Worker};
@@ -184,6 +184,15 @@ pub(super) async fn run(plan: &Plan) -> Result<Stats, String> {
     .await;
     finished.map_err(|_| format!("not all deliveries are final: {}", invariants::open(&world)))?;
     tokio::time::sleep(QUIET_PHASE).await;
+    if plan.broken_queue.is_some() {
+        let emptied = async {
+            while world.ledger.outbox_len() > 0 {
+                tokio::time::sleep(CALM_BEFORE_PROBE).await;
+            }
+        };
+        // The invariants say whether it is.
+        drop(tokio::time::timeout(LONGEST_PARKED, emptied).await);
+    }
     invariants::check(&world)
 }
 

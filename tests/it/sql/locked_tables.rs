@@ -1,4 +1,4 @@
-//! Migrating while a backup or a report keeps tables locked: nobody waits behind the migration.
+//! Migrating while a backup or a report keeps tables locked: no one waits behind the migration.
 
 use std::time::{Duration, Instant};
 

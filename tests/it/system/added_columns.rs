@@ -101,7 +101,7 @@ async fn tables(system: &System) -> Vec<String> {
 }
 
 /// As `voice-otp migrate` does it: a lock that doesn't come soon is given up and asked for again,
-/// so that nobody waits behind it.
+/// so that no one waits behind it.
 async fn add_column(system: &System, table: &str) {
     let client = system.database.pool.get().await.unwrap();
     let sql = format!(

@@ -105,21 +105,14 @@ fn lines(worker: &Worker) -> Vec<String> {
         .collect()
 }
 
-async fn metric(worker: &Worker, name: &str) -> u64 {
-    let url = format!("http://{}/metrics", worker.address);
-    let text = reqwest::get(url).await.unwrap().text().await.unwrap();
-    let line = text.lines().find(|line| line.starts_with(name)).unwrap();
-    line.rsplit(' ').next().unwrap().parse().unwrap()
-}
-
 async fn wait_until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     let waiting = async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    let in_time = tokio::time::timeout(Duration::from_mins(1), waiting).await;
-    assert!(in_time.is_ok(), "{what}: not within a minute");
+    let in_time = tokio::time::timeout(Duration::from_mins(3), waiting).await;
+    assert!(in_time.is_ok(), "{what}: not within three minutes");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -160,12 +153,10 @@ async fn a_flood_of_unreadable_messages_delays_no_other_tenant() {
         "{slowest:?}"
     );
     wait_until("the flood is dropped", async || {
-        metric(&worker, "voice_otp_dead_letters_total").await
-            + metric(
-                &worker,
-                "voice_otp_dead_letters_dropped_total{cause=\"budget\"}",
-            )
-            .await
+        worker.metric("voice_otp_dead_letters_total").await
+            + worker
+                .metric("voice_otp_dead_letters_dropped_total{cause=\"budget\"}")
+                .await
             == FLOOD as u64
     })
     .await;
@@ -198,11 +189,11 @@ async fn copies_of_a_message_in_other_lanes_are_dropped_unread() {
     statuses.until_finals(10, Duration::from_secs(30)).await;
     let copies = 20 * u64::from(LANES);
     wait_until("every copy is dropped", async || {
-        metric(&worker, "voice_otp_message_copies_total").await >= copies
+        worker.metric("voice_otp_message_copies_total").await >= copies
     })
     .await;
     assert_eq!(system.broker.dead_letters(10).await.len(), 10);
-    assert_eq!(metric(&worker, "voice_otp_dead_letters_total").await, 10);
+    assert_eq!(worker.metric("voice_otp_dead_letters_total").await, 10);
     statuses.assert_sound();
     assert!(worker.terminate().await.success());
     system.stop().await;
@@ -248,12 +239,10 @@ async fn a_full_and_then_a_deleted_dead_letter_queue_stops_nothing_else() {
         text.contains("dead letters: degraded: not stored for") && text.contains("is full"),
         "{text}"
     );
-    let refused = metric(
-        &worker,
-        "voice_otp_dead_letters_dropped_total{cause=\"refused\"}",
-    )
-    .await;
-    let waiting = metric(&worker, "voice_otp_dead_letters_waiting").await;
+    let refused = worker
+        .metric("voice_otp_dead_letters_dropped_total{cause=\"refused\"}")
+        .await;
+    let waiting = worker.metric("voice_otp_dead_letters_waiting").await;
     assert!(
         refused > 0 && (1..=31).contains(&waiting),
         "{refused} refused, {waiting} wait"
@@ -272,7 +261,7 @@ async fn a_full_and_then_a_deleted_dead_letter_queue_stops_nothing_else() {
     })
     .await;
     wait_until("what waited is stored", async || {
-        metric(&worker, "voice_otp_dead_letters_waiting").await == 0
+        worker.metric("voice_otp_dead_letters_waiting").await == 0
     })
     .await;
     let text = worker.readiness(true).await;

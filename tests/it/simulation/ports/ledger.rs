@@ -15,7 +15,7 @@ use voice_otp::ports::{
 };
 use voice_otp::price::Price;
 use voice_otp_schemas::DeliveryKey;
-use voice_otp_schemas::{PhoneNumber, Timestamp, UserRef};
+use voice_otp_schemas::{PhoneNumber, TenantId, Timestamp, UserRef};
 
 use crate::memory::clock::Now;
 use crate::memory::{MemoryLedger, MemorySink};

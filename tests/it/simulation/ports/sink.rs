@@ -31,7 +31,7 @@ pub(in crate::simulation) struct SimSink {
 pub(in crate::simulation) struct Queues {
     /// The tenant with a queue that doesn't take its statuses, for now.
     pub(in crate::simulation) broken: Mutex<Option<(&'static str, BrokenQueue)>>,
-    /// What the broker has confirmed, in order: every queue has it.
+    /// The statuses that the broker has confirmed, in order: every queue has them.
     pub(in crate::simulation) confirmed: Mutex<Vec<Event>>,
     /// How long after its change a status was first published.
     pub(in crate::simulation) delays: Mutex<HashMap<(DeliveryKey, u32), TimeDelta>>,
@@ -65,7 +65,9 @@ impl StatusSink for SimSink {
         let published = self.faults.perform(async move {
             match (fate, bug) {
                 (Fate::Confirmed, _) => {
-                    queues.confirmed.lock().unwrap().push(sent.clone());
+                    if sent.status.is_some() {
+                        queues.confirmed.lock().unwrap().push(sent.clone());
+                    }
                     drop(sink.publish(&sent).await);
                 }
                 (Fate::Refused, Some(Bug::PublishRefusedLater)) => {
