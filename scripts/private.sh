@@ -184,7 +184,8 @@ epmd_start() {
 }
 
 # Starts a node on $amqp_port and $dist_port: the name of its process, its directory, its name in Erlang; more lines of
-# rabbitmq.conf on standard input. It has a management API if there is an $api_port.
+# rabbitmq.conf on standard input. It has a management API if there is an $api_port. It has no limit of a message's size, as
+# operators set it: tests send the longest messages that a broker takes by default.
 rabbitmq_node_start() {
     local name=$1 home=$2 node=$3
     {
@@ -193,7 +194,6 @@ listeners.tcp.1 = 127.0.0.1:$amqp_port
 default_user = voice_otp
 default_pass = $rabbitmq_password
 vm_memory_high_watermark.relative = 0.4
-max_message_size = 131072
 CONF
         [ -z "$api_port" ] || printf 'management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = %s\n' "$api_port"
         cat
