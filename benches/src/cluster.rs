@@ -136,11 +136,13 @@ async fn chaos(plan: &Plan) -> anyhow::Result<bool> {
     subscribing.await?;
 
     let calls = twilio.calls().await?;
+    let log = servers.amqp_url(&subscribers.address);
+    let only_in_log = traffic.read_log(&log).await?;
     let (requests, statuses, received) = traffic.take();
     let verdict = Verdict::of(&requests, &calls, &statuses);
     let fencing = servers.fencing()?.split_off(fenced_before);
     table::print_faults(&injected, &requests, &calls);
-    table::print_verdict(&verdict, received, &fencing);
+    table::print_verdict(&verdict, received, only_in_log, &fencing);
     table::print_examples(&verdict, &requests, &calls, &statuses);
     // Also if a fault could not be repaired, what had come of the requests is shown.
     ended?;

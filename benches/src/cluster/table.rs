@@ -76,7 +76,12 @@ fn waits(requests: &HashMap<String, Request>, calls: &[Call]) -> Vec<(Timestamp,
         .collect()
 }
 
-pub(crate) fn print_verdict(verdict: &Verdict, received: usize, fencing: &[String]) {
+pub(crate) fn print_verdict(
+    verdict: &Verdict,
+    received: usize,
+    only_in_log: usize,
+    fencing: &[String],
+) {
     println!();
     for (name, count) in [
         ("published", verdict.published),
@@ -84,11 +89,12 @@ pub(crate) fn print_verdict(verdict: &Verdict, received: usize, fencing: &[Strin
         ("accepted", verdict.accepted),
         ("calls", verdict.calls),
         ("statuses, with repeats", received),
+        ("statuses, in the log only", only_in_log),
     ] {
-        println!("{name:<22} {count:>10}");
+        println!("{name:<25} {count:>10}");
     }
     for (name, found) in verdict.failures() {
-        println!("{name:<22} {:>10}", found.len());
+        println!("{name:<25} {:>10}", found.len());
     }
     let endings: Vec<_> = verdict
         .endings

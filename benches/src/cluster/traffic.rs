@@ -1,6 +1,6 @@
 //! Requests at a steady rate, and a subscriber to all statuses.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,6 +14,7 @@ use lapin::{Connection, ConnectionProperties};
 use secrecy::{ExposeSecret as _, SecretString};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use voice_otp_publisher::statuses::{Received, StatusStream};
 use voice_otp_publisher::{Publisher, Settings, topology};
 use voice_otp_schemas::request::Requested;
 use voice_otp_schemas::status::StatusEvent;
@@ -44,6 +45,13 @@ struct Record {
     statuses: HashMap<String, Statuses>,
     /// The statuses that arrived, repeated ones included.
     received: usize,
+}
+
+/// Where a status was received.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Source {
+    Queue,
+    Log,
 }
 
 impl Traffic {
@@ -132,6 +140,25 @@ impl Traffic {
         stop.run_until_cancelled(receiving).await;
     }
 
+    /// Reads the status log from its start. RabbitMQ may keep messages of the subscriber's queue for
+    /// a consumer that went away while the queue's leader was frozen. Returns how many statuses
+    /// were in the log only.
+    pub(crate) async fn read_log(&self, url: &SecretString) -> anyhow::Result<usize> {
+        let known = |record: &Record| {
+            let events = record.statuses.values().flat_map(BTreeMap::values);
+            events.map(Vec::len).sum::<usize>()
+        };
+        let before = known(&self.lock());
+        let mut log = StatusStream::since(url, None, Timestamp::UNIX_EPOCH).await?;
+        while let Ok(Some((_, event))) = tokio::time::timeout(SILENCE, log.next()).await {
+            if let Received::Status(event) = event {
+                self.record(&event, Source::Log);
+            }
+        }
+        let after = known(&self.lock());
+        Ok(after - before)
+    }
+
     async fn receive(&self, url: &SecretString) -> anyhow::Result<()> {
         // A frozen broker never answers, so nothing waits for it without a time limit.
         let consuming = tokio::time::timeout(SILENCE, async {
@@ -155,7 +182,7 @@ impl Traffic {
             let message = message?;
             // Prices come along and aren't looked at.
             if let Ok(event) = serde_json::from_slice::<StatusEvent>(&message.data) {
-                self.record(&event);
+                self.record(&event, Source::Queue);
             }
             let acknowledging = message.ack(BasicAckOptions { multiple: false });
             tokio::time::timeout(SILENCE, acknowledging).await??;
@@ -163,9 +190,9 @@ impl Traffic {
         Ok(())
     }
 
-    fn record(&self, event: &StatusEvent) {
+    fn record(&self, event: &StatusEvent, source: Source) {
         let mut record = self.lock();
-        record.received += 1;
+        record.received += usize::from(source == Source::Queue);
         let status = Status {
             id: event.id.clone(),
             name: event.data.status.as_str(),

@@ -48,14 +48,18 @@ async fn every_request_ends_after_a_freeze(direction: Direction) {
     };
     publish(0).await;
     statuses.until_finals(1, Duration::from_secs(20)).await;
-    assert_eq!(worker.threads("lapin-io-loop"), 2);
+    assert_eq!(worker.threads("lapin-io-loop"), 3);
 
     // Some are in flight.
     for n in 1..10 {
         publish(n).await;
     }
     let frozen = Instant::now();
-    assert_eq!(proxy.freeze(direction), 2, "the intake's and the statuses'");
+    assert_eq!(
+        proxy.freeze(direction),
+        3,
+        "of requests, returned messages and statuses"
+    );
     let mut published = HashMap::new();
     for n in 10..90 {
         published.insert(format!("frozen-{n}"), frozen.elapsed());
@@ -117,7 +121,7 @@ async fn every_request_ends_after_a_freeze(direction: Direction) {
     }
     assert_eq!(
         worker.threads("lapin-io-loop"),
-        2,
+        3,
         "the frozen connections have left no thread behind"
     );
     eprintln!("{direction:?}: longest wait {longest:?}, {again} statuses published again");

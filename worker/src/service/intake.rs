@@ -165,18 +165,18 @@ impl<P: Ports> Intake<P> {
             "consuming requests"
         );
         let ended = CancellationToken::new();
-        let (first, second, has_other_lanes) = tokio::join!(
+        let (requests, returned, has_other_lanes) = tokio::join!(
             self.consume(requests, &connection, soft, &ended),
-            self.take_returned(&connection, &queues, soft, &ended),
+            self.take_returned(&queues, soft, &ended),
             watch_topology(&connection, &queues, is_declared, &ended),
         );
         if has_other_lanes {
             *found = None;
         }
-        let result = first.result.and(second.result);
+        let result = requests.result;
         let is_stopped = result.is_ok();
         let finishing = async move {
-            tokio::join!(first.finishing, second.finishing);
+            tokio::join!(requests.finishing, returned);
             // A lost connection is left.
             if is_stopped {
                 connection.close().await;

@@ -6,14 +6,17 @@
 //! at once.
 //!
 //! They are fetched one by one, and not consumed: what a consumer prefetches is lost together with
-//! the message that ends the worker, and would be given up together with it.
+//! the message that ends the worker, and would be given up together with it. On a connection of
+//! their own: RabbitMQ ends the connection if the queue's leader doesn't answer a fetch.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use lapin::Channel;
 use lapin::message::Delivery;
 use lapin::options::BasicGetOptions;
+use secrecy::SecretString;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -21,15 +24,18 @@ use voice_otp::ports::Ports;
 use voice_otp_publisher::connection::{self, BrokerConnection};
 use voice_otp_publisher::topology::{self, LaneQueues};
 
+use super::Intake;
 use super::batches::{RETRY_PAUSE, Readable};
 use super::broker::{BROKER_TIMEOUT, BoxError, requeue};
 use super::triage::earlier_deliveries;
-use super::{Intake, Leftovers};
 use crate::service::dead_letters::{Cause, Source, Unacknowledged};
 
 /// The queue of returned messages.
 struct Returned {
-    connection: Arc<BrokerConnection>,
+    url: SecretString,
+    /// The name in the broker's list of connections.
+    name: String,
+    connection: Option<BrokerConnection>,
     /// What a deleted queue is restored from.
     lanes: Arc<LaneQueues>,
     channel: Option<Channel>,
@@ -47,47 +53,38 @@ const MAX_HOLD_PAUSE: Duration = Duration::from_secs(10);
 const POLL_INTERVAL: Duration = Duration::from_millis(250);
 
 impl<P: Ports> Intake<P> {
-    /// Takes returned messages until `soft` or `ended` is cancelled or the connection is lost.
+    /// Takes returned messages until `soft` or `ended` is cancelled. Returns what processes those
+    /// that were taken.
     pub(super) async fn take_returned(
         self: &Arc<Self>,
-        connection: &Arc<BrokerConnection>,
         lanes: &Arc<LaneQueues>,
         soft: &CancellationToken,
         ended: &CancellationToken,
-    ) -> Leftovers {
+    ) -> BoxFuture<'static, ()> {
         let tasks = TaskTracker::new();
         let mut returned = Returned {
-            connection: Arc::clone(connection),
+            url: self.url.clone(),
+            name: format!("{} returned", self.name),
+            connection: None,
             lanes: Arc::clone(lanes),
             channel: None,
         };
         // Cut off anywhere: the broker requeues a message that was fetched and not spawned.
         tokio::select! {
             () = self.take_all(&mut returned, &tasks, ended) => {}
-            () = connection.lost() => {}
             () = soft.cancelled() => {}
             () = ended.cancelled() => {}
         }
-        let is_lost = !connection.is_up();
-        ended.cancel();
         let dead_letters = Arc::clone(&self.dead_letters);
-        let finishing = async move {
+        Box::pin(async move {
             tasks.close();
             tasks.wait().await;
-            if !is_lost {
-                dead_letters.flush().await;
-            }
             // Until then its channel acknowledges.
-            drop(returned);
-        };
-        Leftovers {
-            result: if is_lost {
-                Err("the connection was lost".into())
-            } else {
-                Ok(())
-            },
-            finishing: Box::pin(finishing),
-        }
+            if let Some(connection) = returned.connection.filter(BrokerConnection::is_up) {
+                dead_letters.flush().await;
+                connection.close().await;
+            }
+        })
     }
 
     async fn take_all(
@@ -201,16 +198,22 @@ impl Returned {
     }
 
     async fn fetch(&mut self) -> Result<Option<Delivery>, BoxError> {
+        let connection = match self.connection.take() {
+            Some(connection) if connection.is_up() => connection,
+            _ => {
+                self.channel = None;
+                connection::connect(&self.url, &self.name).await?
+            }
+        };
+        let connection = &self.connection.insert(connection).connection;
         let channel = match self.channel.take() {
             Some(channel) if channel.status().connected() => channel,
             channel => {
                 // The broker closes a channel when its queue is missing.
                 if channel.is_some() {
-                    let connection = &self.connection.connection;
                     topology::restore(connection, topology::RETURNED, &self.lanes).await?;
                 }
-                let opening = self.connection.connection.create_channel();
-                tokio::time::timeout(BROKER_TIMEOUT, opening).await??
+                tokio::time::timeout(BROKER_TIMEOUT, connection.create_channel()).await??
             }
         };
         // Kept if the broker refuses, so that the next call restores the queue.
