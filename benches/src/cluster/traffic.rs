@@ -140,8 +140,8 @@ impl Traffic {
         stop.run_until_cancelled(receiving).await;
     }
 
-    /// Reads the status log from its start. RabbitMQ may keep messages of the subscriber's queue for
-    /// a consumer that went away while the queue's leader was frozen. Returns how many statuses
+    /// Reads the status log from its start. RabbitMQ may keep messages of the subscriber's queue
+    /// for a consumer that went away while the queue's leader was frozen. Returns how many statuses
     /// were in the log only.
     pub(crate) async fn read_log(&self, url: &SecretString) -> anyhow::Result<usize> {
         let known = |record: &Record| {
