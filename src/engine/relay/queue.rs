@@ -3,14 +3,17 @@
 //! Of each delivery one event is published at a time, so its statuses keep their order. Tenants
 //! take turns, and so do the routing keys of a tenant. The broker routes a status by its routing
 //! key alone, so a full queue refuses all statuses with some routing keys and none with others: a
-//! routing key whose status was refused is parked, and one status probes it after each pause.
+//! routing key whose status was refused is parked, and one status probes it after each pause: one
+//! that wasn't refused before, if there is one, since other queues get a copy with each publish.
+
+mod tenant;
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
-use std::time::Duration;
 
 use tokio::time::Instant;
 use voice_otp_schemas::{DeliveryKey, TenantId};
 
+use self::tenant::{MAX_IN_FLIGHT, Route, Tenant, pause};
 use crate::event::Event;
 
 /// The events in hand.
@@ -43,34 +46,6 @@ struct InHand {
     highest: u32,
 }
 
-#[derive(Default)]
-struct Tenant {
-    /// How many events are not published.
-    events: usize,
-    in_flight: usize,
-    routes: HashMap<String, Route>,
-    /// The routing keys that may have an event to publish, in the order of their turns.
-    ready: VecDeque<String>,
-    failing_routes: usize,
-    in_turn: bool,
-}
-
-/// The statuses with one routing key.
-struct Route {
-    /// The deliveries whose first event has this routing key and isn't in flight. Some may have
-    /// been dropped since.
-    waiting: VecDeque<DeliveryKey>,
-    in_flight: usize,
-    /// How many may be in flight: grows with each answer of the broker.
-    window: usize,
-    /// How many probes in a row were refused.
-    failures: u32,
-    parked_until: Option<Instant>,
-    /// Whether a status was given up and none was confirmed since. Then none is published twice.
-    refusing: bool,
-    is_ready: bool,
-}
-
 /// Why an event is not confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Refusal {
@@ -91,19 +66,19 @@ pub(super) enum Refused {
     GivenUp,
 }
 
-/// How often an event is published at most while the broker refuses it.
+/// Where an event waits for its turn.
+enum Place {
+    /// Before the others.
+    First,
+    /// Behind the others.
+    Last,
+    /// Behind the others that were refused.
+    Refused,
+}
+
+/// How often an event is published at most while the broker refuses it, and how many refused
+/// events in a row end the probing of a routing key.
 pub(super) const MAX_PUBLISHES: u32 = 5;
-/// How many events of one tenant may be in flight. RabbitMQ reads no more from a connection on
-/// which 32 messages wait for a quorum queue that doesn't answer.
-const MAX_IN_FLIGHT: usize = 24;
-/// How many events of one tenant may be in hand.
-const MAX_EVENTS: usize = 12_500;
-/// How many events may be in hand of a tenant with a failing routing key.
-const MAX_FAILING_EVENTS: usize = 1_000;
-/// The pause after the first refusal. It is tripled for each further one in a row.
-const FIRST_PAUSE: Duration = Duration::from_secs(1);
-/// The longest pause.
-const MAX_PAUSE: Duration = Duration::from_mins(1);
 
 impl Queue {
     /// The highest sequence in hand of a delivery.
@@ -133,7 +108,7 @@ impl Queue {
         delivery.highest = event.sequence;
         delivery.events.push_back(event);
         if delivery.events.len() == 1 {
-            self.offer(&key, false);
+            self.offer(&key, Place::Last);
         }
         true
     }
@@ -168,6 +143,7 @@ impl Queue {
             if route.parked_until.is_none() {
                 route.window = (route.window + 1).min(MAX_IN_FLIGHT);
                 route.failures = 0;
+                route.refusals = 0;
                 route.refusing = false;
             }
         });
@@ -181,10 +157,13 @@ impl Queue {
             return Refused::Again;
         };
         delivery.refusals += u32::from(counts);
-        let is_last = counts && delivery.refusals >= MAX_PUBLISHES;
+        let was_refused_often = delivery.refusals >= MAX_PUBLISHES;
         let (given_up, parked_until) = self
             .land(event, |route| {
-                if is_last || (counts && route.refusing) {
+                let is_parked = route.parked_until.is_some();
+                route.refusals += u32::from(counts && !is_parked);
+                let is_last = was_refused_often || route.refusals >= MAX_PUBLISHES;
+                if counts && (is_last || route.refusing) {
                     route.refusing = true;
                     // A refusal is an answer; the next ones need not wait for each other.
                     route.window = match why {
@@ -193,7 +172,7 @@ impl Queue {
                     };
                     return (true, None);
                 }
-                if route.parked_until.is_some() {
+                if is_parked {
                     // Of several that were in flight together, the first parked it.
                     return (false, None);
                 }
@@ -211,14 +190,14 @@ impl Queue {
             let (tenant_id, name) = (event.key.tenant_id.clone(), event.routing_key.clone());
             self.parked.insert((until, tenant_id, name));
         }
-        self.offer(&event.key, true);
+        self.offer(&event.key, Place::Refused);
         Refused::Again
     }
 
     /// Records that the broker said nothing about an event.
     pub(super) fn unanswered(&mut self, event: &Event) {
         self.land(event, |_| ());
-        self.offer(&event.key, true);
+        self.offer(&event.key, Place::First);
     }
 
     /// Records that a published event is deleted from the outbox. Returns the highest sequence of a
@@ -336,15 +315,14 @@ impl Queue {
             }
         }
         if has_next {
-            self.offer(&event.key, false);
+            self.offer(&event.key, Place::Last);
         }
         self.give_turn(&event.key.tenant_id, &event.routing_key);
         self.tidy(&event.key.tenant_id, &event.routing_key);
     }
 
-    /// Lets the first event of a delivery wait for its turn: as the next of its routing key, or as
-    /// the last.
-    fn offer(&mut self, key: &DeliveryKey, next: bool) {
+    /// Lets the first event of a delivery wait for its turn among those with its routing key.
+    fn offer(&mut self, key: &DeliveryKey, place: Place) {
         let first = self
             .deliveries
             .get(key)
@@ -354,10 +332,10 @@ impl Queue {
         };
         let tenant = self.tenants.entry(key.tenant_id.clone()).or_default();
         let route = tenant.routes.entry(name.clone()).or_insert_with(Route::new);
-        if next {
-            route.waiting.push_front(key.clone());
-        } else {
-            route.waiting.push_back(key.clone());
+        match place {
+            Place::First => route.waiting.push_front(key.clone()),
+            Place::Last => route.waiting.push_back(key.clone()),
+            Place::Refused => route.refused.push_back(key.clone()),
         }
         self.give_turn(&key.tenant_id, &name);
     }
@@ -405,95 +383,4 @@ impl Queue {
             self.tenants.remove(tenant_id);
         }
     }
-}
-
-impl Tenant {
-    fn capacity(&self) -> usize {
-        if self.failing_routes > 0 {
-            MAX_FAILING_EVENTS
-        } else {
-            MAX_EVENTS
-        }
-    }
-
-    fn may_take(&self) -> bool {
-        self.in_flight < MAX_IN_FLIGHT && !self.ready.is_empty()
-    }
-
-    /// Takes the next event of the next routing key that has one.
-    fn take(&mut self, deliveries: &mut HashMap<DeliveryKey, InHand>) -> Option<Event> {
-        while self.may_take()
-            && let Some(name) = self.ready.pop_front()
-        {
-            let Some(route) = self.routes.get_mut(&name) else {
-                continue;
-            };
-            route.is_ready = false;
-            let mut taken = None;
-            while route.may_take()
-                && taken.is_none()
-                && let Some(key) = route.waiting.pop_front()
-            {
-                taken = deliveries
-                    .get_mut(&key)
-                    .filter(|delivery| !delivery.in_flight)
-                    .and_then(|delivery| {
-                        let first = delivery.events.front()?;
-                        let event = (first.routing_key == name).then(|| first.clone())?;
-                        delivery.in_flight = true;
-                        Some(event)
-                    });
-            }
-            if taken.is_some() {
-                route.in_flight += 1;
-                self.in_flight += 1;
-            }
-            if route.may_take() {
-                route.is_ready = true;
-                self.ready.push_back(name);
-            }
-            if taken.is_some() {
-                return taken;
-            }
-        }
-        None
-    }
-}
-
-impl Route {
-    fn new() -> Self {
-        Self {
-            waiting: VecDeque::new(),
-            in_flight: 0,
-            window: MAX_IN_FLIGHT,
-            failures: 0,
-            parked_until: None,
-            refusing: false,
-            is_ready: false,
-        }
-    }
-
-    fn may_take(&self) -> bool {
-        self.parked_until.is_none() && self.in_flight < self.window && !self.waiting.is_empty()
-    }
-
-    fn is_failing(&self) -> bool {
-        self.failures > 0 && !self.refusing
-    }
-
-    fn is_idle(&self) -> bool {
-        self.waiting.is_empty()
-            && self.in_flight == 0
-            && self.failures == 0
-            && self.parked_until.is_none()
-            && !self.refusing
-            && !self.is_ready
-    }
-}
-
-/// The pause after `failures` refused probes and one more.
-fn pause(failures: u32) -> Duration {
-    FIRST_PAUSE
-        .saturating_mul(3_u32.saturating_pow(failures))
-        .min(MAX_PAUSE)
 }
