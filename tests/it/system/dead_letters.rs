@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use lapin::BasicProperties;
-use lapin::options::{BasicPublishOptions, QueueDeclareOptions};
+use lapin::options::{BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldArray, FieldTable};
 use secrecy::ExposeSecret as _;
 use voice_otp::settings::Draft;
@@ -31,6 +31,10 @@ fn acme_key() -> String {
 /// Publishes messages without waiting for confirms.
 async fn send(broker: &Broker, exchange: &str, key: &str, bodies: &[Vec<u8>], headers: FieldTable) {
     let channel = broker.connection.create_channel().await.unwrap();
+    // A channel that closes before its publishes are confirmed loses some of them.
+    let confirms = ConfirmSelectOptions { nowait: false };
+    channel.confirm_select(confirms).await.unwrap();
+    let mut unconfirmed = Vec::with_capacity(bodies.len());
     for body in bodies {
         let properties = BasicProperties::default()
             .with_content_type(JSON.into())
@@ -39,7 +43,10 @@ async fn send(broker: &Broker, exchange: &str, key: &str, bodies: &[Vec<u8>], he
         let options = BasicPublishOptions::default();
         let publishing =
             channel.basic_publish(exchange.into(), key.into(), options, body, properties);
-        drop(publishing.await.unwrap());
+        unconfirmed.push(publishing.await.unwrap());
+    }
+    for confirm in unconfirmed {
+        drop(confirm.await.unwrap());
     }
     channel.close(200, "done".into()).await.unwrap();
 }
