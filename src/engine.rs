@@ -6,6 +6,7 @@
 //! other is a component with fields of its own: `lease`, `circuits`, `pricing`, the finder of
 //! calls in `settling`, the answerer in `answering`, the `relay`.
 
+pub mod adaptive_limit;
 mod answering;
 pub mod backoff;
 pub mod batch;
@@ -24,9 +25,11 @@ mod intake;
 mod lease;
 mod placing;
 mod polling;
+mod post_history;
 mod pricing;
 mod relay;
 mod retry;
+mod retry_budget;
 pub mod rng;
 mod run;
 pub mod schedule;
@@ -54,7 +57,9 @@ use self::deliveries::Deliveries;
 use self::gate::Gate;
 use self::intake::Suspects;
 use self::lease::Lease;
+use self::post_history::PostHistory;
 use self::relay::Relay;
+use self::retry_budget::RetryBudget;
 use self::rng::SharedRng;
 use self::schedule::{Held, Schedule};
 use self::settings_reader::SettingsReader;
@@ -96,6 +101,10 @@ pub struct Engine<P: Ports> {
     suspects: Suspects,
     /// Permits for POSTs in flight, shared among accounts.
     attempt_permits: Arc<Bulkhead>,
+    /// How soon Twilio answered.
+    post_history: PostHistory,
+    /// How many attempts may be retries.
+    retry_budget: RetryBudget,
     /// Permits for statements that start attempts.
     start_permits: Arc<Semaphore>,
     /// Permits for queries to Twilio in flight, shared among accounts.

@@ -39,7 +39,8 @@ pub struct Tuning {
     /// When an unsettled attempt is first looked for at Twilio, and how often from then on.
     pub settle_interval: Duration,
     /// How long after the last moment at which the POST could have arrived the absence of a call is
-    /// conclusive. Twilio's call list is eventually consistent. `VOICE_OTP_SETTLE_AFTER`.
+    /// conclusive, unless it timed out. Twilio's call list is eventually consistent.
+    /// `VOICE_OTP_SETTLE_AFTER`.
     pub absence_after: Duration,
     /// How far Twilio's clock may be behind the ledger's when calls are compared with an intent.
     pub provider_skew: Duration,

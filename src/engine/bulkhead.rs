@@ -1,15 +1,20 @@
 //! Permits for requests in flight at Twilio, shared among accounts: an account that answers slowly,
-//! or not at all, uses up its own share and leaves the rest to the others.
+//! or not at all, uses up its own share and leaves the rest to the others, and gets fewer permits
+//! until it answers promptly again.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, Weak};
+use std::time::Duration;
 
 use tokio::sync::Notify;
+use tokio::time::Instant;
 
+use super::adaptive_limit::{AdaptiveLimit, Answer, FIRST_LIMIT, PROMPT};
 use super::sync::lock;
 
-/// A number of permits. While half of them are available an account may hold as many as it likes;
-/// from then on only its share.
+/// A number of permits. While half of them are available an account may hold as many as its limit
+/// allows; from then on only its share. The limits follow the latency of the answers, where that is
+/// recorded.
 #[derive(Debug)]
 pub struct Bulkhead {
     total: usize,
@@ -21,10 +26,25 @@ pub struct Bulkhead {
     turns: Mutex<HashMap<String, Weak<tokio::sync::Mutex<()>>>>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Used {
     total: usize,
     by_account: HashMap<String, usize>,
+    /// The limits of the accounts whose answers were recorded.
+    limits: HashMap<String, AccountLimit>,
+    /// The limit of all accounts together.
+    process: AdaptiveLimit,
+    /// When it was last checked how many accounts are answered slowly.
+    checked_at: Instant,
+    /// Whether most were.
+    mostly_slow: bool,
+}
+
+#[derive(Debug)]
+struct AccountLimit {
+    limit: AdaptiveLimit,
+    recorded_at: Instant,
+    was_slow: bool,
 }
 
 /// A permit, returned when dropped.
@@ -32,10 +52,24 @@ struct Used {
 pub struct Permit {
     bulkhead: Arc<Bulkhead>,
     account: String,
+    /// How many permits its account held with it.
+    own: usize,
+    /// How many all accounts held with it.
+    total: usize,
 }
 
 /// An account's share is one in this many permits.
 const SHARES: usize = 16;
+/// How long after its last answer the limit of an account without a permit may be forgotten.
+const REMEMBERED: Duration = Duration::from_mins(2);
+/// When there are more limits than this, those that may be forgotten are.
+const MANY_LIMITS: usize = 10_000;
+/// How recent an answer must be to count for the limit of all accounts.
+const RECENT: Duration = Duration::from_secs(20);
+/// How many accounts must have recent answers.
+const ENOUGH_ACCOUNTS: usize = 4;
+/// The pause between two checks of how many accounts are answered slowly.
+const CHECK_INTERVAL: Duration = Duration::from_millis(250);
 
 impl Bulkhead {
     /// A bulkhead with this many permits, all available.
@@ -43,7 +77,14 @@ impl Bulkhead {
         Arc::new(Self {
             total,
             share: (total / SHARES).max(1),
-            used: Mutex::default(),
+            used: Mutex::new(Used {
+                total: 0,
+                by_account: HashMap::new(),
+                limits: HashMap::new(),
+                process: AdaptiveLimit::of_process(total, Instant::now()),
+                checked_at: Instant::now(),
+                mostly_slow: false,
+            }),
             released: Notify::new(),
             turns: Mutex::default(),
         })
@@ -53,7 +94,11 @@ impl Bulkhead {
     pub fn try_acquire(self: &Arc<Self>, account: &str) -> Option<Permit> {
         let mut used = lock(&self.used);
         let own = used.by_account.get(account).copied().unwrap_or(0);
-        if used.total >= self.total || (own >= self.share && used.total >= self.total / 2) {
+        let limit = used.limits.get(account).map(|account| account.limit.get());
+        if used.total >= used.process.get()
+            || own >= limit.unwrap_or(FIRST_LIMIT)
+            || (own >= self.share && used.total >= self.total / 2)
+        {
             return None;
         }
         used.total += 1;
@@ -64,6 +109,8 @@ impl Bulkhead {
         Some(Permit {
             bulkhead: Arc::clone(self),
             account: account.to_owned(),
+            own: own + 1,
+            total: used.total,
         })
     }
 
@@ -101,6 +148,58 @@ impl Bulkhead {
     /// The number of permits that are not in use.
     pub fn available(&self) -> usize {
         self.total.saturating_sub(lock(&self.used).total)
+    }
+}
+
+impl Permit {
+    /// Records how a request ended that was sent at `sent` with this permit. The limits follow.
+    pub fn record(&self, answer: Answer, sent: Instant) {
+        let now = Instant::now();
+        let mut used = lock(&self.bulkhead.used);
+        let used = &mut *used;
+        let highest = self.bulkhead.total;
+        if used.limits.len() >= MANY_LIMITS && !used.limits.contains_key(&self.account) {
+            used.limits.retain(|account, limit| {
+                used.by_account.contains_key(account) || now - limit.recorded_at < REMEMBERED
+            });
+        }
+        let account = used.limits.entry(self.account.clone()).or_insert_with(|| {
+            let limit = AdaptiveLimit::of_account(highest, now);
+            AccountLimit {
+                limit,
+                recorded_at: now,
+                was_slow: false,
+            }
+        });
+        account.was_slow = account.limit.record(answer, sent, now, self.own);
+        account.recorded_at = now;
+        let was_slow = account.was_slow;
+        if now - used.checked_at >= CHECK_INTERVAL {
+            used.checked_at = now;
+            used.mostly_slow = used.are_most_slow(now);
+        }
+        if !was_slow {
+            used.process.increase(now, self.total);
+        } else if used.mostly_slow {
+            // One slow account alone is the business of its own limit.
+            used.process.decrease(answer, sent, now, self.total, PROMPT);
+        }
+    }
+}
+
+impl Used {
+    /// Whether most accounts with recent answers are answered slowly.
+    fn are_most_slow(&self, now: Instant) -> bool {
+        let recent = self
+            .limits
+            .values()
+            .filter(|limit| now - limit.recorded_at < RECENT);
+        let (mut all, mut slow) = (0_usize, 0_usize);
+        for limit in recent {
+            all += 1;
+            slow += usize::from(limit.was_slow);
+        }
+        all >= ENOUGH_ACCOUNTS && slow * 2 > all
     }
 }
 

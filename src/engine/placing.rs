@@ -26,6 +26,8 @@ const DEADLINE_SLACK: Duration = Duration::from_millis(1);
 const LINE_PAUSE: Duration = Duration::from_millis(250);
 /// How long an attempt waits while its account is at its concurrency limit.
 const CONCURRENCY_PAUSE: Duration = Duration::from_millis(500);
+/// How long a retry waits while its account's retry budget is spent.
+const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// How long an attempt waits whose tenant's secrets can't be opened by this worker.
 const SECRETS_PAUSE: Duration = Duration::from_secs(2);
 const WAITS_FOR_SLOT: &str = "waiting for a slot under the account's rate limit";
@@ -151,7 +153,7 @@ impl<P: Ports> Engine<P> {
         };
         let verified = self.verified_of(&due).await;
         let mut ready = Vec::with_capacity(due.len());
-        for (held, permit) in due {
+        for (mut held, permit) in due {
             if held.delivery.is_too_late(now) {
                 self.spawn_for(held, Self::expire_waiting);
                 continue;
@@ -159,6 +161,13 @@ impl<P: Ports> Engine<P> {
             if verified.contains(&held.delivery.key) {
                 let outcome = CancelCause::Verified.outcome();
                 self.spawn_for(held, |engine, held| engine.finish_waiting(held, outcome));
+                continue;
+            }
+            let account = held.delivery.pace_key.as_deref().unwrap_or_default();
+            if held.delivery.attempts_spent() > 0 && !self.retry_budget.spend(account) {
+                let until = now + RETRY_PAUSE;
+                held.delivery.wake_at = until.min(held.delivery.place_by);
+                held.release();
                 continue;
             }
             let found = settings.get(&held.delivery.key.tenant_id);

@@ -18,9 +18,11 @@ use super::deliveries::Deliveries;
 use super::gate::Gate;
 use super::intake::Suspects;
 use super::lease::Lease;
+use super::post_history::PostHistory;
 use super::pricing::Pricer;
 use super::relay;
 use super::retry::as_error;
+use super::retry_budget::RetryBudget;
 use super::rng::SharedRng;
 use super::schedule::Schedule;
 use super::settings_reader::SettingsReader;
@@ -125,6 +127,8 @@ impl<P: Ports> Engine<P> {
             gate: Gate::new(),
             suspects: Suspects::default(),
             attempt_permits: Bulkhead::new(tuning.attempt_permits),
+            post_history: PostHistory::default(),
+            retry_budget: RetryBudget::default(),
             start_permits: Arc::new(Semaphore::new(tuning.start_permits)),
             tasks: TaskTracker::new(),
             ledger,
@@ -140,14 +144,12 @@ impl<P: Ports> Engine<P> {
             counts,
             shutdown,
         });
-        Ok((
-            engine,
-            BackgroundTasks {
-                saves: save_runner,
-                relay: relay_runner,
-                pricer,
-            },
-        ))
+        let background = BackgroundTasks {
+            saves: save_runner,
+            relay: relay_runner,
+            pricer,
+        };
+        Ok((engine, background))
     }
 
     /// Runs the worker until it is asked to stop (`soft`) and everything in progress is finished,

@@ -4,19 +4,22 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use voice_otp_schemas::reason::{Reason, ReasonCode};
 use voice_otp_schemas::status::Status;
 use voice_otp_schemas::{Extension, Timestamp};
 
+use super::adaptive_limit::Answer;
 use super::bulkhead::Permit;
 use super::deliveries::Changed;
 use super::placing::{Unplaceable, usable};
 use super::retry::as_error;
 use super::schedule::Held;
+use super::settling::only_by_evidence;
 use super::{Engine, backoff};
 use crate::admission::NO_PUBLIC_URL;
 use crate::call::Call;
-use crate::call::failure::{self, CallFailure, Next};
+use crate::call::failure::{self, CallFailure, Class, Next};
 use crate::delivery::{CancelCause, Change, Delivery, State};
 use crate::ports::{CallRequest, Instructions, Ports, Telephony as _, WorkerEpoch};
 use crate::settings::VoiceSettings;
@@ -26,6 +29,8 @@ use crate::tuning::Tuning;
 /// Twilio may let a phone ring this much longer than requested
 /// (<https://www.twilio.com/docs/voice/api/call-resource>).
 const RING_BUFFER: Duration = Duration::from_secs(5);
+/// A POST that fails this shortly before its timeout, or later, counts as timed out.
+const TIMEOUT_SLACK: Duration = Duration::from_millis(100);
 /// The shortest pause before an attempt that Twilio did not process is repeated.
 const MIN_SNOOZE: Duration = Duration::from_millis(100);
 
@@ -41,6 +46,8 @@ enum SendFailure {
     LeaseExpired,
     /// Twilio, or the way to it, failed.
     Failed(CallFailure),
+    /// No answer came within the POST's timeout. Twilio may still carry it out.
+    TimedOut(CallFailure),
 }
 
 impl<P: Ports> Engine<P> {
@@ -51,7 +58,7 @@ impl<P: Ports> Engine<P> {
         mut held: Held,
         permit: Permit,
     ) {
-        let changed = match self.send(worker, &mut held).await {
+        let changed = match self.send(worker, &mut held, &permit).await {
             Ok((call, policy)) => {
                 self.counts.placed.fetch_add(1, Ordering::Relaxed);
                 self.apply_update_under(&mut held, &call, &policy).await
@@ -72,6 +79,7 @@ impl<P: Ports> Engine<P> {
         self: &Arc<Self>,
         worker: WorkerEpoch,
         held: &mut Held,
+        permit: &Permit,
     ) -> Result<(Call, Policy), SendFailure> {
         let delivery = held.delivery.as_ref();
         let (Some(secrets), Some(attempt_id), Some(slot)) =
@@ -137,16 +145,57 @@ impl<P: Ports> Engine<P> {
             tracing::warn!("lease expired before the call was sent");
             return Err(SendFailure::LeaseExpired);
         }
-        match self.telephony.place(&settings, &request).await {
+        let (sent, sent_at) = (Instant::now(), self.clock.now());
+        let placed = self.telephony.place(&settings, &request).await;
+        let timed_out = self.record_latency(&settings, permit, &placed, sent, sent_at);
+        match placed {
             Ok(call) => {
+                self.retry_budget.earn(&settings.pace_key);
                 self.circuits.record_success(&settings).await;
                 Ok((call, settings.policy()))
             }
             Err(failure) => {
                 self.circuits.record_failure(&settings, &failure).await;
-                Err(SendFailure::Failed(failure))
+                Err(if timed_out {
+                    SendFailure::TimedOut(failure)
+                } else {
+                    SendFailure::Failed(failure)
+                })
             }
         }
+    }
+
+    /// Records how soon a POST was answered that was sent at `sent`, by the ledger's clock at
+    /// `sent_at`. Returns whether it wasn't within its timeout.
+    fn record_latency(
+        &self,
+        settings: &VoiceSettings,
+        permit: &Permit,
+        placed: &Result<Call, CallFailure>,
+        sent: Instant,
+        sent_at: Timestamp,
+    ) -> bool {
+        let (account, now) = (&settings.account_sid, self.clock.now());
+        match placed {
+            Ok(_) => {
+                permit.record(Answer::Received, sent);
+                self.post_history.record_call(account, sent_at, now);
+            }
+            // The connection failed: Twilio has no request to answer.
+            Err(failure) if failure.class == Class::Transient => {}
+            Err(failure) if failure.class == Class::Ambiguous && failure.http_status.is_none() => {
+                permit.record(Answer::None, sent);
+                let timed_out = sent.elapsed() + TIMEOUT_SLACK >= self.tuning.post_timeout;
+                self.post_history
+                    .record_no_answer(account, sent_at, now, timed_out);
+                return timed_out;
+            }
+            Err(_) => {
+                permit.record(Answer::Received, sent);
+                self.post_history.record_error(account, sent_at, now);
+            }
+        }
+        false
     }
 
     /// The settings to send the POST with: those of now, not those of the admission.
@@ -180,7 +229,9 @@ impl<P: Ports> Engine<P> {
         let attempt_id = held.delivery.attempt_id;
         let next = match failure {
             SendFailure::NotSent | SendFailure::Final(..) | SendFailure::LeaseExpired => None,
-            SendFailure::Failed(failure) => Some(self.next(&held.delivery, failure)),
+            SendFailure::Failed(failure) | SendFailure::TimedOut(failure) => {
+                Some(self.next(&held.delivery, failure))
+            }
         };
         let compute = |delivery: &Delivery, now| {
             if delivery.state != State::Placing || delivery.attempt_id != attempt_id {
@@ -193,12 +244,15 @@ impl<P: Ports> Engine<P> {
                     change.finish(now, *status, reason.clone());
                     change
                 }
-                (SendFailure::Failed(_), Some((next, delay))) => {
+                (SendFailure::TimedOut(_), Some((Next::SettleFirst, _))) => {
+                    let absent_from = only_by_evidence(delivery, &self.tuning);
+                    settle_first(delivery, absent_from, &self.tuning, now)
+                }
+                (SendFailure::Failed(_) | SendFailure::TimedOut(_), Some((next, delay))) => {
                     after_failure(delivery, next, *delay, &self.tuning, now)
                 }
-                (SendFailure::NotSent | SendFailure::LeaseExpired | SendFailure::Failed(_), _) => {
-                    finished_if_cancelled(delivery.revert_start(now), now)
-                }
+                (_, None) => finished_if_cancelled(delivery.revert_start(now), now),
+                (SendFailure::NotSent | SendFailure::LeaseExpired, Some(_)) => return None,
             })
         };
         self.deliveries.change(held, compute).await
@@ -244,12 +298,7 @@ fn after_failure(
             change.finish(now, *status, reason.clone());
             change
         }
-        Next::SettleFirst => delivery.mark_unsettled(
-            now + tuning.settle_interval,
-            now + tuning.absence_after,
-            NO_ANSWER,
-            now,
-        ),
+        Next::SettleFirst => settle_first(delivery, now + tuning.absence_after, tuning, now),
         Next::Retry { after, reason } => {
             change.end_attempt();
             change.delivery.state = State::Waiting;
@@ -263,6 +312,16 @@ fn after_failure(
             wait_again(change, wait, reason, now)
         }
     }
+}
+
+/// Looks for the call of an attempt before anything else. Its absence counts from `absent_from`.
+fn settle_first(
+    delivery: &Delivery,
+    absent_from: Timestamp,
+    tuning: &Tuning,
+    now: Timestamp,
+) -> Change {
+    delivery.mark_unsettled(now + tuning.settle_interval, absent_from, NO_ANSWER, now)
 }
 
 /// Waits for another attempt, unless the delivery was cancelled meanwhile, or the wait would end

@@ -11,6 +11,7 @@ use super::Engine;
 use super::bulkhead::Bulkhead;
 use super::clock::LedgerClock;
 use super::deliveries::Changed;
+use super::post_history::Evidence;
 use super::retry::as_error;
 use super::schedule::Held;
 use super::settings_reader::SettingsReader;
@@ -141,10 +142,12 @@ impl<P: Ports> Engine<P> {
     pub(super) async fn settle(self: Arc<Self>, mut held: Held) {
         if held.delivery.state == State::Placing {
             // A worker died after it stored the intent, or its saves were lost.
+            let account = held.delivery.account_sid.as_ref();
+            let is_slow = account.is_some_and(|account| self.post_history.is_slow(account));
             let changed = self
                 .deliveries
                 .change(&mut held, |delivery, now| {
-                    take_over(delivery, &self.tuning, now)
+                    take_over(delivery, is_slow, &self.tuning, now)
                 })
                 .await;
             if changed == Changed::Done {
@@ -174,9 +177,14 @@ impl<P: Ports> Engine<P> {
             interval = interval.min((asked_at - intent_at).to_std().unwrap_or(interval));
         }
         let changed = match looked.unwrap_or(Finding::Undecided) {
-            Finding::Found(call) => self.apply_update(&mut held, &call).await,
+            Finding::Found(call) => {
+                self.record_found(&held.delivery, &call);
+                self.apply_update(&mut held, &call).await
+            }
             Finding::Absent if self.clock.measures(interval) => {
-                let conclude = |delivery: &Delivery, now| absent(delivery, asked_at, tuning, now);
+                let evidence = self.evidence(&held.delivery, asked_at);
+                let conclude =
+                    |delivery: &Delivery, now| absent(delivery, asked_at, evidence, tuning, now);
                 self.deliveries.change(&mut held, conclude).await
             }
             Finding::Absent | Finding::Undecided => {
@@ -191,6 +199,29 @@ impl<P: Ports> Engine<P> {
 }
 
 impl<P: Ports> Engine<P> {
+    /// Records how late Twilio made a call whose POST had no answer.
+    fn record_found(&self, delivery: &Delivery, call: &Call) {
+        if let (Some(account), Some(intent_at), Some(created_at)) =
+            (&delivery.account_sid, delivery.intent_at, call.created_at)
+        {
+            let now = self.clock.now();
+            self.post_history
+                .record_found(account, intent_at, created_at, now);
+        }
+    }
+
+    /// What Twilio's answers of the last time say about the absence of a call on the list that was
+    /// asked for at `asked_at`.
+    fn evidence(&self, delivery: &Delivery, asked_at: Timestamp) -> Evidence {
+        let (Some(account), Some(intent_at)) = (&delivery.account_sid, delivery.intent_at) else {
+            return Evidence::Consistent;
+        };
+        // A worker sends a POST only while its lease is valid.
+        let sent_until = intent_at + self.tuning.lease;
+        self.post_history
+            .evidence(account, sent_until, asked_at, self.tuning.absence_after)
+    }
+
     /// How long a look may take, waiting for its turn included: until the code expires, when the
     /// delivery ends. An attempt whose first look comes after that has one look.
     fn time_to_look(&self, delivery: &Delivery) -> Duration {
@@ -204,30 +235,52 @@ impl<P: Ports> Engine<P> {
 }
 
 /// Takes over an attempt whose intent is stored. Its POST may have been sent at any moment up to
-/// the end of its worker's lease.
-fn take_over(delivery: &Delivery, tuning: &Tuning, now: Timestamp) -> Option<Change> {
+/// the end of its worker's lease. `is_slow`: other POSTs of its account have timed out.
+fn take_over(
+    delivery: &Delivery,
+    is_slow: bool,
+    tuning: &Tuning,
+    now: Timestamp,
+) -> Option<Change> {
     if delivery.state != State::Placing {
         return None;
     }
     let sent_until = delivery.intent_at.unwrap_or(now) + tuning.lease;
     let absent_from = sent_until + tuning.post_timeout + tuning.absence_after;
     // The first look never counts as an absence: there is always a second one.
-    let absent_from = absent_from.max(now + tuning.settle_interval);
+    let mut absent_from = absent_from.max(now + tuning.settle_interval);
+    if is_slow {
+        absent_from = only_by_evidence(delivery, tuning);
+    }
     Some(delivery.mark_unsettled(now, absent_from, WORKER_LOST, now))
 }
 
+/// When the absence of a call is conclusive whose POST may be carried out at any time: not while
+/// the code lives, unless there is [evidence](Evidence::LaterCall).
+pub(super) fn only_by_evidence(delivery: &Delivery, tuning: &Tuning) -> Timestamp {
+    delivery.expires_at + tuning.give_up
+}
+
 /// Twilio knows of no call. That is conclusive only late enough, since its list is eventually
-/// consistent: if the look began after `settle_after`.
+/// consistent: if the look began after `settle_after`, and Twilio wasn't seen to take longer. Or if
+/// Twilio has made the call of a later POST meanwhile.
 fn absent(
     delivery: &Delivery,
     asked_at: Timestamp,
+    evidence: Evidence,
     tuning: &Tuning,
     now: Timestamp,
 ) -> Option<Change> {
     if delivery.state != State::Unsettled {
         return None;
     }
-    if delivery.settle_after.is_none_or(|from| asked_at < from) {
+    let is_late_enough = delivery.settle_after.is_some_and(|from| asked_at >= from);
+    let is_conclusive = match evidence {
+        Evidence::LaterCall => true,
+        Evidence::Consistent => is_late_enough,
+        Evidence::TooEarly => false,
+    };
+    if !is_conclusive {
         return undecided(delivery, tuning, now);
     }
     let mut change = Change::unchanged(delivery);

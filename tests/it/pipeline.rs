@@ -17,5 +17,6 @@ mod rate_limits;
 mod redialling;
 mod settings_changes;
 mod settling;
+mod slow_provider;
 mod superseding;
 mod test_bench;

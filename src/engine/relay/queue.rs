@@ -67,6 +67,7 @@ pub(super) enum Refused {
 }
 
 /// Where an event waits for its turn.
+#[derive(Debug, Clone, Copy)]
 enum Place {
     /// Before the others.
     First,

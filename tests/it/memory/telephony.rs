@@ -1,6 +1,8 @@
 //! Twilio in memory. Tests set the answer to each POST by called number; calls progress with the
 //! clock.
 
+mod placed_call;
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -11,12 +13,12 @@ use voice_otp::call::CallStatus;
 use voice_otp::call::failure::{CallFailure, Class, Fault};
 use voice_otp::delivery::AttemptId;
 use voice_otp::ports::{CallRequest, Instructions, Telephony};
-use voice_otp::price::Price;
 use voice_otp::settings::VoiceSettings;
 use voice_otp::settings::policy::Voicemail;
 use voice_otp::speech::Script;
 use voice_otp_schemas::{PhoneNumber, Timestamp};
 
+use self::placed_call::PlacedCall;
 use super::clock::Now;
 
 /// How a POST is answered.
@@ -105,22 +107,10 @@ struct Switchboard {
     callbacks: bool,
     /// How many queries were made for one call, and for several at once.
     queries: (usize, usize),
-}
-
-/// How long after a call's end its price is known.
-const BILLING_DELAY: Duration = Duration::from_secs(20);
-
-/// A placed call.
-struct PlacedCall {
-    sid: CallSid,
-    attempt_id: AttemptId,
-    account: AccountSid,
-    from: PhoneNumber,
-    to: PhoneNumber,
-    at: Timestamp,
-    timeline: CallTimeline,
-    /// When it was hung up by request, and with which status it ended.
-    cut: Option<(Timestamp, CallStatus)>,
+    /// How many calls of one account are made in a second, if that is limited.
+    capacity: Option<f64>,
+    /// When the last POST of each account is carried out.
+    busy_until: HashMap<AccountSid, Timestamp>,
 }
 
 impl MemoryTelephony {
@@ -136,6 +126,8 @@ impl MemoryTelephony {
             list_lag: Duration::from_secs(3),
             callbacks: false,
             queries: (0, 0),
+            capacity: None,
+            busy_until: HashMap::new(),
         };
         Self {
             now,
@@ -171,6 +163,20 @@ impl MemoryTelephony {
 
     pub(crate) fn set_list_lag(&self, lag: Duration) {
         self.lock().list_lag = lag;
+    }
+
+    /// Limits how many calls of one account are made in a second. POSTs wait for their turn, and
+    /// are carried out although their caller has given up.
+    pub(crate) fn set_capacity(&self, calls_per_second: Option<f64>) {
+        self.lock().capacity = calls_per_second;
+    }
+
+    /// Lets no POST of any account be carried out before this moment.
+    pub(crate) fn stall_until(&self, accounts: &[AccountSid], until: Timestamp) {
+        let mut board = self.lock();
+        for account in accounts {
+            board.busy_until.insert(account.clone(), until);
+        }
     }
 
     /// Makes the workers count as reachable. The test itself sends the callbacks.
@@ -252,6 +258,19 @@ impl Switchboard {
             .unwrap_or(Answer::Accepts(CallTimeline::default()))
     }
 
+    /// When a POST of an account is carried out that arrives at `at`.
+    fn turn_of(&mut self, account: &AccountSid, at: Timestamp) -> Timestamp {
+        let mut turn = self
+            .busy_until
+            .get(account)
+            .map_or(at, |busy| at.max(*busy));
+        if let Some(capacity) = self.capacity {
+            turn += Duration::from_secs_f64(1.0 / capacity);
+            self.busy_until.insert(account.clone(), turn);
+        }
+        turn
+    }
+
     fn connect(
         &mut self,
         settings: &VoiceSettings,
@@ -289,61 +308,6 @@ impl Switchboard {
     }
 }
 
-impl PlacedCall {
-    fn snapshot(&self, now: Timestamp) -> Call {
-        let (status, duration_s) = self.status(now);
-        Call {
-            sid: self.sid.clone(),
-            status,
-            answered_by: None,
-            duration_s,
-            sip_code: None,
-            // Twilio reports the time to the second.
-            created_at: chrono::DateTime::from_timestamp(self.at.timestamp(), 0),
-            outbound_api: true,
-            queue_time: Some(self.timeline.queued),
-            price: self.price(now),
-            error: None,
-        }
-    }
-
-    /// Twilio reports the price of an answered call some time after its end.
-    fn price(&self, now: Timestamp) -> Option<Price> {
-        let answered = matches!(self.status(now).0, CallStatus::Completed);
-        let price = || Price {
-            amount: "-0.01400".to_owned(),
-            unit: "USD".to_owned(),
-        };
-        (answered && now >= self.ended_at() + BILLING_DELAY).then(price)
-    }
-
-    fn ended_at(&self) -> Timestamp {
-        let answered_for = match self.timeline.end {
-            CallEnd::Answered(listened) => listened,
-            CallEnd::Unanswered(_) => Duration::ZERO,
-        };
-        let by_itself = self.at + self.timeline.queued + self.timeline.ringing + answered_for;
-        self.cut.map_or(by_itself, |(at, _)| at.min(by_itself))
-    }
-
-    fn status(&self, now: Timestamp) -> (CallStatus, Option<u32>) {
-        let answered = self.timeline.queued + self.timeline.ringing;
-        let since = |time: Timestamp| (time - self.at).to_std().unwrap_or_default();
-        let seconds = |time: Duration| Some(u32::try_from(time.as_secs()).unwrap());
-        let age = since(now);
-        match (self.cut, self.timeline.end) {
-            (Some((at, status)), _) => (status, seconds(since(at).saturating_sub(answered))),
-            _ if age < self.timeline.queued => (CallStatus::Queued, None),
-            _ if age < answered => (CallStatus::Ringing, None),
-            (None, CallEnd::Unanswered(status)) => (status, Some(0)),
-            (None, CallEnd::Answered(listened)) if age < answered + listened => {
-                (CallStatus::InProgress, None)
-            }
-            (None, CallEnd::Answered(listened)) => (CallStatus::Completed, seconds(listened)),
-        }
-    }
-}
-
 impl Telephony for MemoryTelephony {
     fn has_callbacks(&self) -> bool {
         self.lock().callbacks
@@ -373,10 +337,16 @@ impl Telephony for MemoryTelephony {
                 },
             });
             match board.answer_to(request.to.expose()) {
-                Answer::Accepts(timeline) => (
-                    board.latency,
-                    Ok(board.connect(settings, request, timeline, at)),
-                ),
+                Answer::Accepts(timeline) => {
+                    let turn = board.turn_of(&settings.account_sid, at);
+                    let call = board.connect(settings, request, timeline, turn);
+                    match (turn - at).to_std().unwrap_or_default() {
+                        wait if wait > board.silence => {
+                            (board.silence, Err(failure(Class::Ambiguous)))
+                        }
+                        wait => (wait + board.latency, Ok(call)),
+                    }
+                }
                 Answer::Fails(class) => (board.latency, Err(failure(class))),
                 Answer::AcceptsSilently(timeline) => {
                     board.connect(settings, request, timeline, at);

@@ -109,8 +109,10 @@ pub(super) async fn run(plan: &Plan) -> Result<Stats, String> {
     let allowed = i32::from(plan.bug == Some(Bug::ExceedMaxCalls));
     directory.set_limits(&account(1), plan.max_calls.map(|max| max + allowed), 0.5);
     let telephony = MemoryTelephony::new(Arc::clone(&now));
-    telephony.set_silence(tuning.post_timeout);
+    let has_timeouts = plan.bug != Some(Bug::HideTimeouts);
+    telephony.set_silence(tuning.post_timeout / if has_timeouts { 1 } else { 4 });
     telephony.set_list_lag(Duration::from_millis(1_500));
+    telephony.set_capacity(plan.provider_capacity);
     if plan.callbacks {
         telephony.set_callbacks();
     }

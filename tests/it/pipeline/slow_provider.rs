@@ -1,0 +1,80 @@
+//! A Twilio that is slow: it is given less, and no one is called twice.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::test_bench::{TestBench, status_names};
+use crate::memory::sample::{Request, account};
+
+const POST_TIMEOUT: Duration = Duration::from_secs(15);
+
+fn requests(count: u32) -> Vec<Request> {
+    (0..count)
+        .map(|n| Request::new("acme", &format!("r{n}")).to(n))
+        .collect()
+}
+
+/// How many calls were made to the number that was called most often.
+fn most_calls(bench: &TestBench) -> usize {
+    let mut calls = BTreeMap::new();
+    for (to, ..) in bench.telephony.intervals() {
+        *calls.entry(to).or_insert(0) += 1;
+    }
+    calls.into_values().max().unwrap_or_default()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_twilio_of_fixed_capacity_is_kept_busy_and_calls_no_one_twice() {
+    const CAPACITY: f64 = 4.0;
+    let bench = TestBench::new();
+    bench.tenant("acme", 1, 100.0);
+    bench.telephony.set_silence(POST_TIMEOUT);
+    bench.telephony.set_capacity(Some(CAPACITY));
+    let worker = bench.worker("one").await;
+    let requests = requests(600);
+    let began = tokio::time::Instant::now();
+    // Some 2.5 times of what Twilio can do, for a minute.
+    for group in requests.chunks(10) {
+        worker.accept(group).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    let elapsed = began.elapsed().as_secs_f64();
+    let made = bench.telephony.calls().len();
+    assert!(
+        made as f64 >= 0.9 * CAPACITY * (elapsed - 2.0),
+        "{made} calls in {elapsed} s"
+    );
+    for request in &requests {
+        let statuses = bench.until_final_of(&request.key()).await;
+        let last = status_names(&statuses).last().copied();
+        assert!(
+            matches!(last, Some("delivered" | "expired")),
+            "{statuses:?}"
+        );
+    }
+    assert_eq!(most_calls(&bench), 1);
+    let posts = bench.telephony.posts().len();
+    assert_eq!(posts, bench.telephony.calls().len(), "no POST was retried");
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_one_is_called_twice_however_late_twilio_carries_out_what_it_was_sent() {
+    for late in [20, 40, 90, 200] {
+        let bench = TestBench::new();
+        bench.tenant("acme", 1, 20.0);
+        bench.telephony.set_silence(POST_TIMEOUT);
+        let until = bench.now() + Duration::from_secs(late);
+        bench.telephony.stall_until(&[account(1)], until);
+        let worker = bench.worker("one").await;
+        let requests = requests(40);
+        for group in requests.chunks(5) {
+            worker.accept(group).await;
+            tokio::time::sleep(Duration::from_secs(5)).await;
+        }
+        for request in &requests {
+            bench.until_final_of(&request.key()).await;
+        }
+        tokio::time::sleep(Duration::from_mins(5)).await;
+        assert_eq!(most_calls(&bench), 1, "{late} s late");
+    }
+}
