@@ -93,11 +93,16 @@ private_places() {
     done
 }
 
-# Whether a server's process lives and is ours: ids are used again, so it must mention our data.
+# Whether a server's process lives and is ours: ids are used again, so it must mention our data. Its command line is empty for
+# a moment while it becomes another program (sh, then setpriv, env, the server), and for good if it is a zombie.
 running() {
-    local pid
+    local pid words tries=50
     pid=$(cat "$services/$1.pid" 2>/dev/null) && [ -n "$pid" ] || return 1
-    cat "/proc/$pid/cmdline" "/proc/$pid/environ" 2>/dev/null | tr '\0' '\n' | grep -qF -- "$data/"
+    until words=$(cat "/proc/$pid/cmdline" "/proc/$pid/environ" 2>/dev/null | tr '\0' '\n') && [ -n "$words" ]; do
+        grep -qs '^VmSize' "/proc/$pid/status" && [ $((tries -= 1)) -gt 0 ] || return 1
+        sleep 0.02
+    done
+    grep -qF -- "$data/" <<<"$words"
 }
 
 # Starts a server (name, then command) in a session of its own, so that Ctrl-C here does not reach it. Its parent stays with it:
