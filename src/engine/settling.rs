@@ -223,13 +223,14 @@ impl<P: Ports> Engine<P> {
     }
 
     /// How long a look may take, waiting for its turn included: until the code expires, when the
-    /// delivery ends. An attempt whose first look comes after that has one look.
+    /// delivery ends. A look that comes later has a moment: it may be the attempt's only one, if
+    /// its worker was lost shortly before.
     fn time_to_look(&self, delivery: &Delivery) -> Duration {
         let left = self.clock.until(delivery.expires_at) + EXPIRY_SLACK;
         if delivery.wake_at > delivery.expires_at {
             left.max(self.tuning.post_timeout)
         } else {
-            left
+            left.max(self.tuning.settle_interval)
         }
     }
 }
