@@ -251,6 +251,60 @@ mod tests {
         drop(permit);
     }
 
+    /// One answer for each of these accounts, after this time.
+    async fn answer(bulkhead: &Arc<Bulkhead>, accounts: &[&str], after: Duration) {
+        let sent = Instant::now();
+        let permits: Vec<Permit> = accounts
+            .iter()
+            .filter_map(|account| bulkhead.try_acquire(account))
+            .collect();
+        tokio::time::advance(after).await;
+        for permit in permits {
+            permit.record(Answer::Received, sent);
+        }
+    }
+
+    /// How many of so many permits are given, each to the account of its number.
+    fn permits_of(bulkhead: &Arc<Bulkhead>, of: u32, account: impl Fn(u32) -> String) -> usize {
+        let permits: Vec<Permit> = (0..of)
+            .filter_map(|n| bulkhead.try_acquire(&account(n)))
+            .collect();
+        permits.len()
+    }
+
+    fn all_permits(bulkhead: &Arc<Bulkhead>) -> usize {
+        permits_of(bulkhead, 1_000, |n| format!("other {n}"))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn one_slow_account_gets_less_and_takes_nothing_from_the_others() {
+        let bulkhead = Bulkhead::new(64);
+        let accounts = ["slow", "one", "two", "three", "four"];
+        answer(&bulkhead, &accounts, Duration::from_millis(100)).await;
+        for _ in 0..20 {
+            answer(&bulkhead, &accounts[1..], Duration::from_millis(100)).await;
+            answer(&bulkhead, &["slow", "slow"], Duration::from_secs(9)).await;
+        }
+        assert_eq!(permits_of(&bulkhead, 64, |_| "slow".to_owned()), 1);
+        assert_eq!(all_permits(&bulkhead), 64);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn when_most_accounts_are_slow_all_of_them_get_less_until_they_are_not() {
+        let bulkhead = Bulkhead::new(64);
+        let accounts = ["one", "two", "three", "four", "five"];
+        answer(&bulkhead, &accounts, Duration::from_millis(100)).await;
+        for _ in 0..20 {
+            answer(&bulkhead, &accounts, Duration::from_secs(9)).await;
+        }
+        assert!(all_permits(&bulkhead) <= 2, "{}", all_permits(&bulkhead));
+        for _ in 0..200 {
+            answer(&bulkhead, &accounts, Duration::from_millis(100)).await;
+        }
+        // A limit grows to twice of what is used.
+        assert!(all_permits(&bulkhead) >= 10, "{}", all_permits(&bulkhead));
+    }
+
     #[tokio::test(start_paused = true)]
     async fn those_who_wait_for_one_account_are_served_in_the_order_in_which_they_came() {
         let bulkhead = Bulkhead::new(1);

@@ -9,15 +9,9 @@ use voice_otp::settings::Draft;
 use voice_otp_schemas::DeliveryKey;
 use voice_otp_schemas::status::StatusData;
 
-use super::test_bench::{TestBench, status_names, steps, without_duplicates};
+use super::test_bench::{TestBench, requests, status_names, steps, without_duplicates};
 use crate::memory::sample::{Request, draft, key};
 use crate::memory::{BrokenQueue, MemorySink};
-
-fn requests(count: u32) -> Vec<Request> {
-    (0..count)
-        .map(|n| Request::new("acme", &format!("r{n}")).to(n))
-        .collect()
-}
 
 #[tokio::test(start_paused = true)]
 async fn a_sink_that_was_down_gets_every_status_in_order_once_it_is_back() {

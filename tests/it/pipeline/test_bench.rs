@@ -310,6 +310,13 @@ pub(super) fn status_names(statuses: &[StatusData]) -> Vec<&'static str> {
     statuses.iter().map(|data| data.status.as_str()).collect()
 }
 
+/// Requests of `acme`, each for a number of its own.
+pub(super) fn requests(count: u32) -> Vec<Request> {
+    (0..count)
+        .map(|n| Request::new("acme", &format!("r{n}")).to(n))
+        .collect()
+}
+
 /// The names of statuses without `deferred`, which depends on the jitter.
 pub(super) fn steps(statuses: &[StatusData]) -> Vec<&'static str> {
     status_names(statuses)
