@@ -2,7 +2,7 @@
 //!
 //! A Twilio that is slow carries out a POST after the worker has given it up, however late, so a
 //! call that isn't on the list may still be made. Its absence counts only once Twilio has had
-//! several times as long as it was seen to take. If the POST has timed out, it counts only once
+//! several times as long as it was seen to take. If the POST has timed out, it counts only if
 //! Twilio has made the call of one that was sent later: it makes an account's calls in the order
 //! of their requests.
 
@@ -15,7 +15,7 @@ use voice_otp_schemas::Timestamp;
 use super::sync::lock;
 use crate::account::AccountSid;
 
-/// What is known of the POSTs of each account that were slow, or have no answer.
+/// What is known of the POSTs of each account.
 #[derive(Debug, Default)]
 pub(super) struct PostHistory {
     accounts: Mutex<HashMap<AccountSid, Account>>,
@@ -25,6 +25,8 @@ pub(super) struct PostHistory {
 struct Account {
     /// The longest that Twilio was seen to take, or to give no answer for.
     slowest: Duration,
+    /// When the last POST was sent that was answered with a call.
+    answered_until: Option<Timestamp>,
     /// When the last POST was sent that had no answer within its timeout.
     timed_out_until: Option<Timestamp>,
     /// When POSTs were sent and their calls made since then, about one in a second.
@@ -38,13 +40,16 @@ struct Account {
 pub(super) enum Evidence {
     /// There will be none: Twilio has made the call of a later POST.
     LaterCall,
+    /// There will be none: Twilio has answered a POST that was sent after all that timed out, and
+    /// has had several times as long as it was seen to take.
+    Overtaken,
     /// Nothing speaks against it.
     Consistent,
     /// Twilio was seen to take longer.
     TooEarly,
 }
 
-/// A faster answer needs no record: the list shows its call before its absence counts.
+/// A shorter latency needs no record: the list shows the call before its absence counts.
 const PROMPT: Duration = Duration::from_secs(3);
 /// The absence counts after this many times the longest latency.
 const TIMES_SLOWEST: u32 = 3;
@@ -54,7 +59,7 @@ const CALL_INTERVAL: Duration = Duration::from_secs(1);
 const MAX_CALLS: usize = 300;
 /// How long after it was last slow an account is forgotten: as long as codes live.
 const REMEMBERED: Duration = Duration::from_hours(1);
-/// When there are more accounts than this, those are forgotten.
+/// When there are more accounts than this, those are forgotten that weren't slow of late.
 const MANY_ACCOUNTS: usize = 1_000;
 
 impl PostHistory {
@@ -62,12 +67,11 @@ impl PostHistory {
     pub(super) fn record_call(&self, account: &AccountSid, sent: Timestamp, now: Timestamp) {
         let latency = (now - sent).to_std().unwrap_or_default();
         let mut accounts = lock(&self.accounts);
+        let account = of(&mut accounts, account, now);
         if latency >= PROMPT {
-            of(&mut accounts, account, now).record_latency(latency, now);
+            account.record_latency(latency, now);
         }
-        let Some(account) = accounts.get_mut(account) else {
-            return;
-        };
+        account.answered_until = account.answered_until.max(Some(sent));
         let is_news = account
             .calls
             .back()
@@ -120,11 +124,9 @@ impl PostHistory {
 
     /// Whether POSTs of an account have timed out, and no later one was seen to make a call.
     pub(super) fn is_slow(&self, account: &AccountSid) -> bool {
-        let accounts = lock(&self.accounts);
-        accounts.get(account).is_some_and(|account| {
-            let called = account.calls.back().map(|(sent, _)| *sent);
-            account.timed_out_until.is_some() && called <= account.timed_out_until
-        })
+        lock(&self.accounts)
+            .get(account)
+            .is_some_and(Account::is_slow)
     }
 
     /// What is known about a POST that was sent before `sent_until`, whose call wasn't on a list
@@ -148,6 +150,8 @@ impl PostHistory {
             Evidence::LaterCall
         } else if asked_at < sent_until + account.slowest * TIMES_SLOWEST + list_delay {
             Evidence::TooEarly
+        } else if account.timed_out_until.is_some() && !account.is_slow() {
+            Evidence::Overtaken
         } else {
             Evidence::Consistent
         }
@@ -155,6 +159,10 @@ impl PostHistory {
 }
 
 impl Account {
+    fn is_slow(&self) -> bool {
+        self.timed_out_until.is_some() && self.answered_until <= self.timed_out_until
+    }
+
     fn record_latency(&mut self, latency: Duration, now: Timestamp) {
         self.slowest = self.slowest.max(latency);
         self.slow_at = Some(now);
@@ -167,11 +175,11 @@ fn of<'a>(
     now: Timestamp,
 ) -> &'a mut Account {
     let is_recent = |account: &Account| account.slow_at.is_some_and(|at| now < at + REMEMBERED);
-    if accounts.len() >= MANY_ACCOUNTS {
+    if accounts.len() >= MANY_ACCOUNTS && !accounts.contains_key(account) {
         accounts.retain(|_, account| is_recent(account));
     }
     let account = accounts.entry(account.clone()).or_default();
-    if !is_recent(account) {
+    if account.slow_at.is_some() && !is_recent(account) {
         *account = Account::default();
     }
     account

@@ -277,7 +277,7 @@ fn absent(
     }
     let is_late_enough = delivery.settle_after.is_some_and(|from| asked_at >= from);
     let is_conclusive = match evidence {
-        Evidence::LaterCall => true,
+        Evidence::LaterCall | Evidence::Overtaken => true,
         Evidence::Consistent => is_late_enough,
         Evidence::TooEarly => false,
     };

@@ -4,9 +4,31 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::test_bench::{TestBench, requests, status_names};
-use crate::memory::sample::account;
+use crate::memory::Answer;
+use crate::memory::sample::{account, number};
 
 const POST_TIMEOUT: Duration = Duration::from_secs(15);
+
+#[tokio::test(start_paused = true)]
+async fn a_post_that_is_lost_among_prompt_ones_is_repeated_while_its_code_lives() {
+    let bench = TestBench::new();
+    bench.tenant("acme", 1, 50.0);
+    bench.telephony.set_silence(POST_TIMEOUT);
+    bench
+        .telephony
+        .answers(&number(10), &[Answer::DropsSilently]);
+    let worker = bench.worker("one").await;
+    let start = bench.now();
+    worker.accept(&requests(20)).await;
+    let statuses = bench.until_final("r10").await;
+    assert_eq!(status_names(&statuses).last(), Some(&"delivered"));
+    assert_eq!(bench.telephony.calls_to(&number(10)), 1);
+    let repeated = bench.telephony.posts().last().unwrap().at - start;
+    assert!(
+        (50..90).contains(&repeated.num_seconds()),
+        "repeated after {repeated}"
+    );
+}
 
 /// How many calls were made to the number that was called most often.
 fn most_calls(bench: &TestBench) -> usize {
