@@ -13,7 +13,6 @@ use axum::extract::{Path, RawForm, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::post;
-use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio_util::sync::CancellationToken;
 use voice_otp_schemas::Timestamp;
@@ -227,7 +226,7 @@ pub(crate) enum Behaviour {
 impl Recorder {
     /// Starts a Twilio in which some accounts, by SID, have a special behaviour.
     pub(crate) async fn start(behaviours: HashMap<String, Behaviour>) -> anyhow::Result<Self> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = voice_otp_server::listen("127.0.0.1:0").await?;
         let url = format!("http://{}", listener.local_addr()?);
         let inner = Arc::new(Inner {
             posts: Mutex::default(),

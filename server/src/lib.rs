@@ -31,7 +31,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, ToSocketAddrs};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -78,8 +78,38 @@ impl Default for Limits {
 
 /// The longest head of a request.
 const MAX_HEAD_BYTES: usize = 32 * 1024;
+/// How many connections may wait to be accepted.
+const BACKLOG: u32 = 4_096;
 /// The pause after an error of the listener, such as too many open files.
 const ACCEPT_ERROR_PAUSE: Duration = Duration::from_millis(100);
+
+/// Listens on an address. Callbacks come in bursts, and a client tries again only after a second if
+/// there is no room for its connection: so there is room for as many as are served, if the system
+/// allows it (`net.core.somaxconn`).
+///
+/// # Errors
+/// If the address can't be resolved, or no socket can be bound to it.
+pub async fn listen(address: impl ToSocketAddrs) -> io::Result<TcpListener> {
+    let mut failure = None;
+    for address in tokio::net::lookup_host(address).await? {
+        match listen_on(address) {
+            Ok(listener) => return Ok(listener),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(failure.unwrap_or_else(|| io::Error::other("the name has no address")))
+}
+
+fn listen_on(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
 
 /// Serves HTTP/1.1 on a listener until `stop` is cancelled, then until the requests in progress are
 /// answered. Handlers find the client's address in [`ConnectInfo`].

@@ -14,7 +14,6 @@ mod statuses;
 use std::time::Duration;
 
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use voice_otp::account::AccountSid;
 use voice_otp::settings::Draft;
@@ -87,7 +86,7 @@ impl System {
             seed: 1,
             speed: 20.0,
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = voice_otp_server::listen("127.0.0.1:0").await.unwrap();
         let twilio_url = format!("http://{}", listener.local_addr().unwrap());
         let shutdown = CancellationToken::new();
         tokio_util::task::TaskTracker::new()

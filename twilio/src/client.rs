@@ -44,7 +44,8 @@ pub struct Settings {
     pub base_url: Option<Url>,
     /// Where Twilio reaches the workers, without a path. `None`: there are no callbacks.
     pub public_url: Option<Url>,
-    /// How long connecting may take.
+    /// How long connecting may take: half of `timeout` at most, so that a request that had no
+    /// connection is known not to have been sent.
     pub connect_timeout: Duration,
     /// How long a request may take, connecting included.
     pub timeout: Duration,
@@ -70,7 +71,7 @@ impl Client {
     pub fn new(settings: Settings) -> Result<Self, Error> {
         let http = reqwest::Client::builder()
             .user_agent(concat!("voice-otp/", env!("CARGO_PKG_VERSION")))
-            .connect_timeout(settings.connect_timeout)
+            .connect_timeout(settings.connect_timeout.min(settings.timeout / 2))
             .timeout(settings.timeout)
             .pool_max_idle_per_host(512)
             .pool_idle_timeout(Duration::from_mins(1))

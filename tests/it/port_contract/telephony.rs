@@ -4,10 +4,11 @@
 mod stage;
 
 use std::collections::HashSet;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use secrecy::SecretString;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use uuid::Uuid;
 use voice_otp::account::CallSid;
 use voice_otp::call::failure::{CallFailure, Class};
@@ -365,31 +366,43 @@ async fn wrong_credentials_are_distinguished_from_other_refusals() {
     stage.close().await;
 }
 
-#[tokio::test]
-async fn an_unreachable_twilio_has_placed_no_call_for_certain() {
+/// The class of a failed request to this address, whose connection may take as long as the request.
+async fn class_of_failure(address: SocketAddr) -> Class {
     let stage = HttpStage::new().await;
-    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let base_url = Some(
-        format!("http://{}", unused.local_addr().unwrap())
-            .parse()
-            .unwrap(),
-    );
-    drop(unused);
     let timeout = Duration::from_secs(1);
     let client = Client::new(client::Settings {
-        base_url,
+        base_url: Some(format!("http://{address}").parse().unwrap()),
         public_url: None,
         connect_timeout: timeout,
         timeout,
     })
     .unwrap();
-    let unreachable = stage.with_client(client);
-    assert_eq!(
-        place(&unreachable, &tenant(), &to(1))
-            .await
-            .expect_err("nothing listens there")
-            .class,
-        Class::Transient
-    );
+    let failed = place(&stage.with_client(client), &tenant(), &to(1)).await;
     stage.close().await;
+    failed.expect_err("there is no Twilio").class
+}
+
+#[tokio::test]
+async fn an_unreachable_twilio_has_placed_no_call_for_certain() {
+    let unused = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = unused.local_addr().unwrap();
+    drop(unused);
+    assert_eq!(class_of_failure(address).await, Class::Transient);
+}
+
+#[tokio::test]
+async fn a_twilio_that_completes_no_connection_has_placed_no_call_for_certain() {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let full = socket.listen(1).unwrap();
+    let address = full.local_addr().unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let connecting = TcpStream::connect(address);
+        match tokio::time::timeout(Duration::from_millis(200), connecting).await {
+            Ok(connected) => waiting.push(connected.unwrap()),
+            Err(_) => break,
+        }
+    }
+    assert_eq!(class_of_failure(address).await, Class::Transient);
 }

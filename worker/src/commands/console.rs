@@ -1,7 +1,6 @@
 //! `voice-otp console`.
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 use voice_otp_console::{Settings, serve};
 use voice_otp_store::grants::Program;
 
@@ -29,7 +28,7 @@ pub(super) async fn run(args: &Console) -> Result<(), CommandError> {
         })
     })?;
     server_check::once(&settings.database_url, Program::Console).await?;
-    let listener = TcpListener::bind(&args.listen)
+    let listener = voice_otp_server::listen(&args.listen)
         .await
         .with_context(|| format!("listen on {}", args.listen))?;
     let address = listener.local_addr().context("read the address")?;

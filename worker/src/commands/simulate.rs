@@ -1,7 +1,6 @@
 //! `voice-otp simulate`.
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 use voice_otp_simulator::{Account, Settings, Simulator};
 
 use super::{CommandError, shutdown_signals};
@@ -33,7 +32,7 @@ pub(super) async fn run(args: Simulate) -> Result<(), CommandError> {
             ..Account::new(ACCOUNT_SID, AUTH_TOKEN)
         }],
     };
-    let listener = TcpListener::bind(&args.listen)
+    let listener = voice_otp_server::listen(&args.listen)
         .await
         .with_context(|| format!("listen on {}", args.listen))?;
     let address = listener.local_addr().context("read the address")?;

@@ -1,7 +1,6 @@
 //! `voice-otp worker`.
 
 use anyhow::Context as _;
-use tokio::net::TcpListener;
 
 use super::{CommandError, shutdown_signals};
 use crate::args::Worker;
@@ -9,7 +8,7 @@ use crate::{config, service};
 
 pub(super) async fn run(args: &Worker) -> Result<(), CommandError> {
     let settings = config::worker(args)?;
-    let listener = TcpListener::bind(&settings.listen)
+    let listener = voice_otp_server::listen(&settings.listen)
         .await
         .with_context(|| format!("listen on {}", settings.listen))?;
     let (soft, hard) = shutdown_signals();

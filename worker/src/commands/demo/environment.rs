@@ -201,7 +201,7 @@ fn worker_settings(servers: &Servers, twilio_url: Url, public_url: Url) -> Worke
 
 /// A listener on a free port, and its URL.
 async fn listen() -> anyhow::Result<(TcpListener, Url)> {
-    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let listener = voice_otp_server::listen("127.0.0.1:0").await?;
     let address = listener.local_addr().context("read the address")?;
     let url = Url::parse(&format!("http://{address}")).context("make a URL")?;
     Ok((listener, url))
