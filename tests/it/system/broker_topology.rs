@@ -279,13 +279,14 @@ async fn a_connection_that_comes_after_another_one_works_before_anything_is_decl
     system.broker.delete_exchange(topology::STATUS).await;
     proxy.open();
     let declared = async {
-        while !system.broker.has_queue(topology::REQUESTS).await {
-            tokio::time::sleep(Duration::from_millis(50)).await;
+        for queue in [topology::REQUESTS, &lane] {
+            while !system.broker.has_queue(queue).await {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
         }
     };
     let in_time = tokio::time::timeout(Duration::from_secs(20), declared).await;
     assert!(in_time.is_ok(), "{}", worker.log());
-    assert!(system.broker.has_queue(&lane).await);
     let mut statuses = system.broker.statuses().await;
     deliver("declared-again", &mut statuses, 1).await;
     assert!(worker.terminate().await.success());

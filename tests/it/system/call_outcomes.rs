@@ -101,12 +101,12 @@ async fn follow(callbacks: bool) {
     system.stop().await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn with_callbacks_lost_doubled_and_out_of_order_each_call_has_its_correct_outcome_once() {
     follow(true).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn without_any_callbacks_each_call_has_its_correct_outcome_once() {
     follow(false).await;
 }

@@ -12,7 +12,6 @@ use lapin::types::{AMQPValue, FieldTable};
 use lapin::{Connection, ConnectionProperties};
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use secrecy::{ExposeSecret as _, SecretString};
-use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use voice_otp::settings::Draft;
@@ -109,7 +108,7 @@ impl Chaos {
             unanswered_share: 0.05,
             ..Faults::default()
         });
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = voice_otp_server::listen("127.0.0.1:0").await.unwrap();
         let proxy = Proxy::to(listener.local_addr().unwrap().to_string()).await;
         let shutdown = CancellationToken::new();
         TaskTracker::new().spawn(simulator.clone().serve(listener, shutdown.clone()));
