@@ -40,8 +40,8 @@ struct Account {
 pub(super) enum Evidence {
     /// There will be none: Twilio has made the call of a later POST.
     LaterCall,
-    /// There will be none: Twilio has answered a POST that was sent after all that timed out, and
-    /// has had several times as long as it was seen to take.
+    /// There will be none if the POST has timed out: Twilio has answered one that was sent after
+    /// all that timed out, and has had several times as long as it was seen to take.
     Overtaken,
     /// Nothing speaks against it.
     Consistent,

@@ -277,7 +277,10 @@ fn absent(
     }
     let is_late_enough = delivery.settle_after.is_some_and(|from| asked_at >= from);
     let is_conclusive = match evidence {
-        Evidence::LaterCall | Evidence::Overtaken => true,
+        Evidence::LaterCall => true,
+        Evidence::Overtaken => {
+            is_late_enough || delivery.settle_after == Some(only_by_evidence(delivery, tuning))
+        }
         Evidence::Consistent => is_late_enough,
         Evidence::TooEarly => false,
     };
